@@ -1,0 +1,23 @@
+# arXiv:2606.30226 from raw data to a LaTeX-ready figure set: snakemake --cores N
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/spectrum.smk"
+include: "workflow/rules/metrics.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/paper.smk"
+
+
+# The figure set, which is every figure and every claim.
+rule all:
+    default_target: True
+    input:
+        rules.figure_set.output,

@@ -1,0 +1,292 @@
+"""Made-up tables of every kind that figures read, of plausible size and shape; no training behind them.
+
+They follow the file layout, columns and identities of the real ones, so that figures can be drawn without running anything.
+"""
+
+import copy
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from eigendrift.config import DATASET_SIZES, validate
+from eigendrift.figures import DATASET_KINDS, FIGURES
+from eigendrift.runs import Experiment, Run
+from eigendrift.schedule import two_time_pairs
+from eigendrift.storage import write_arrays
+from eigendrift.tables import write_table
+
+CONFIG = Path(__file__).parents[2] / "config.yaml"
+FILES = {kind: f"{kind}.csv" for kind in ("history", "ipr", "alignment", "displacement")}
+FILES["final_eigenvector"] = "final_eigenvector.safetensors"
+TABLES = {
+    "baseline": "baseline/{}.csv",
+    "interpolation": "interpolation/{}.csv",
+    "solutions": "interpolation/{}.solutions.csv",
+}
+
+# What sets the optimizers apart: IPR exponent at the start and its change, overlap left at long lags, gradient and update
+# alignment, loss reached. Optimizers that are not the paper's get a mixture.
+_CHARACTER = {
+    "sgd": (-3.0, -0.8, 0.55, 0.36, 0.36, 0.05),
+    "adam": (-3.2, 2.0, 0.06, 0.26, 0.05, 1e-4),
+    "sam": (-2.9, -0.6, 0.35, 0.32, 0.31, 0.08),
+}
+_OTHER = (-3.1, 0.7, 0.2, 0.28, 0.12, 1e-2)
+
+
+def small_config(**changes: Any) -> dict[str, Any]:
+    """The shipped configuration with few snapshots; `changes` replace top-level keys, mappings are merged into them."""
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    small: dict[str, Any] = {
+        "training": {"steps": 2000, "seeds": [0, 1, 2]},
+        "snapshots": {"every": 100, "waiting_times": [0, 10, 30, 100, 200, 500, 1000, 1500], "lags_per_decade": 3},
+        "eigen": {"dense_every": 2},
+        "sweeps": {
+            "seeds": [0, 1, 2],
+            "batch_size": {"32": 4000, "512": 1000, "full": 500},
+            "learning_rate": {"0.1": 2000, "0.3": 2000, "3": 1000},
+            "snapshots": {"every": 200, "waiting_times": [0, 10, 100, 400], "lags_per_decade": 2},
+        },
+    }
+    for layer in (small, changes):
+        for key, value in layer.items():
+            if key in ("training", "snapshots", "eigen"):
+                config[key].update(value)
+            else:
+                config[key] = (
+                    {"dataset": changes.get("datasets", config["datasets"])[0], **value} if key == "sweeps" else value
+                )
+    return config
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """The tables of an experiment under `root`, written on demand.
+
+    `unconverged` is the share of eigenpairs that did not converge, `reached` the share of its steps that a run got through
+    (1 where nothing is said, 0: no rows at all), `zero_gradients` the share of snapshots whose gradient has no direction.
+    """
+
+    root: Path
+    config: Mapping[str, Any]
+    unconverged: float = 0.0
+    zero_gradients: float = 0.0
+    reached: Mapping[Run, float] = field(default_factory=dict)
+
+    @property
+    def experiment(self) -> Experiment:
+        return Experiment(validate(copy.deepcopy(dict(self.config))))
+
+    def inputs(self, number: int) -> dict[str, list[str]]:
+        """The named inputs of a figure, as its rule has them; missing ones are written."""
+        experiment = self.experiment
+        named: dict[str, list[str]] = {}
+        for kind, selections in FIGURES[number]["inputs"].items():
+            if kind in DATASET_KINDS:
+                names = dict.fromkeys(name for selection in selections for name in experiment.datasets(**selection))
+                paths = [self.root / TABLES[kind].format(name) for name in names]
+                write_all = [
+                    (path, self._dataset_table, (experiment, name, kind))
+                    for path, name in zip(paths, names, strict=True)
+                ]
+            else:
+                runs = dict.fromkeys(run for selection in selections for run in experiment.select(**selection))
+                paths = [self.root / "runs" / run.folder / FILES[kind] for run in runs]
+                write_all = [
+                    (path, self._run_table, (experiment, run, kind)) for path, run in zip(paths, runs, strict=True)
+                ]
+            for path, write, arguments in write_all:
+                if not path.exists():
+                    write(path, *arguments)
+            named[kind] = [str(path) for path in paths]
+        return named
+
+    def _run_table(self, path: Path, experiment: Experiment, run: Run, kind: str) -> None:
+        identity = experiment.identity(run)
+        last = self.reached.get(run, 1.0) * identity["steps"] if run in self.reached else identity["steps"]
+        steps = np.array(
+            [step for step in experiment.snapshots(run) if step <= last and self.reached.get(run, 1.0) > 0]
+        )
+        random = np.random.default_rng(zlib.crc32(f"{run.folder}/{kind}".encode()))
+        character = _CHARACTER.get(run.optimizer, _OTHER)
+        if kind == "final_eigenvector":
+            self._write_vector(path, experiment, run, character, random, size=len(steps))
+            return
+        if kind == "displacement":
+            table = _displacement(experiment, run, character, random, last if len(steps) else -1)
+        elif kind == "history":
+            table = _history(steps, identity["steps"], character, random)
+        else:
+            table = (_ipr if kind == "ipr" else _alignment)(experiment, run, steps, character, random)
+        if "converged" in table:
+            table["converged"] = (random.random(len(table)) >= self.unconverged).astype(int)
+        if kind == "alignment" and self.zero_gradients:
+            zero = random.random(len(table)) < self.zero_gradients
+            table.loc[zero, ["gradient_alignment", "update_alignment"]] = np.nan
+        write_table(path, table, kind=kind, identity=identity, units=dict.fromkeys(table.columns, "1"))
+
+    def _write_vector(
+        self,
+        path: Path,
+        experiment: Experiment,
+        run: Run,
+        character: tuple[float, ...],
+        random: np.random.Generator,
+        size: int,
+    ) -> None:
+        widths = [DATASET_SIZES[run.dataset][1], *experiment.config["model"]["hidden"], 10]
+        layers = []
+        for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+            layers += [[f"{2 * layer}.weight", [outputs, inputs]], [f"{2 * layer}.bias", [outputs]]]
+        n = experiment.n_parameters(run.dataset)
+        # Heavy tails where the optimizer localizes.
+        vector = random.standard_normal(n) * np.exp((2.0 if character[1] > 0 else 0.6) * random.standard_normal(n))
+        vector = (vector / np.linalg.norm(vector)).astype(np.float32) if size else np.zeros(0, np.float32)
+        complete = run not in self.reached
+        identity = experiment.identity(run) | {"layers": layers, "diverged_at": None if complete else 7}
+        write_arrays(path, {"vector": vector}, kind="final_eigenvector", identity=identity, units={"vector": "1"})
+
+    def _dataset_table(self, path: Path, experiment: Experiment, dataset: str, kind: str) -> None:
+        random = np.random.default_rng(zlib.crc32(f"{dataset}/{kind}".encode()))
+        n = experiment.n_parameters(dataset)
+        table = {"baseline": _baseline, "interpolation": _interpolation, "solutions": _solutions}[kind](
+            experiment, n, random
+        )
+        identity = {"dataset": dataset, "n_parameters": n}
+        write_table(path, table, kind=kind, identity=identity, units=dict.fromkeys(table.columns, "1"))
+
+
+def _progress(steps: np.ndarray, total: int) -> np.ndarray:
+    return np.log1p(steps) / math.log1p(total)
+
+
+def _pairs(experiment: Experiment, run: Run, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(step, i) of every eigenpair: k at each snapshot, dense_k at some of the dense seed's."""
+    parameters = experiment.eigen_parameters(run)
+    dense = parameters.get("dense", {"k": parameters["k"], "every": 1})
+    rows = [
+        (step, i)
+        for step in steps
+        for i in range(1, (dense["k"] if step % dense["every"] == 0 or step == steps[-1] else parameters["k"]) + 1)
+    ]
+    return np.array([s for s, _ in rows], dtype=int), np.array([i for _, i in rows], dtype=int)
+
+
+def _history(steps: np.ndarray, total: int, character: tuple[float, ...], random: np.random.Generator) -> pd.DataFrame:
+    floor = character[5]
+    loss = floor + 2.3 * np.exp(-7 * _progress(steps, total)) * np.exp(0.1 * random.standard_normal(len(steps)))
+    accuracy = 0.98 - 0.85 * np.exp(-6 * _progress(steps, total)) + 0.002 * random.standard_normal(len(steps))
+    return pd.DataFrame(
+        {
+            "step": steps,
+            "train_loss": loss,
+            "test_loss": loss + 0.05,
+            "train_accuracy": accuracy + 0.01,
+            "test_accuracy": accuracy,
+        }
+    )
+
+
+def _ipr(
+    experiment: Experiment, run: Run, steps: np.ndarray, character: tuple[float, ...], random: np.random.Generator
+) -> pd.DataFrame:
+    step, i = _pairs(experiment, run, steps)
+    s = _progress(step, experiment.identity(run)["steps"])
+    noise = (0.15 if character[1] > 0 else 0.03) * random.standard_normal(len(step))
+    eigenvalue = (8 + 60 * s) / (1 + 0.3 * (i - 1)) * np.exp(2 * np.abs(noise))
+    return pd.DataFrame(
+        {
+            "step": step,
+            "i": i,
+            "eigenvalue": eigenvalue,
+            "residual": 5e-4,
+            "gap": 0.2 * eigenvalue,
+            "matvecs": 15,
+            "converged": 1,
+            "ipr": 10 ** (character[0] + character[1] * s + noise - 0.02 * i),
+        }
+    )
+
+
+def _alignment(
+    experiment: Experiment, run: Run, steps: np.ndarray, character: tuple[float, ...], random: np.random.Generator
+) -> pd.DataFrame:
+    step, i = _pairs(experiment, run, steps)
+    s = _progress(step, experiment.identity(run)["steps"])
+    gradient = np.clip(character[3] * i**-0.7 * np.exp(0.3 * random.standard_normal(len(step))), 0, 1)
+    settled = np.clip(s**2 * (0.4 + character[2]) + 0.1 * random.random(len(step)), 0, 1)
+    return pd.DataFrame(
+        {
+            "step": step,
+            "i": i,
+            "gradient_alignment": gradient,
+            "update_alignment": gradient * character[4] / character[3],
+            "convergence": np.where(step == (steps[-1] if len(steps) else 0), 1.0, settled),
+            "converged": 1,
+        }
+    )
+
+
+def _displacement(
+    experiment: Experiment, run: Run, character: tuple[float, ...], random: np.random.Generator, last: float
+) -> pd.DataFrame:
+    identity = experiment.identity(run)
+    n = identity["n_parameters"]
+    k = experiment.config["eigen"]["k"]
+    two_times = [(tw, lag) for tw, lag in two_time_pairs(**experiment.two_time(run)) if tw + lag <= last]
+    rows = []
+    for tw, lag in two_times:
+        relaxed = lag / (lag + 3 * tw + 30)
+        for i in range(1, k + 1):
+            overlap = np.clip(1 - relaxed * (1 - character[2]) + 0.03 * random.standard_normal(), 0, 1)
+            moved = 1e-6 * lag**1.2 / (1 + tw / 300)
+            aligned = abs(0.02 * random.standard_normal()) + character[4] / (1 + lag)
+            rows.append((tw, lag, i, 2 / n * (1 - overlap), overlap, moved, aligned, 0.01, 1))
+    columns = ["waiting_time", "lag", "i", "displacement", "overlap", "weight_displacement", "update_alignment"]
+    return pd.DataFrame(rows, columns=[*columns, "angle_bound", "converged"])
+
+
+def _baseline(experiment: Experiment, n: int, random: np.random.Generator) -> pd.DataFrame:
+    overlap = 0.05 + 0.005 * random.random(experiment.config["eigen"]["k"])
+    frame = pd.DataFrame(
+        {"i": np.arange(1, len(overlap) + 1), "mean_overlap": overlap, "displacement": 2 / n * (1 - overlap)}
+    )
+    for name, end in (("low", -0.004), ("high", 0.004)):
+        frame[f"displacement_{name}"] = 2 / n * (1 - overlap + end)
+        frame[f"overlap_{name}"] = overlap + end
+    return frame.assign(n_initializations=100)
+
+
+def _interpolation(experiment: Experiment, n: int, random: np.random.Generator) -> pd.DataFrame:
+    alpha = np.linspace(-1, 2, 61)
+    frames = []
+    for first, second in combinations(experiment.config["optimizers"], 2):
+        barrier = 4 * np.exp(-((alpha - 0.5) ** 2) / 0.05) * random.random()
+        loss = 0.05 + barrier + 3 * np.clip(np.abs(alpha - 0.5) - 0.5, 0, None) ** 2
+        frames.append(
+            pd.DataFrame(
+                {"first": first, "second": second, "alpha": alpha, "train_loss": loss, "test_loss": loss, "loss": loss}
+            )
+        )
+    columns = ["first", "second", "alpha", "train_loss", "test_loss", "loss"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _solutions(experiment: Experiment, n: int, random: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for optimizer in experiment.config["optimizers"]:
+        top = 20 + 60 * random.random()
+        for epsilon in experiment.config["interpolation"]["epsilon"]:
+            rows.append(
+                (optimizer, 1, 0.97, 0.01, 0.1, top, float(epsilon), 4e4 * float(epsilon) * (0.5 + random.random()))
+            )
+    columns = ["optimizer", "seed", "test_accuracy", "train_loss", "test_loss", "lambda_1", "epsilon", "sharpness"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,24 @@
+# Needs: the embedded digits, or the raw files of MNIST and FashionMNIST in data.root (downloaded if they are not there).
+# Leaves: one checked file of 8-bit pixels and labels a dataset.
+
+
+rule prepare_data:
+    input:
+        modules=library("prepare_data"),
+    output:
+        f"{RESULTS}/data/{{dataset}}.safetensors",
+    log:
+        f"{LOGS}/prepare_data/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/prepare_data/{{dataset}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    params:
+        root=EXPERIMENT.config["data"]["root"],
+        download=EXPERIMENT.config["data"]["download"],
+    script:
+        "../scripts/prepare_data.py"

@@ -1,0 +1,101 @@
+# Needs: all tables and all figures.
+# Leaves: the scored claims, the figure set for LaTeX, and the compiled paper.
+
+TABLE_FILES = {
+    "history": run_files("history.csv", EXPERIMENT),
+    "ipr": run_files("ipr.csv", EXPERIMENT),
+    "alignment": run_files("alignment.csv", EXPERIMENT),
+    "displacement": run_files("displacement.csv", EXPERIMENT),
+    "final_eigenvector": run_files("final_eigenvector.safetensors", EXPERIMENT.select(seeds="dense")),
+    "baseline": expand(rules.baseline.output.baseline, dataset=EXPERIMENT.datasets()),
+    "interpolation": expand(rules.interpolation.output.interpolation, dataset=EXPERIMENT.datasets()),
+    "solutions": expand(rules.interpolation.output.solutions, dataset=EXPERIMENT.datasets()),
+}
+FIGURE_NAMES = [f"fig{number:02d}" for number in FIGURES]
+FIGURE_SET = f"{RESULTS}/figure_set"
+
+
+rule claims:
+    input:
+        **TABLE_FILES,
+        claims="paper/claims.yaml",
+        modules=library("claims"),
+    output:
+        csv=f"{RESULTS}/claims/claims.csv",
+        md=report(f"{RESULTS}/claims/claims.md", category="Claims"),
+        tex=f"{RESULTS}/claims/claims.tex",
+    log:
+        f"{LOGS}/claims.log",
+    benchmark:
+        f"{BENCHMARKS}/claims.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        layout=EXPERIMENT.layout(),
+        roles={role: role for role in ("sgd", "adam", "sam") if role in EXPERIMENT.config["optimizers"]},
+        scale=EXPERIMENT.scale(),
+    script:
+        "../scripts/claims.py"
+
+
+rule figure_set:
+    input:
+        figures=expand(f"{RESULTS}/figures/{{name}}.pdf", name=FIGURE_NAMES),
+        captions=expand("workflow/report/{name}.rst", name=FIGURE_NAMES),
+        claims_csv=rules.claims.output.csv,
+        claims_tex=rules.claims.output.tex,
+        history=TABLE_FILES["history"],
+        ipr=TABLE_FILES["ipr"],
+        baseline=TABLE_FILES["baseline"],
+        modules=library("figure_set"),
+    output:
+        pdfs=expand(f"{FIGURE_SET}/{{name}}.pdf", name=FIGURE_NAMES),
+        figures_tex=f"{FIGURE_SET}/figures.tex",
+        numbers_tex=f"{FIGURE_SET}/numbers.tex",
+        claims_tex=f"{FIGURE_SET}/claims.tex",
+        manifest=f"{FIGURE_SET}/manifest.json",
+    log:
+        f"{LOGS}/figure_set.log",
+    benchmark:
+        f"{BENCHMARKS}/figure_set.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=20,
+    params:
+        layout=EXPERIMENT.layout(),
+        roles=rules.claims.params.roles,
+        config=EXPERIMENT.config,
+        scratch=SCRATCH,
+    script:
+        "../scripts/figure_set.py"
+
+
+rule paper:
+    input:
+        main="paper/main.tex",
+        references="paper/refs.bib",
+        figure_set=rules.figure_set.output,
+        modules=library("paper"),
+    output:
+        pdf=f"{RESULTS}/paper.pdf",
+    log:
+        f"{LOGS}/paper.log",
+    benchmark:
+        f"{BENCHMARKS}/paper.tsv"
+    conda:
+        "../../envs/latex.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        build=f"paper/generated/{EXPERIMENT.config['name']}",
+    script:
+        "../scripts/paper.py"

@@ -1,0 +1,84 @@
+# Needs: a dataset's file and the trajectories of its runs.
+# Leaves: eigenpairs at the snapshots of each run, in chunks; the baseline over random initializations; loss and
+# sharpness on the lines between solutions.
+
+
+rule eigensnapshot:
+    input:
+        data=rules.prepare_data.output[0],
+        trajectory=rules.train.output.trajectory,
+        modules=library("eigensnapshot"),
+    output:
+        bulky(f"{RUN}/eigenpairs-{{chunk}}.safetensors"),
+    log:
+        f"{LOGS}/eigensnapshot/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.{{chunk}}.log",
+    benchmark:
+        f"{BENCHMARKS}/eigensnapshot/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.{{chunk}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: NEEDS.eigen_megabytes(run_of(wildcards)),
+        runtime=lambda wildcards: NEEDS.eigen_minutes(run_of(wildcards)),
+        gpu=gpus(),
+    params:
+        eigen=lambda wildcards: EXPERIMENT.eigen_parameters(run_of(wildcards)),
+        identity=lambda wildcards: EXPERIMENT.identity(run_of(wildcards)),
+        scratch=SCRATCH,
+        job=lambda wildcards: f"eigensnapshot/{run_of(wildcards).folder}/{wildcards.chunk}",
+        finished=lambda wildcards: f"train/{run_of(wildcards).folder}",
+    script:
+        "../scripts/eigensnapshot.py"
+
+
+rule baseline:
+    input:
+        data=rules.prepare_data.output[0],
+        modules=library("baseline"),
+    output:
+        baseline=f"{RESULTS}/baseline/{{dataset}}.csv",
+        overlaps=f"{RESULTS}/baseline/{{dataset}}.overlaps.csv",
+    log:
+        f"{LOGS}/baseline/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/baseline/{{dataset}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset),
+        runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset),
+        gpu=gpus(),
+    params:
+        baseline=EXPERIMENT.baseline_parameters(),
+        scratch=SCRATCH,
+        job="baseline/{dataset}",
+    script:
+        "../scripts/baseline.py"
+
+
+rule interpolation:
+    input:
+        data=rules.prepare_data.output[0],
+        final_weights=lambda wildcards: run_files("final_weights.safetensors", EXPERIMENT.of_dataset(wildcards.dataset)),
+        history=lambda wildcards: run_files("history.csv", EXPERIMENT.of_dataset(wildcards.dataset)),
+        ipr=lambda wildcards: run_files("ipr.csv", EXPERIMENT.of_dataset(wildcards.dataset)),
+        modules=library("interpolation"),
+    output:
+        interpolation=f"{RESULTS}/interpolation/{{dataset}}.csv",
+        solutions=f"{RESULTS}/interpolation/{{dataset}}.solutions.csv",
+    log:
+        f"{LOGS}/interpolation/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/interpolation/{{dataset}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset),
+        runtime=lambda wildcards: NEEDS.interpolation_minutes(wildcards.dataset),
+        gpu=gpus(),
+    params:
+        interpolation=EXPERIMENT.interpolation_parameters(),
+    script:
+        "../scripts/interpolation.py"

@@ -1,0 +1,29 @@
+# Needs: a dataset's file.
+# Leaves: of each run its trajectory (weights, gradients and updates at the snapshots), history and final weights.
+
+
+rule train:
+    input:
+        data=rules.prepare_data.output[0],
+        modules=library("train"),
+    output:
+        trajectory=bulky(f"{RUN}/trajectory.safetensors"),
+        final_weights=f"{RUN}/final_weights.safetensors",
+        history=f"{RUN}/history.csv",
+    log:
+        f"{LOGS}/train/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/train/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: NEEDS.train_megabytes(run_of(wildcards)),
+        runtime=lambda wildcards: NEEDS.train_minutes(run_of(wildcards)),
+        gpu=gpus(),
+    params:
+        run=lambda wildcards: EXPERIMENT.train_parameters(run_of(wildcards)),
+        scratch=SCRATCH,
+        job=lambda wildcards: f"train/{run_of(wildcards).folder}",
+    script:
+        "../scripts/train.py"

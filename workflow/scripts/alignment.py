@@ -1,0 +1,31 @@
+"""Alignment of one run's eigenvectors with gradient, update and their own final direction."""
+
+from eigendrift.job import start
+
+start(snakemake)
+
+import pandas as pd
+from eigendrift.pair_files import read_pairs, run_identity
+from eigendrift.run_statistics import ALIGNMENT_UNITS, alignment_table
+from eigendrift.storage import ArrayFile
+from eigendrift.tables import write_table
+
+chunks = snakemake.input.eigenpairs
+identity = run_identity(chunks[0])
+trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=identity)
+steps, gradients, updates = (trajectory[name] for name in ("steps", "gradients", "updates"))
+final = {}
+for chunk in reversed(chunks):
+    pairs, vectors = read_pairs(chunk)
+    if len(pairs):
+        at_end = pairs.index[pairs["step"] == pairs["step"].iloc[-1]]
+        final = {int(pairs["i"][row]): vectors[row].copy() for row in at_end}
+        break
+tables = [alignment_table(*read_pairs(chunk), steps, gradients, updates, final) for chunk in chunks]
+write_table(
+    snakemake.output[0],
+    pd.concat(tables, ignore_index=True),
+    kind="alignment",
+    identity=identity,
+    units=ALIGNMENT_UNITS,
+)

@@ -1,0 +1,60 @@
+"""Compare the top eigenvectors of independent random initializations: the displacement baseline, equation 4."""
+
+from eigendrift.job import start
+
+start(snakemake)
+
+import dataclasses
+import itertools
+
+import pandas as pd
+import torch
+from eigendrift.baseline_statistics import baseline_statistics, pairwise_overlaps
+from eigendrift.curvature import HessianOperator
+from eigendrift.model import flatten, stream_seed
+from eigendrift.scratch import Scratch
+from eigendrift.setup import build_model, data_sha256, load_samples, prepare_torch
+from eigendrift.snapshots import Request, solve
+from eigendrift.tables import write_table
+
+params = snakemake.params
+baseline, count, k = params.baseline, params.baseline["initializations"], params.baseline["k"]
+device = prepare_torch(snakemake.threads, baseline["device"])
+dataset, samples, _ = load_samples(snakemake.input.data, baseline["scaling"], device)
+model = build_model(dataset, baseline["model"], seed=0, device=device)
+operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)
+_, vectors = solve(
+    operator,
+    [Request(step=j, k=k, tolerance=baseline["tolerance"]) for j in range(count)],
+    lambda j: flatten(build_model(dataset, baseline["model"], stream_seed("baseline", j), device)),
+    Scratch(
+        params.scratch,
+        params.job,
+        {"baseline": dict(baseline), "data": data_sha256(snakemake.input.data), "threads": snakemake.threads},
+    ),
+    what="initialization",
+)
+n_parameters = operator.shape[0]
+rows, pairs = [], []
+for i in range(1, k + 1):
+    overlaps = pairwise_overlaps(vectors[i - 1 :: k])
+    statistics = baseline_statistics(overlaps, n_parameters)
+    rows.append({"i": i, **dataclasses.asdict(statistics)})
+    pairs += [(a, b, i, overlaps[a, b]) for a, b in itertools.combinations(range(count), 2)]
+identity = {"dataset": dataset.name, "n_parameters": n_parameters}
+table = pd.DataFrame(rows)
+write_table(
+    snakemake.output.baseline,
+    table,
+    kind="baseline",
+    identity=identity,
+    units=dict.fromkeys(table.columns, "1"),
+)
+table = pd.DataFrame(pairs, columns=["first", "second", "i", "overlap"])
+write_table(
+    snakemake.output.overlaps,
+    table,
+    kind="baseline_overlaps",
+    identity=identity,
+    units=dict.fromkeys(table.columns, "1"),
+)

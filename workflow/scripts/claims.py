@@ -1,0 +1,59 @@
+"""Score the paper's claims on the tables of one results folder: CSV, Markdown and LaTeX."""
+
+from eigendrift.job import start
+
+start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eigendrift.claims import CLAIMS_UNITS, claims_table, latex, load_claims, load_evidence, markdown, score_claims
+from eigendrift.claims.statistics import BOOTSTRAP_SEED, RESAMPLES
+from eigendrift.storage import atomic_path
+from eigendrift.tables import write_table
+
+TABLES = ("history", "ipr", "alignment", "displacement", "baseline", "interpolation", "solutions", "final_eigenvector")
+
+
+def run(
+    tables: Mapping[str, Sequence[str]],
+    claims: str,
+    output: Mapping[str, str],
+    layout: Mapping[str, Any],
+    roles: Mapping[str, str],
+    scale: Mapping[str, Any],
+) -> None:
+    """Score `claims` on `tables` and write the outputs csv, md and tex."""
+    evidence = load_evidence(
+        **{name: tables[name] for name in TABLES},
+        datasets=list(layout["datasets"]),
+        optimizer_roles=roles,
+        dense_seed=int(layout["dense_seed"]),
+    )
+    labels = {**layout["datasets"], **layout["optimizers"]}
+    scored = score_claims(load_claims(claims), evidence, labels)
+    identity = {
+        "scale": dict(scale),
+        "datasets": dict(evidence.dataset_of),
+        "optimizers": dict(evidence.optimizer_of),
+        "bootstrap": {"resamples": RESAMPLES, "seed": BOOTSTRAP_SEED},
+    }
+    write_table(output["csv"], claims_table(scored), kind="claims", identity=identity, units=CLAIMS_UNITS)
+    for name, write in (("md", markdown), ("tex", latex)):
+        with atomic_path(output[name]) as part:
+            Path(part).write_bytes(write(scored, labels, scale).encode())
+
+
+def _listed(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+run(
+    {name: _listed(snakemake.input.get(name, [])) for name in TABLES},
+    snakemake.input.claims,
+    {name: snakemake.output[name] for name in ("csv", "md", "tex")},
+    snakemake.params.layout,
+    snakemake.params.roles,
+    snakemake.params.scale,
+)

@@ -1,0 +1,20 @@
+"""Two-time statistics of one run: displacement of eigenvectors and weights, two-time update alignment."""
+
+from eigendrift.job import start
+
+start(snakemake)
+
+from eigendrift.pair_files import read_run, run_identity
+from eigendrift.run_statistics import DISPLACEMENT_UNITS, displacement_table
+from eigendrift.schedule import two_time_pairs
+from eigendrift.storage import ArrayFile
+from eigendrift.tables import write_table
+
+params = snakemake.params
+identity = run_identity(snakemake.input.eigenpairs[0])
+pairs, vectors = read_run(snakemake.input.eigenpairs, largest_index=params.k)
+trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=identity)
+table = displacement_table(
+    pairs, vectors, trajectory["steps"], trajectory["weights"], two_time_pairs(**params.two_time)
+)
+write_table(snakemake.output[0], table, kind="displacement", identity=identity, units=DISPLACEMENT_UNITS)

@@ -1,0 +1,26 @@
+"""eigendrift: which way the curvature of a neural network's loss points while it trains.
+
+The public names are loaded on first use, so that scripts which only read tables never import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eigendrift.curvature import HessianOperator
+    from eigendrift.eigensolver import EigenPairs, top_eigenpairs
+
+__version__ = "0.1.0"
+__all__ = ["EigenPairs", "HessianOperator", "top_eigenpairs"]
+
+_HOME = {
+    "HessianOperator": "eigendrift.curvature",
+    "EigenPairs": "eigendrift.eigensolver",
+    "top_eigenpairs": "eigendrift.eigensolver",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'eigendrift' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,16 @@
+"""Every quantity that a test can name. Importing this package fills the registry."""
+
+from eigendrift.claims.quantities import alignment, baseline, displacement, localization, solutions, sweeps, training
+from eigendrift.claims.quantities.registry import QUANTITIES, Quantity
+
+__all__ = [
+    "QUANTITIES",
+    "Quantity",
+    "alignment",
+    "baseline",
+    "displacement",
+    "localization",
+    "solutions",
+    "sweeps",
+    "training",
+]

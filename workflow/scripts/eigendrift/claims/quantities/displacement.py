@@ -1,0 +1,229 @@
+"""Two-time quantities: plateau, growth, ageing and collapse of D_1, weight displacement, two-time update alignment.
+
+Here T is the last step of a run, and the lags are log-spaced. The late waiting time is the largest t_w > 0 that is
+followed by lags over at least one decade and by a lag at least half as long as itself, so that its curve has the time
+to flatten.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from eigendrift.claims.evidence import MAIN, Evidence
+from eigendrift.claims.quantities.registry import by_seed, mean, quantity, rows, spearman, values
+from eigendrift.claims.statistics import Measurement
+
+NAN = math.nan
+Window = Literal["early", "late"]
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def final_step(run: pd.DataFrame) -> float:
+    """T: the largest waiting time + lag of one run's rows."""
+    return float((values(run, "waiting_time") + values(run, "lag")).max())
+
+
+def curves(run: pd.DataFrame, column: str = "displacement") -> dict[float, Curve]:
+    """waiting time -> (lags ascending, values) of one run, without missing values."""
+    kept = run[np.isfinite(values(run, column))].sort_values(["waiting_time", "lag"])
+    return {
+        float(str(tw)): (values(rest, "lag"), values(rest, column))
+        for tw, rest in kept.groupby("waiting_time", sort=True)
+    }
+
+
+def late_waiting_time(run_curves: dict[float, Curve]) -> float:
+    """The late waiting time (see the module's text), NaN if there is none."""
+    late = [tw for tw, (lags, _) in run_curves.items() if tw > 0 and lags[-1] >= 10 * lags[0] and 2 * lags[-1] >= tw]
+    return max(late, default=NAN)
+
+
+def last_third(lags: np.ndarray) -> np.ndarray:
+    """Which lags (n,) lie in the last third of the range of log lag."""
+    low, high = math.log(lags[0]), math.log(lags[-1])
+    chosen: np.ndarray = np.log(lags) >= high - (high - low) / 3.0 - 1e-9
+    return chosen
+
+
+def null_displacement(evidence: Evidence, dataset: str, i: int = 1) -> float:
+    """tau_i of a dataset, NaN where it is missing."""
+    frame = evidence.baseline
+    if frame.empty:
+        return NAN
+    return mean(values(frame[(frame["dataset"] == dataset) & (frame["i"] == i)], "displacement"))
+
+
+@quantity("late plateau of D_1 ({optimizer})", unit="tau_1", tables=("displacement",))
+def displacement_plateau(evidence: Evidence, dataset: str, *, optimizer: str, variant: str = MAIN) -> Measurement:
+    """Mean of D_1 over the last third of log lag at the late waiting time, divided by tau_1."""
+    tau = null_displacement(evidence, dataset)
+
+    def plateau(run: pd.DataFrame) -> float:
+        run_curves = curves(run)
+        tw = late_waiting_time(run_curves)
+        if math.isnan(tw):
+            return NAN
+        lags, displacement = run_curves[tw]
+        return float(displacement[last_third(lags)].mean()) / tau
+
+    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, variant, i=1), plateau))
+
+
+@quantity("growth of D_1 per decade of lag at the late plateau ({optimizer})", unit="1", tables=("displacement",))
+def displacement_growth(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
+    """Least-squares slope of D_1 against log10 lag over the late plateau (see `displacement_plateau`), over its mean.
+
+    0 is flat; D_1 growing as the square root of the lag gives about 1.15, as the lag itself about 2.3.
+    """
+
+    def growth(run: pd.DataFrame) -> float:
+        run_curves = curves(run)
+        tw = late_waiting_time(run_curves)
+        if math.isnan(tw):
+            return NAN
+        lags, displacement = run_curves[tw]
+        tail = last_third(lags)
+        level = float(displacement[tail].mean())
+        if tail.sum() < 2 or level <= 0:
+            return NAN
+        return float(np.polyfit(np.log10(lags[tail]), displacement[tail], 1)[0]) / level
+
+    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), growth))
+
+
+def at_lag(curve: Curve, lag: float) -> float:
+    """The value of a curve (lags, values) at a lag, linear in log lag between its points."""
+    return float(np.interp(math.log(lag), np.log(curve[0]), curve[1]))
+
+
+def common_lags(chosen: list[Curve]) -> tuple[float, float]:
+    """The range of lags that all curves cover."""
+    return max(lags[0] for lags, _ in chosen), min(lags[-1] for lags, _ in chosen)
+
+
+def reference_lag(run: pd.DataFrame, chosen: list[Curve]) -> float:
+    """T/100, or the nearest lag to it that all the curves cover; NaN if they have no lag in common."""
+    low, high = common_lags(chosen)
+    return min(max(final_step(run) / 100.0, low), high) if low <= high else NAN
+
+
+@quantity(
+    "D_1 at the late over D_1 at the middle waiting time, same lag ({optimizer})", unit="1", tables=("displacement",)
+)
+def ageing_ratio(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
+    """D_1 at the late waiting time over D_1 at the middle one, both at the lag T/100.
+
+    The middle waiting time is the one nearest, in logarithm, to a tenth of the late one.
+    """
+
+    def ratio(run: pd.DataFrame) -> float:
+        run_curves = curves(run)
+        late = late_waiting_time(run_curves)
+        earlier = [tw for tw in run_curves if 0 < tw < late]
+        if not earlier:
+            return NAN
+        middle = min(earlier, key=lambda tw: abs(math.log(tw / (late / 10.0))))
+        pair = [run_curves[late], run_curves[middle]]
+        lag = reference_lag(run, pair)
+        if math.isnan(lag) or at_lag(pair[1], lag) <= 0:
+            return NAN
+        return at_lag(pair[0], lag) / at_lag(pair[1], lag)
+
+    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), ratio))
+
+
+@quantity("rank correlation of D_1 at a fixed lag with t_w ({optimizer})", unit="1", tables=("displacement",))
+def ageing_rank_correlation(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
+    """Spearman correlation of D_1 at the lag T/100 with t_w, over waiting times from T/100 to the late one."""
+
+    def correlation(run: pd.DataFrame) -> float:
+        run_curves = curves(run)
+        chosen = _window(run, run_curves, "late")
+        if len(chosen) < 3:
+            return NAN
+        lag = reference_lag(run, [run_curves[tw] for tw in chosen])
+        if math.isnan(lag):
+            return NAN
+        return spearman(np.array(chosen), np.array([at_lag(run_curves[tw], lag) for tw in chosen]))
+
+    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), correlation))
+
+
+def _window(run: pd.DataFrame, run_curves: dict[float, Curve], window: Window) -> list[float]:
+    """Early: waiting times up to T/1000, at least the two smallest. Late: from T/100 to the late waiting time."""
+    end = final_step(run)
+    if window == "early":
+        return sorted(run_curves)[: max(2, sum(tw <= end / 1000.0 for tw in run_curves))]
+    return [tw for tw in sorted(run_curves) if end / 100.0 <= tw <= late_waiting_time(run_curves)]
+
+
+@quantity("spread of D_1 over {window} waiting times ({optimizer})", unit="1", tables=("displacement",))
+def displacement_spread(evidence: Evidence, dataset: str, *, optimizer: str, window: Window) -> Measurement:
+    """(max - min) / mean of D_1 over the waiting times of a window, mean over 20 log-spaced lags common to them.
+
+    `window` is early (t_w up to T/1000, at least the two smallest) or late (t_w from T/100 to the late waiting time).
+    0 means that the curves coincide.
+    """
+
+    def spread(run: pd.DataFrame) -> float:
+        run_curves = curves(run)
+        chosen = [run_curves[tw] for tw in _window(run, run_curves, window)]
+        if len(chosen) < 2:
+            return NAN
+        low, high = common_lags(chosen)
+        if low > high:
+            return NAN
+        grid = np.geomspace(low, high, 20)
+        stack = np.array([[at_lag(curve, lag) for lag in grid] for curve in chosen])
+        level = stack.mean(axis=0)
+        return mean(np.ptp(stack, axis=0)[level > 0] / level[level > 0])
+
+    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), spread))
+
+
+@quantity(
+    "difference of D_w between the datasets, {window} waiting times ({optimizer})", unit="decades", tables=("weights",)
+)
+def weight_displacement_difference(
+    evidence: Evidence, dataset: str, *, optimizer: str, other_dataset: str, window: Window
+) -> Measurement:
+    """Mean of |log10 D_w / D_w of the other dataset| over all (t_w, lag) of a window, same seed.
+
+    `window` is early (t_w up to T/10) or late (above). 0.3 is a factor of 2.
+    """
+    key = ["seed", "waiting_time", "lag"]
+    sides = [rows(evidence.weights, name, optimizer) for name in (dataset, other_dataset)]
+    if any(side.empty for side in sides):
+        return Measurement(by_seed={})
+    joined = sides[0][[*key, "weight_displacement"]].merge(sides[1][[*key, "weight_displacement"]], on=key)
+
+    def difference(run: pd.DataFrame) -> float:
+        is_early = values(run, "waiting_time") <= final_step(run) / 10.0
+        chosen = run[is_early if window == "early" else ~is_early]
+        first, second = values(chosen, "weight_displacement_x"), values(chosen, "weight_displacement_y")
+        positive = (first > 0) & (second > 0)
+        return mean(np.abs(np.log10(first[positive] / second[positive])))
+
+    return Measurement(by_seed=by_seed(joined, difference))
+
+
+@quantity("two-time update alignment at {lags} lags ({optimizer})", unit="1", tables=("displacement",))
+def two_time_alignment(
+    evidence: Evidence, dataset: str, *, optimizer: str, lags: Literal["shortest", "longest"]
+) -> Measurement:
+    """|v_1(t_w) . (theta_{t_w+t} - theta_{t_w})| / |...| (eq. 6), mean over waiting times.
+
+    `lags` is shortest (the smallest lag, t = 1) or longest (the last third of log lag of each curve).
+    """
+
+    def alignment(run: pd.DataFrame) -> float:
+        run_curves = curves(run, "update_alignment")
+        if not run_curves:
+            return NAN
+        if lags == "shortest":
+            return mean(np.array([curve[0] for _, curve in run_curves.values()]))
+        return mean(np.array([curve[last_third(points)].mean() for points, curve in run_curves.values()]))
+
+    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), alignment))

@@ -1,0 +1,126 @@
+"""The exact Hessian of a mean loss over a full data set, as an operator."""
+
+import math
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eigendrift.functional_hessian import FunctionalHessian, Loss
+from eigendrift.mlp_hessian import MLPHessian, mlp_layers
+
+_RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
+
+class HessianOperator:
+    """H(theta) of the mean loss over all samples, shape (N, N), parameters in model.parameters() order.
+
+    Products are exact to the rounding of the parameters' type; nothing is sampled. A fully connected network (an
+    nn.Sequential of linear layers with ReLU, tanh, sigmoid or softplus between them) with nn.CrossEntropyLoss() or
+    nn.functional.cross_entropy takes an analytic path; every other module and loss goes through torch.func.
+
+        H = HessianOperator(model, nn.CrossEntropyLoss(), inputs, targets)
+        H @ v
+
+    Raises ValueError for a loss that is not a mean over samples, inputs and targets of different length, no sample,
+    targets that are no class, values that are not finite, parameters of several types or devices, and modules that
+    behave at random or batch-wise in training mode.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, rows: int | None = None
+    ) -> None:
+        """loss(outputs, targets) is the mean over samples; inputs (n, ...), targets (n, ...) for the whole data set.
+
+        `rows`: samples that are differentiated at once, a matter of memory and speed alone.
+        """
+        parameters = list(model.parameters())
+        _check(model, loss, inputs, targets, parameters)
+        like = parameters[0]
+        inputs = inputs.to(like.device, like.dtype if inputs.is_floating_point() else inputs.dtype)
+        targets = targets.to(like.device)
+        self.model, self.dtype, self.device = model, like.dtype, like.device
+        layers = mlp_layers(model) if _is_cross_entropy(loss) and inputs.ndim == 2 and targets.ndim == 1 else None
+        options = {} if rows is None else {"rows": rows}
+        self.path: MLPHessian | FunctionalHessian
+        if layers is not None:
+            classes = layers[0][-1].out_features
+            wrong = targets[(targets < 0) | (targets >= classes)]
+            if len(wrong):
+                raise ValueError(f"target {int(wrong[0])} is not a class; the model has {classes} outputs")
+            self.path = MLPHessian(*layers, inputs.to(like.dtype), targets, **options)
+        else:
+            self.path = FunctionalHessian(model, loss, inputs, targets, **options)
+        self.shape = (self.path.n_parameters, self.path.n_parameters)
+        self.products = 0  # vectors multiplied since the operator was made
+
+    @property
+    def loss(self) -> float:
+        """The mean loss at the present parameters."""
+        return self.path.loss
+
+    def move_to(self, parameters: Tensor) -> None:
+        """Set the model's parameters to a vector (N,) and the operator to that point; no memory is taken anew."""
+        if parameters.shape != self.shape[:1]:
+            raise ValueError(f"parameters have shape {tuple(parameters.shape)}, expected {self.shape[:1]}")
+        with torch.no_grad():
+            start = 0
+            for parameter in self.model.parameters():
+                part = parameters[start : start + parameter.numel()]
+                parameter.copy_(part.view_as(parameter))
+                start += parameter.numel()
+        self.path.refresh()
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """H v for each row of (b, N), as rows: what the eigensolver calls."""
+        self.products += len(vectors)
+        return self.path.product(vectors)
+
+    @overload
+    def __matmul__(self, vector: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, vector: np.ndarray) -> np.ndarray: ...
+    def __matmul__(self, vector: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """H @ v for v (N,) or (N, b); a NumPy array gives a NumPy array of its own type."""
+        if isinstance(vector, np.ndarray):
+            product = self @ torch.from_numpy(vector).to(self.device, self.dtype)
+            return product.cpu().numpy().astype(vector.dtype, copy=False)
+        if vector.ndim not in (1, 2) or len(vector) != self.shape[0]:
+            raise ValueError(f"v has shape {tuple(vector.shape)}, expected ({self.shape[0]},) or ({self.shape[0]}, b)")
+        rows = (vector[None] if vector.ndim == 1 else vector.T).to(self.device, self.dtype).contiguous()
+        product_rows = self.product(rows)
+        return product_rows[0] if vector.ndim == 1 else product_rows.T
+
+
+def _is_cross_entropy(loss: Loss) -> bool:
+    if loss is nn.functional.cross_entropy:
+        return True
+    return (
+        type(loss) is nn.CrossEntropyLoss
+        and loss.reduction == "mean"
+        and loss.weight is None
+        and loss.label_smoothing == 0
+    )
+
+
+def _check(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, parameters: list[nn.Parameter]) -> None:
+    if not parameters:
+        raise ValueError("the model has no parameters")
+    if len({(p.dtype, p.device) for p in parameters}) > 1 or not parameters[0].is_floating_point():
+        raise ValueError("all parameters must be of one floating-point type and on one device")
+    if len(inputs) != len(targets) or len(inputs) == 0:
+        raise ValueError(
+            f"{len(inputs)} inputs and {len(targets)} targets; give as many of one as of the other, at least one"
+        )
+    reduction = getattr(loss, "reduction", "mean")
+    if reduction != "mean":
+        raise ValueError(f"the loss has reduction={reduction!r}; give one that is the mean over samples")
+    if isinstance(loss, nn.CrossEntropyLoss) and bool((targets == loss.ignore_index).any()):
+        raise ValueError(f"targets hold ignore_index={loss.ignore_index}, so the loss is not the mean over all samples")
+    if any(isinstance(m, _RANDOM_IN_TRAINING) and m.training for m in model.modules()):
+        raise ValueError("the model has dropout or batch normalization in training mode; call model.eval() first")
+    if any(not math.isfinite(float(p.detach().sum())) for p in parameters):
+        raise ValueError("a parameter is not finite")
+    if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+        raise ValueError("an input is not finite")

@@ -1,0 +1,35 @@
+"""The errors that a user can mend: each is one line that names what is wrong, where, and what would be right."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class EigendriftError(Exception):
+    """Base of every error that the library raises on purpose."""
+
+
+class ConfigError(EigendriftError):
+    """A key of the configuration has a value that cannot be used."""
+
+
+class DataError(EigendriftError):
+    """A raw data file is missing, damaged or not what its name says."""
+
+
+class DamagedFileError(EigendriftError):
+    """A file that one of our rules wrote does not hold what its header says."""
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: one line, at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(word: Any, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the choice nearest to `word`, or nothing."""
+    names = list(choices)
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

@@ -1,0 +1,22 @@
+"""Names and labels that every figure shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Figures 2, 6, 7, 12, 13 and 17 show the three leading eigenvectors.
+LEADING = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Datasets and optimizers (name -> label, in the order drawn), the dense seed, the pairs k taken for every run."""
+
+    datasets: Mapping[str, str]
+    optimizers: Mapping[str, str]
+    dense_seed: int
+    k: int
+
+    @property
+    def leading(self) -> list[int]:
+        """The eigenvector indices (from 1) of the figures of leading eigenvectors."""
+        return list(range(1, min(self.k, LEADING) + 1))

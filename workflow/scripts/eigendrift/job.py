@@ -1,0 +1,39 @@
+"""What every rule's script does first: send its output to the rule's log, and end with one readable line if it fails."""
+
+import logging
+import os
+import sys
+from types import TracebackType
+from typing import Any
+
+from eigendrift.errors import EigendriftError
+
+
+def start(snakemake: Any) -> None:
+    """Send stdout, stderr and logging of this process to `snakemake.log[0]`.
+
+    Call it before the script's other imports: an ImportError then leaves its traceback in the rule's log too.
+    When the script fails, one line on the terminal says what went wrong and where the log is; the log has the rest.
+    """
+    log = str(snakemake.log[0])
+    os.makedirs(os.path.dirname(log), exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w")
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    # Descriptors, not sys.stderr: messages of C libraries belong in the log as well.
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
+    )
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, EigendriftError):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            print(error, file=sys.stderr, flush=True)
+        first_line = (str(error).splitlines() or [""])[0]
+        what = first_line if isinstance(error, EigendriftError) else f"{kind.__name__}: {first_line}"
+        print(f"{snakemake.rule}: {what} (log: {log})", file=terminal, flush=True)
+
+    sys.excepthook = report

@@ -1,0 +1,185 @@
+"""Exact Hessian-vector products of a fully connected network with mean cross-entropy, by Pearlmutter's R-operator.
+
+What depends on the parameters alone (activations, their derivatives, backpropagated errors) is computed once and kept, so
+a product costs the matrix products that the R-operator needs and no more: for N weights in layers of sizes d_0, ..., d_L
+and n samples, 2 n (2 d_0 d_1 + 6 d_1 d_2 + ... + 6 d_{L-1} d_L) floating-point operations. It runs over `rows` samples at
+a time, so that what lies between the matrix products stays in cache.
+
+Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+# rows * widest hidden layer * a few float32 arrays should fit the cache of one core.
+ROWS = 2048
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """phi' and phi'' as functions of (z, phi(z)); `second` is None where phi'' = 0 almost everywhere."""
+
+    first: Callable[[Tensor, Tensor], Tensor]
+    second: Callable[[Tensor, Tensor], Tensor] | None
+
+
+_ACTIVATIONS: dict[type[nn.Module], _Activation] = {
+    nn.ReLU: _Activation(lambda z, a: (z > 0).to(z.dtype), None),
+    nn.Tanh: _Activation(lambda z, a: 1 - a * a, lambda z, a: -2 * a * (1 - a * a)),
+    nn.Sigmoid: _Activation(lambda z, a: a * (1 - a), lambda z, a: a * (1 - a) * (1 - 2 * a)),
+    nn.Softplus: _Activation(lambda z, a: torch.sigmoid(z), lambda z, a: torch.sigmoid(z) * (1 - torch.sigmoid(z))),
+}
+
+
+def mlp_layers(model: nn.Module) -> tuple[list[nn.Linear], list[nn.Module]] | None:
+    """The linear layers and the activations of a model that this path can take, else None.
+
+    It takes an nn.Sequential of linear layers with biases and one known activation between each two of them.
+    """
+    if not isinstance(model, nn.Sequential) or len(model) % 2 == 0:
+        return None
+    linear, activations = list(model[::2]), list(model[1::2])
+    plain = all(type(layer) is nn.Linear and layer.bias is not None for layer in linear)
+    known = all(type(a) in _ACTIVATIONS for a in activations)
+    shifted = any(isinstance(a, nn.Softplus) and (a.beta != 1 or a.threshold < 20) for a in activations)
+    # Shared layers would count a parameter once that the products here count twice.
+    distinct = len({id(layer) for layer in linear}) == len(linear)
+    if not (plain and known and distinct) or shifted:
+        return None
+    return [layer for layer in linear if isinstance(layer, nn.Linear)], activations
+
+
+class MLPHessian:
+    """The Hessian at one point, as a map of row vectors (b, N) -> (b, N)."""
+
+    def __init__(
+        self, linear: list[nn.Linear], activations: list[nn.Module], inputs: Tensor, targets: Tensor, rows: int = ROWS
+    ) -> None:
+        """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices."""
+        self.linear, self.activations, self.inputs, self.targets, self.rows = linear, activations, inputs, targets, rows
+        self.n_parameters = sum(layer.weight.numel() + layer.out_features for layer in linear)
+        n, like = len(inputs), inputs
+        widths = [layer.out_features for layer in linear]
+        # One entry a layer: phi(z), phi'(z) and phi''(z) * dL/dphi of hidden layers, and dL/dz of layers above the first.
+        self._outputs = [like.new_empty(n, w) for w in widths[:-1]]
+        self._slopes = [like.new_empty(n, w) for w in widths[:-1]]
+        self._bends = [
+            None if _ACTIVATIONS[type(a)].second is None else like.new_empty(n, w)
+            for a, w in zip(activations, widths[:-1], strict=True)
+        ]
+        self._errors = [None, *(like.new_empty(n, w) for w in widths[1:])] if len(widths) > 1 else [None]
+        self._probabilities = like.new_empty(n, widths[-1])
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Recompute what is kept, at the layers' present parameters; the memory is used again."""
+        loss = 0.0
+        for start in range(0, len(self.inputs), self.rows):
+            loss += self._refresh_rows(slice(start, start + self.rows))
+        self.loss = loss / len(self.inputs)
+
+    def _refresh_rows(self, rows: slice) -> float:
+        a, pre = self.inputs[rows], []
+        for index, layer in enumerate(self.linear):
+            z = torch.addmm(layer.bias, a, layer.weight.T)
+            pre.append(z)
+            if index < len(self.activations):
+                a = self.activations[index](z)
+                self._outputs[index][rows] = a
+                self._slopes[index][rows] = _ACTIVATIONS[type(self.activations[index])].first(z, a)
+        log_p = torch.log_softmax(pre[-1], dim=1)
+        self._probabilities[rows] = log_p.exp()
+        targets = self.targets[rows, None]
+        # p - 1 at the target as -sum of the others would round better, but enters only terms of the same small size.
+        error = self._probabilities[rows].scatter_add(1, targets, -torch.ones_like(log_p[:, :1]))
+        for index in range(len(self.linear) - 1, 0, -1):
+            kept = self._errors[index]
+            assert kept is not None
+            kept[rows] = error
+            back = error @ self.linear[index].weight
+            error = back * self._slopes[index - 1][rows]
+            bend = self._bends[index - 1]
+            if bend is not None:
+                second = _ACTIVATIONS[type(self.activations[index - 1])].second
+                assert second is not None
+                bend[rows] = back * second(pre[index - 1], self._outputs[index - 1][rows])
+        return float(-log_p.gather(1, targets).sum(dtype=torch.float64))
+
+    @torch.no_grad()
+    def product(self, vectors: Tensor) -> Tensor:
+        """H v for each row: (b, N) -> (b, N), over all samples."""
+        b = len(vectors)
+        weights, biases = self._split(vectors)
+        totals = [torch.zeros_like(w) for w in weights]
+        # Sums over samples of dL/dz^T R(a), with the layer's outputs first: (out, b * in).
+        crossed = [
+            v.new_zeros(layer.out_features, b * layer.in_features)
+            for v, layer in zip(weights, self.linear, strict=True)
+        ]
+        bias_totals = [torch.zeros_like(c) for c in biases]
+        for start in range(0, len(self.inputs), self.rows):
+            self._product_rows(slice(start, start + self.rows), b, weights, biases, totals, crossed, bias_totals)
+        parts = []
+        for layer, total, cross, bias in zip(self.linear, totals, crossed, bias_totals, strict=True):
+            turned = cross.view(layer.out_features, b, layer.in_features).transpose(0, 1)
+            parts += [(total.view(b, layer.out_features, layer.in_features) + turned).reshape(b, -1), bias.view(b, -1)]
+        return torch.cat(parts, dim=1) / len(self.inputs)
+
+    def _split(self, vectors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Views of the rows as weights (b * out, in) and biases (b * out,) of each layer."""
+        weights, biases, start = [], [], 0
+        for layer in self.linear:
+            size, out = layer.weight.numel(), layer.out_features
+            weights.append(vectors[:, start : start + size].reshape(-1, layer.in_features))
+            biases.append(vectors[:, start + size : start + size + out].reshape(-1))
+            start += size + out
+        return weights, biases
+
+    def _product_rows(
+        self,
+        rows: slice,
+        b: int,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        totals: list[Tensor],
+        crossed: list[Tensor],
+        bias_totals: list[Tensor],
+    ) -> None:
+        below = self.inputs[rows]
+        n = len(below)
+        pre: list[Tensor] = []  # R(z) of each layer (n, b, width)
+        moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
+        for index, layer in enumerate(self.linear):
+            rz = torch.addmm(biases[index], below, weights[index].T)
+            if index:
+                rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), layer.weight.T)
+            pre.append(rz.view(n, b, -1))
+            if index < len(self.activations):
+                moved.append(pre[-1] * self._slopes[index][rows, None])
+                below = self._outputs[index][rows]
+        p = self._probabilities[rows, None]
+        error = p * pre[-1]
+        error -= p * error.sum(dim=2, keepdim=True)
+        for index in range(len(self.linear) - 1, -1, -1):
+            below = self._outputs[index - 1][rows] if index else self.inputs[rows]
+            flat = error.view(n, -1)
+            totals[index].addmm_(flat.T, below)
+            bias_totals[index] += flat.sum(dim=0)
+            if index == 0:
+                return
+            layer, kept = self.linear[index], self._errors[index]
+            assert kept is not None
+            crossed[index].addmm_(kept[rows].T, moved[index - 1].view(n, -1))
+            # Weights of the vectors with the layer's outputs first: (out, b * in).
+            turned = weights[index].view(b, layer.out_features, -1).transpose(0, 1).reshape(layer.out_features, -1)
+            back = kept[rows] @ turned
+            back.view(n * b, -1).addmm_(error.view(n * b, -1), layer.weight)
+            error = back.view(n, b, -1)
+            error *= self._slopes[index - 1][rows, None]
+            bend = self._bends[index - 1]
+            if bend is not None:
+                error += bend[rows, None] * pre[index - 1]

@@ -1,0 +1,97 @@
+"""Memory and time that a job may take at most, from the sizes of its run: what a cluster is asked for."""
+
+import math
+
+from eigendrift.config import CLASSES, DATASET_SIZES
+from eigendrift.runs import Experiment, Run
+
+# An interpreter with torch; with CUDA's libraries it maps more, which counts on some clusters.
+TORCH_MB = 1500
+# Far below what any processor in use reaches in matrix products, so that no job is killed for being slow.
+FLOPS_PER_SECOND = 15e9
+# Products of one solve at tolerance 1e-3 and 1e-6 with room to spare, a pair.
+PRODUCTS_PER_PAIR = 8
+
+
+class Needs:
+    """Upper estimates in MB (10^6 bytes) and minutes."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    def _row_bytes(self, run: Run) -> int:
+        return 4 * int(self.experiment.identity(run)["n_parameters"])
+
+    def _data_megabytes(self, dataset: str) -> int:
+        samples, inputs = DATASET_SIZES[dataset]
+        # 8-bit pixels of both sets, their float32 inputs twice while they are scaled, the activations that are kept.
+        widths = sum(self.experiment.config["model"]["hidden"]) * 3 + 4 * CLASSES
+        return math.ceil(samples * (1.2 * inputs * (1 + 8) + 4 * widths) / 1e6)
+
+    def _product_flops(self, dataset: str) -> float:
+        samples, inputs = DATASET_SIZES[dataset]
+        widths = [inputs, *self.experiment.config["model"]["hidden"], CLASSES]
+        sizes = [a * b for a, b in zip(widths, widths[1:], strict=False)]
+        return 2.0 * samples * (2 * sizes[0] + 6 * sum(sizes[1:]))
+
+    def train_megabytes(self, run: Run) -> int:
+        """Training: the trajectory is on disk while it grows and passes through memory at the end."""
+        rows = len(self.experiment.snapshots(run))
+        return TORCH_MB + self._data_megabytes(run.dataset) + math.ceil(4 * rows * self._row_bytes(run) / 1e6)
+
+    def train_minutes(self, run: Run) -> int:
+        """Training: six passes of matrix products a step (SAM twice that), and a full evaluation at each snapshot."""
+        identity = self.experiment.identity(run)
+        step = 2.0 * identity["batch_size"] * identity["n_parameters"] * 3 * 2
+        evaluation = 2.0 * 1.2 * identity["n_train"] * identity["n_parameters"]
+        # Half a millisecond a step is Python and the optimizer, whatever the size.
+        seconds = identity["steps"] * (step / FLOPS_PER_SECOND + 5e-3)
+        return _minutes(seconds + len(self.experiment.snapshots(run)) * evaluation / FLOPS_PER_SECOND)
+
+    def _chunk_pairs(self, run: Run) -> tuple[int, int]:
+        parameters = self.experiment.eigen_parameters(run)
+        snapshots = min(len(self.experiment.snapshots(run)), parameters["snapshots_per_job"])
+        return snapshots, parameters.get("dense", parameters)["k"]
+
+    def eigen_megabytes(self, run: Run) -> int:
+        """Eigenpairs of one chunk: the run's weights, the chunk's vectors, the solver's basis and its products."""
+        snapshots, k = self._chunk_pairs(run)
+        rows = len(self.experiment.snapshots(run)) + 2 * snapshots * k + 2 * max(2 * k + 40, 60)
+        return TORCH_MB + self._data_megabytes(run.dataset) + math.ceil(rows * self._row_bytes(run) / 1e6)
+
+    def eigen_minutes(self, run: Run) -> int:
+        """Eigenpairs of one chunk."""
+        snapshots, k = self._chunk_pairs(run)
+        return _minutes(snapshots * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(run.dataset) / FLOPS_PER_SECOND)
+
+    def baseline_megabytes(self, dataset: str) -> int:
+        """The baseline, and the interpolation, which keeps less."""
+        k, count = self.experiment.config["eigen"]["k"], self.experiment.config["baseline"]["initializations"]
+        samples, inputs = DATASET_SIZES[dataset]
+        row = 4 * self.experiment.n_parameters(dataset)
+        return TORCH_MB + self._data_megabytes(dataset) + math.ceil((k * count + 200) * row / 1e6)
+
+    def baseline_minutes(self, dataset: str) -> int:
+        """The baseline's solves."""
+        k, count = self.experiment.config["eigen"]["k"], self.experiment.config["baseline"]["initializations"]
+        return _minutes(count * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(dataset) / FLOPS_PER_SECOND)
+
+    def interpolation_minutes(self, dataset: str) -> int:
+        """Losses on all lines, and the searches of the epsilon-sharpness at some 40 gradients each."""
+        config = self.experiment.config
+        optimizers, points = len(config["optimizers"]), config["interpolation"]["points"]
+        searches = optimizers * len(config["interpolation"]["epsilon"]) * 40 * 3
+        forward = 2.4 * DATASET_SIZES[dataset][0] * self.experiment.n_parameters(dataset)
+        evaluations = optimizers * (optimizers - 1) // 2 * points + searches
+        return _minutes(evaluations * forward / FLOPS_PER_SECOND)
+
+    def metric_megabytes(self, run: Run) -> int:
+        """A metric rule: the trajectory's arrays and the vectors of up to k pairs, or one chunk of all pairs."""
+        snapshots, k = self._chunk_pairs(run)
+        rows = len(self.experiment.snapshots(run))
+        vectors = max(2 * rows * self.experiment.config["eigen"]["k"], snapshots * k)
+        return 800 + math.ceil((2 * rows + vectors) * self._row_bytes(run) / 1e6)
+
+
+def _minutes(seconds: float) -> int:
+    return 10 + math.ceil(seconds / 60)

@@ -1,0 +1,52 @@
+"""The optimizers: any torch.optim class, and sharpness-aware minimization over any of them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+# Evaluates the loss at the current parameters, leaves its gradient in the parameters' .grad.
+Gradient = Callable[[], None]
+
+
+class Step:
+    """One optimizer step from a gradient that has been taken; `gradient` can be called again at other parameters."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor], spec: Mapping[str, Any]) -> None:
+        """`spec` is the configuration's entry: class, lr and the class's own arguments; SAM also has base and rho."""
+        arguments = {key: value for key, value in spec.items() if key not in ("class", "base", "rho")}
+        self.parameters = list(parameters)
+        self.rho: float | None = spec["rho"] if spec["class"] == "SAM" else None
+        name = spec["base"] if self.rho is not None else spec["class"]
+        self.optimizer: torch.optim.Optimizer = getattr(torch.optim, name)(self.parameters, **arguments)
+
+    def __call__(self, gradient: Gradient) -> None:
+        """Take the step. The gradient at the current parameters must be in their .grad.
+
+        SAM (Foret et al. 2021, equation 2): the base optimizer steps from theta with the gradient at
+        theta + rho g / |g|, where |g| is the norm over all parameters.
+        """
+        if self.rho is None:
+            self.optimizer.step()
+            return
+        with torch.no_grad():
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+            # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
+            scale = torch.where(norm > 0, self.rho / norm, torch.zeros_like(norm))
+            start = [p.clone() for p in self.parameters]
+            for parameter, slope in zip(self.parameters, gradients, strict=True):
+                parameter.add_(slope * scale)
+        gradient()
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, start, strict=True):
+                parameter.copy_(value)
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on besides the parameters."""
+        return self.optimizer.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        self.optimizer.load_state_dict(state)

@@ -1,0 +1,116 @@
+"""The statistics of one run: its eigenvectors' motion, localization and alignment, as tables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from eigendrift import metrics
+
+DISPLACEMENT_UNITS = {
+    "waiting_time": "training steps",
+    "lag": "training steps",
+    "i": "1",
+    "displacement": "1",
+    "overlap": "1",
+    "weight_displacement": "1",
+    "update_alignment": "1",
+    "angle_bound": "1",
+    "converged": "1",
+}
+IPR_UNITS = {
+    "step": "training steps",
+    "i": "1",
+    "eigenvalue": "loss / parameter^2",
+    "residual": "1",
+    "gap": "loss / parameter^2",
+    "matvecs": "1",
+    "converged": "1",
+    "ipr": "1",
+}
+ALIGNMENT_UNITS = {
+    "step": "training steps",
+    "i": "1",
+    "gradient_alignment": "1",
+    "update_alignment": "1",
+    "convergence": "1",
+    "converged": "1",
+}
+
+
+def displacement_table(
+    pairs: pd.DataFrame,
+    vectors: np.ndarray,
+    steps: np.ndarray,
+    weights: np.ndarray,
+    two_times: Sequence[tuple[int, int]],
+) -> pd.DataFrame:
+    """Two-time statistics at each (waiting time, lag) and i; times at which the run has no snapshot are left out.
+
+    pairs (P rows) and vectors (P, N) as `pair_files.read_run` gives them; steps (S,) and weights (S, N) of the trajectory.
+    `angle_bound`: how far solver errors of both vectors can turn them apart, as a sum of sines, at most 1.
+    """
+    at = {int(step): row for row, step in enumerate(steps)}
+    pair_at = {(int(s), int(i)): row for row, (s, i) in enumerate(zip(pairs["step"], pairs["i"], strict=True))}
+    bounds = pairs["angle_bound"].to_numpy()
+    good = pairs["converged"].to_numpy()
+    largest = int(pairs["i"].max()) if len(pairs) else 0
+    rows = []
+    for waiting_time, lag in two_times:
+        if waiting_time not in at or waiting_time + lag not in at:
+            continue
+        then, now = weights[at[waiting_time]], weights[at[waiting_time + lag]]
+        moved = metrics.weight_displacement(then, now)
+        for i in range(1, largest + 1):
+            a, b = pair_at.get((waiting_time, i)), pair_at.get((waiting_time + lag, i))
+            if a is None or b is None:
+                continue
+            rows.append(
+                (
+                    waiting_time,
+                    lag,
+                    i,
+                    float(metrics.displacement(vectors[a], vectors[b])),
+                    float(metrics.overlap(vectors[a], vectors[b])),
+                    float(moved),
+                    float(metrics.update_alignment(vectors[a], then, now)),
+                    min(1.0, float(bounds[a] + bounds[b])),
+                    int(good[a] and good[b]),
+                )
+            )
+    return pd.DataFrame(rows, columns=list(DISPLACEMENT_UNITS))
+
+
+def ipr_table(pairs: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
+    """Eigenvalue, solver record and inverse participation ratio of each pair."""
+    ratios = metrics.inverse_participation_ratio(vectors) if len(pairs) else np.empty(0)
+    return pairs.assign(ipr=ratios)[list(IPR_UNITS)]
+
+
+def alignment_table(
+    pairs: pd.DataFrame,
+    vectors: np.ndarray,
+    steps: np.ndarray,
+    gradients: np.ndarray,
+    updates: np.ndarray,
+    final: dict[int, np.ndarray],
+) -> pd.DataFrame:
+    """Alignment of each pair's vector with gradient and update of its step, and with the i-th vector at the end.
+
+    `final`: i -> v_i (N,) at the last snapshot; a pair whose i is not in it has convergence NaN.
+    """
+    at = {int(step): row for row, step in enumerate(steps)}
+    rows = []
+    for pair, vector in zip(pairs.itertuples(index=False), vectors, strict=True):
+        row, i = at[int(pair.step)], int(pair.i)
+        rows.append(
+            (
+                int(pair.step),
+                i,
+                float(metrics.alignment(vector, gradients[row])),
+                float(metrics.alignment(vector, updates[row])),
+                float(metrics.overlap(vector, final[i])) if i in final else np.nan,
+                int(pair.converged),
+            )
+        )
+    return pd.DataFrame(rows, columns=list(ALIGNMENT_UNITS))

@@ -1,0 +1,208 @@
+"""The runs that a configuration asks for: which there are, and what each of them depends on.
+
+Every `parameters` method returns only the keys that its rule uses, so that a change elsewhere starts nothing again.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eigendrift.config import DATASET_SIZES, n_parameters
+from eigendrift.schedule import snapshot_steps
+
+MAIN = "main"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: (dataset, optimizer, variant, seed)."""
+
+    dataset: str
+    optimizer: str
+    variant: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Its folder below results/<name>/runs."""
+        return f"{self.dataset}/{self.optimizer}/{self.variant}/seed{self.seed}"
+
+
+class Experiment:
+    """All runs of a valid configuration."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        sweeps = config["sweeps"]
+        # variant -> the two things that may differ from the main runs, and the number of steps
+        self._variants: dict[str, dict[str, Any]] = {MAIN: {"steps": config["training"]["steps"]}}
+        for size, steps in sweeps["batch_size"].items():
+            self._variants[f"batch_size-{size}"] = {"batch_size": size, "steps": steps}
+        for factor, steps in sweeps["learning_rate"].items():
+            self._variants[f"learning_rate-{factor}"] = {"factor": float(factor), "steps": steps}
+
+    @property
+    def variants(self) -> list[str]:
+        """`main` and the rows of the two sweeps."""
+        return list(self._variants)
+
+    def select(self, datasets: str = "all", variants: str = MAIN, seeds: str = "all") -> list[Run]:
+        """Runs by role: datasets all | first | last, variants main | batch_size | learning_rate | all, seeds all | dense.
+
+        A sweep includes the main runs of its dataset and seeds, which show the sweep's middle value.
+        """
+        if variants == "all":
+            return list(self)
+        if variants != MAIN:
+            sweeps = self.config["sweeps"]
+            names = [MAIN, *(name for name in self._variants if name.startswith(f"{variants}-"))]
+            return [
+                Run(sweeps["dataset"], optimizer, name, seed)
+                for name in names
+                for optimizer in self.config["optimizers"]
+                for seed in sweeps["seeds"]
+            ]
+        chosen = self.datasets(datasets)
+        wanted = [self.config["eigen"]["dense_seed"]] if seeds == "dense" else self.config["training"]["seeds"]
+        return [Run(d, o, MAIN, s) for d in chosen for o in self.config["optimizers"] for s in wanted]
+
+    def __iter__(self) -> Iterator[Run]:
+        yield from self.select()
+        for kind in ("batch_size", "learning_rate"):
+            yield from (run for run in self.select(variants=kind) if run.variant != MAIN)
+
+    def datasets(self, datasets: str = "all") -> list[str]:
+        """Data sets by role: all | first | last | sweep."""
+        every: list[str] = self.config["datasets"]
+        return {"all": every, "first": every[:1], "last": every[-1:], "sweep": [self.config["sweeps"]["dataset"]]}[
+            datasets
+        ]
+
+    def of_dataset(self, dataset: str) -> list[Run]:
+        """The main runs on one data set."""
+        return [run for run in self.select() if run.dataset == dataset]
+
+    def n_parameters(self, dataset: str) -> int:
+        """N of the network for a data set."""
+        return n_parameters(DATASET_SIZES[dataset][1], self.config["model"]["hidden"])
+
+    def schedule(self, run: Run) -> dict[str, Any]:
+        """Arguments of `snapshot_steps`, and of `two_time_pairs` without `every`."""
+        steps = self._variants[run.variant]["steps"]
+        if run.variant == MAIN:
+            return {"steps": steps, **self.config["snapshots"]}
+        block = self.config["sweeps"]["snapshots"]
+        every = max(1, round(block["every"] * steps / self.config["training"]["steps"]))
+        return {"steps": steps, **block, "every": every}
+
+    def two_time(self, run: Run) -> dict[str, Any]:
+        """Arguments of `two_time_pairs`."""
+        return {key: value for key, value in self.schedule(run).items() if key != "every"}
+
+    def snapshots(self, run: Run) -> list[int]:
+        """Steps of the run's snapshots."""
+        return snapshot_steps(**self.schedule(run))
+
+    def chunks(self, run: Run) -> int:
+        """Number of eigensnapshot jobs of the run."""
+        return -(-len(self.snapshots(run)) // self.config["eigen"]["snapshots_per_job"])
+
+    def _optimizer(self, run: Run) -> dict[str, Any]:
+        optimizer = dict(self.config["optimizers"][run.optimizer])
+        optimizer["lr"] *= self._variants[run.variant].get("factor", 1.0)
+        return optimizer
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """What the files of a run say of themselves."""
+        samples, _ = DATASET_SIZES[run.dataset]
+        size = self._variants[run.variant].get("batch_size", self.config["training"]["batch_size"])
+        return {
+            "dataset": run.dataset,
+            "optimizer": run.optimizer,
+            "variant": run.variant,
+            "seed": run.seed,
+            "batch_size": samples if size == "full" else int(size),
+            "learning_rate": self._optimizer(run)["lr"],
+            "steps": self._variants[run.variant]["steps"],
+            "n_parameters": self.n_parameters(run.dataset),
+            "n_train": samples,
+        }
+
+    def train_parameters(self, run: Run) -> dict[str, Any]:
+        """What a training run depends on, apart from the data file."""
+        return {
+            "identity": self.identity(run),
+            "model": dict(self.config["model"]),
+            "optimizer": self._optimizer(run),
+            "schedule": self.schedule(run),
+            "scaling": self.config["data"]["scaling"],
+            "device": self.config["training"]["device"],
+        }
+
+    def eigen_parameters(self, run: Run) -> dict[str, Any]:
+        """What the eigenpairs of a run depend on, apart from its trajectory and the data."""
+        eigen = self.config["eigen"]
+        tolerance = eigen["tolerance_for"].get(run.dataset, {}).get(run.optimizer, eigen["tolerance"])
+        parameters = {
+            "k": eigen["k"],
+            "tolerance": tolerance,
+            "snapshots_per_job": eigen["snapshots_per_job"],
+            "model": dict(self.config["model"]),
+            "scaling": self.config["data"]["scaling"],
+            "device": self.config["training"]["device"],
+        }
+        if run.variant == MAIN and run.seed == eigen["dense_seed"]:
+            parameters["dense"] = {
+                "k": eigen["dense_k"],
+                "tolerance": eigen["dense_tolerance"],
+                "every": eigen["dense_every"] * self.config["snapshots"]["every"],
+            }
+        return parameters
+
+    def baseline_parameters(self) -> dict[str, Any]:
+        """What the baseline depends on, apart from the data."""
+        return {
+            "initializations": self.config["baseline"]["initializations"],
+            "k": self.config["eigen"]["k"],
+            "tolerance": self.config["eigen"]["tolerance"],
+            "model": dict(self.config["model"]),
+            "scaling": self.config["data"]["scaling"],
+            "device": self.config["training"]["device"],
+        }
+
+    def interpolation_parameters(self) -> dict[str, Any]:
+        """What the interpolation depends on, apart from the data and the solutions."""
+        return {
+            **self.config["interpolation"],
+            "model": dict(self.config["model"]),
+            "scaling": self.config["data"]["scaling"],
+            "device": self.config["training"]["device"],
+        }
+
+    def scale(self) -> dict[str, int]:
+        """How large the experiment is, for those who read its claims."""
+        return {
+            "steps": self.config["training"]["steps"],
+            "n_seeds": len(self.config["training"]["seeds"]),
+            "snapshots": len(self.snapshots(self.select()[0])),
+            "runs": len(list(self)),
+        }
+
+    def layout(self) -> dict[str, Any]:
+        """Names and labels that figures and tables show."""
+        return {
+            "datasets": {name: _DATASET_LABELS.get(name, name) for name in self.config["datasets"]},
+            "optimizers": {name: optimizer_label(spec) for name, spec in self.config["optimizers"].items()},
+            "dense_seed": self.config["eigen"]["dense_seed"],
+            "k": self.config["eigen"]["k"],
+        }
+
+
+_DATASET_LABELS = {"digits": "digits", "digits_noisy": "noisy digits"}
+
+
+def optimizer_label(spec: Mapping[str, Any]) -> str:
+    """What a figure calls an optimizer: its class, with what sets it apart from another of the same class."""
+    if spec["class"] == "SAM":
+        return "SAM" if spec["base"] == "SGD" else f"SAM ({spec['base']})"
+    return f"{spec['class']} (momentum {spec['momentum']:g})" if spec.get("momentum") else str(spec["class"])

@@ -1,0 +1,27 @@
+"""When snapshots are taken: a grid of equal intervals, and log-spaced lags after every waiting time."""
+
+import math
+from collections.abc import Sequence
+
+
+def lag_grid(longest: int, per_decade: int) -> list[int]:
+    """Log-spaced integer lags 1, ..., `longest`, about `per_decade` of them in each decade; empty if `longest` < 1."""
+    if longest < 1:
+        return []
+    count = math.floor(math.log10(longest) * per_decade) + 1
+    return sorted({min(round(10 ** (j / per_decade)), longest) for j in range(count)} | {longest})
+
+
+def snapshot_steps(steps: int, every: int, waiting_times: Sequence[int], lags_per_decade: int) -> list[int]:
+    """The training steps at which a snapshot is taken, ascending; 0 and `steps` are always among them."""
+    taken = {*range(0, steps + 1, every), steps}
+    for waiting_time in waiting_times:
+        if waiting_time < steps:
+            taken.add(waiting_time)
+            taken.update(waiting_time + lag for lag in lag_grid(steps - waiting_time, lags_per_decade))
+    return sorted(taken)
+
+
+def two_time_pairs(steps: int, waiting_times: Sequence[int], lags_per_decade: int) -> list[tuple[int, int]]:
+    """All (waiting time, lag) that the two-time statistics are drawn at; every waiting time + lag is a snapshot."""
+    return [(tw, lag) for tw in sorted(waiting_times) if tw < steps for lag in lag_grid(steps - tw, lags_per_decade)]

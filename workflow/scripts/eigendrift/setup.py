@@ -1,0 +1,52 @@
+"""What the computing scripts share: threads, device, network and data from a rule's parameters."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from eigendrift.data import Dataset, load_dataset
+from eigendrift.model import initialize, mlp, pick_device
+from eigendrift.storage import ArrayFile
+from eigendrift.training import Samples
+
+
+def prepare_torch(threads: int, device: str) -> torch.device:
+    """Fix what bit-identical results need, the number of threads among it, and give the device."""
+    torch.set_num_threads(threads)
+    picked = pick_device(device)
+    if picked.type == "cuda":
+        # cuBLAS is deterministic only with a workspace of fixed size. On a CPU all that is used here is deterministic.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return picked
+
+
+def build_model(dataset: Dataset, model: Mapping[str, Any], seed: int, device: torch.device) -> nn.Sequential:
+    """The configured network for a data set, initialized from a seed of `stream_seed`."""
+    network = mlp(dataset.train_inputs.shape[1], model["hidden"], dataset.n_classes, model["activation"])
+    initialize(network, seed, model["init"], model["bias_init"])
+    return network.to(device)
+
+
+def load_samples(path: str, scaling: str, device: torch.device) -> tuple[Dataset, Samples, Samples]:
+    """The data set, and its training and test samples on the device."""
+    dataset = load_dataset(path, scaling)
+    return (
+        dataset,
+        Samples(dataset.train_inputs, dataset.train_targets, device),
+        Samples(dataset.test_inputs, dataset.test_targets, device),
+    )
+
+
+def data_sha256(path: str) -> dict[str, str]:
+    """Checksums of the arrays of a prepared data set, for the key of a scratch folder."""
+    return ArrayFile(path, kind="data").sha256
+
+
+def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
+    """What bit-identical results depend on besides their inputs: device, torch version, number of threads."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"device": name, "torch": torch.__version__, "threads": threads}

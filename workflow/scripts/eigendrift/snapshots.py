@@ -1,0 +1,75 @@
+"""Eigenpairs of many points: the snapshots of a run, or the initializations of the baseline."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from eigendrift.curvature import HessianOperator
+from eigendrift.eigensolver import top_eigenpairs
+from eigendrift.pair_files import UNITS
+from eigendrift.progress import Progress
+from eigendrift.scratch import Scratch
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted at one point: the first k pairs, to this true relative residual."""
+
+    step: int
+    k: int
+    tolerance: float
+
+
+def requests(steps: Sequence[int], k: int, tolerance: float, dense: dict[str, float] | None) -> list[Request]:
+    """One request a snapshot; `dense` (k, tolerance, every) applies at multiples of `every` and at both ends."""
+    wanted = []
+    for step in steps:
+        if dense is not None and (step % int(dense["every"]) == 0 or step in (steps[0], steps[-1])):
+            wanted.append(Request(step, int(dense["k"]), dense["tolerance"]))
+        else:
+            wanted.append(Request(step, k, tolerance))
+    return wanted
+
+
+def solve(
+    operator: HessianOperator,
+    wanted: Sequence[Request],
+    parameters: Callable[[int], torch.Tensor],
+    scratch: Scratch,
+    what: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of each request in turn: numbers (P, 9) in the order of pair_files.UNITS, and vectors (P, N).
+
+    `parameters(j)` gives the point of request j. The start vector of a solve is drawn from the request's step, so a chunk
+    gives what the whole would. A kill costs the solve that it hits: each finished request is in `scratch`.
+    """
+    ends = np.cumsum([0, *(request.k for request in wanted)])
+    numbers = scratch.array("numbers", (int(ends[-1]), len(UNITS)), np.float64)
+    vectors = scratch.array("vectors", (int(ends[-1]), operator.shape[0]))
+    done = scratch.array("done", (1,), np.int64)
+    progress = Progress(what, len(wanted), int(done[0]))
+    for j in range(int(done[0]), len(wanted)):
+        request = wanted[j]
+        operator.move_to(parameters(j).to(operator.device))
+        pairs = top_eigenpairs(operator, request.k, request.tolerance, seed=request.step)
+        rows = slice(ends[j], ends[j + 1])
+        numbers[rows] = np.stack(
+            [
+                np.full(request.k, request.step),
+                np.arange(1, request.k + 1),
+                pairs.values.numpy(),
+                pairs.residuals.numpy(),
+                pairs.gaps.numpy(),
+                pairs.angle_bounds.numpy(),
+                np.full(request.k, pairs.orthogonality),
+                np.full(request.k, pairs.matvecs),
+                pairs.converged.numpy(),
+            ],
+            axis=1,
+        )
+        vectors[rows] = pairs.vectors.T.cpu().numpy()
+        done[0] = j + 1
+        progress.update(j + 1)
+    return numbers, vectors

@@ -1,0 +1,114 @@
+"""The solutions that optimizers end in, and the loss between them: figure 8."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from eigendrift.sharpness import epsilon_sharpness, interpolate
+from eigendrift.training import Samples, evaluate
+
+INTERPOLATION_UNITS = {
+    "first": "name",
+    "second": "name",
+    "alpha": "1",
+    "train_loss": "nat",
+    "test_loss": "nat",
+    "loss": "nat",
+}
+SOLUTION_UNITS = {
+    "optimizer": "name",
+    "seed": "1",
+    "test_accuracy": "1",
+    "train_loss": "nat",
+    "test_loss": "nat",
+    "lambda_1": "loss / parameter^2",
+    "epsilon": "1",
+    "sharpness": "percent",
+}
+
+
+def best_solutions(history: pd.DataFrame, complete: Mapping[tuple[str, int], bool]) -> dict[str, tuple[int, float]]:
+    """optimizer -> (seed, test accuracy) of the run that ends with the highest test accuracy; the lowest seed of equals.
+
+    `history`: tables of one dataset's main runs. `complete` says of each (optimizer, seed) whether it reached its end; runs
+    that did not are left out, and so is an optimizer none of whose runs did.
+    """
+    best: dict[str, tuple[int, float]] = {}
+    last = history.loc[history.groupby(["optimizer", "seed"], sort=True)["step"].idxmax()]
+    for row in last.itertuples(index=False):
+        key, accuracy = (str(row.optimizer), int(row.seed)), float(row.test_accuracy)
+        if complete[key] and (key[0] not in best or accuracy > best[key[0]][1]):
+            best[key[0]] = (key[1], accuracy)
+    return best
+
+
+def _evaluate_at(model: nn.Module, theta: np.ndarray, samples: Samples) -> float:
+    like = next(model.parameters())
+    nn.utils.vector_to_parameters(torch.from_numpy(theta).to(like.device, like.dtype), model.parameters())
+    return evaluate(model, samples)[0]
+
+
+def interpolation_table(
+    model: nn.Module, weights: Mapping[str, np.ndarray], alphas: Sequence[float], train: Samples, test: Samples
+) -> pd.DataFrame:
+    """Mean loss over training, test and all samples on the line through each two solutions (equation 5).
+
+    weights: optimizer -> theta (N,). alpha = 1 is the first optimizer of a pair, alpha = 0 the second.
+    """
+    rows = []
+    for first, second in itertools.combinations(weights, 2):
+        for alpha in alphas:
+            theta = interpolate(weights[first], weights[second], alpha)
+            on_train, on_test = _evaluate_at(model, theta, train), _evaluate_at(model, theta, test)
+            both = (len(train) * on_train + len(test) * on_test) / (len(train) + len(test))
+            rows.append((first, second, alpha, on_train, on_test, both))
+    return pd.DataFrame(rows, columns=list(INTERPOLATION_UNITS))
+
+
+def training_loss_and_gradient(
+    model: nn.Module, samples: Samples, rows: int = 4096
+) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """The mean training loss and its gradient as a float64 function of theta (N,), in the model's own precision."""
+
+    def at(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        like = next(model.parameters())
+        nn.utils.vector_to_parameters(torch.from_numpy(theta).to(like.device, like.dtype), model.parameters())
+        total, slope = 0.0, np.zeros(theta.shape)
+        for start in range(0, len(samples), rows):
+            model.zero_grad(set_to_none=True)
+            targets = samples.targets[start : start + rows]
+            loss = nn.functional.cross_entropy(model(samples.inputs[start : start + rows]), targets, reduction="sum")
+            loss.backward()
+            total += float(loss.detach())
+            slope += (
+                torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None]).double().cpu().numpy()
+            )
+        return total / len(samples), slope / len(samples)
+
+    return at
+
+
+def solution_table(
+    model: nn.Module,
+    solutions: Mapping[str, tuple[int, float]],
+    weights: Mapping[str, np.ndarray],
+    lambda_1: Mapping[tuple[str, int], float],
+    epsilons: Sequence[float],
+    train: Samples,
+    test: Samples,
+) -> pd.DataFrame:
+    """Sharpness of each solution: lambda_1 of the training loss and its epsilon-sharpness (Keskar et al. 2017), one row an epsilon."""
+    loss_and_gradient = training_loss_and_gradient(model, train)
+    rows = []
+    for optimizer, (seed, accuracy) in solutions.items():
+        theta = weights[optimizer].astype(np.float64)
+        on_train, on_test = _evaluate_at(model, theta, train), _evaluate_at(model, theta, test)
+        for epsilon in epsilons:
+            sharpness = epsilon_sharpness(loss_and_gradient, theta, epsilon).sharpness
+            top = lambda_1.get((optimizer, seed), np.nan)
+            rows.append((optimizer, seed, accuracy, on_train, on_test, top, epsilon, sharpness))
+    return pd.DataFrame(rows, columns=list(SOLUTION_UNITS))

@@ -1,0 +1,126 @@
+"""Arrays on disk: safetensors files that carry identity, units and a checksum of every array.
+
+A file is complete or absent: it is written under a temporary name and renamed. Reading recomputes the checksum of
+every array that is read, so a truncated, altered or foreign file is refused by name instead of being used.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from eigendrift.errors import DamagedFileError
+
+FORMAT = "eigendrift-arrays/1"
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary sibling of `path` to write to; rename it to `path` on success, remove it on any error.
+
+    The rename is atomic, so no reader and no crash ever sees half a file under the final name.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # One fixed name: what a killed try left is overwritten by the next.
+    part = final.with_name(f".{final.name}.part")
+    try:
+        yield part
+        with open(part, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(part, final)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def checksum(array: np.ndarray) -> str:
+    """sha256 of an array's bytes in C order, as hexadecimal digits."""
+    return hashlib.sha256(np.ascontiguousarray(array).data.cast("B") if array.size else b"").hexdigest()
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    kind: str,
+    identity: Mapping[str, Any],
+    units: Mapping[str, str],
+) -> None:
+    """Write named arrays with what they are.
+
+    `kind` names the sort of file (trajectory, eigenpairs, ...), `identity` says which one it is (dataset, optimizer,
+    variant, seed, ...; JSON values), `units` gives every array's unit, "1" for a pure number.
+    """
+    if set(units) != set(arrays):
+        raise ValueError(f"units are given for {sorted(units)}, arrays are {sorted(arrays)}")
+    header = {
+        "format": FORMAT,
+        "kind": kind,
+        "identity": dict(identity),
+        "units": dict(units),
+        "sha256": {name: checksum(array) for name, array in arrays.items()},
+    }
+    with atomic_path(path) as part:
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            part,
+            # One key: safetensors writes several in an order that differs from process to process.
+            metadata={"eigendrift": json.dumps(header, sort_keys=True)},
+        )
+        # safetensors makes files for the owner alone; results are shared as the user's umask says.
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)
+
+
+class ArrayFile:
+    """Checked reader of one file of `write_arrays`.
+
+    `file["name"]` reads an array, recomputes its sha256 and raises `DamagedFileError` if it differs.
+    `file.kind`, `file.identity`, `file.units` and `file.sha256` (array name -> checksum) are the header's.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, kind: str, identity: Mapping[str, Any] | None = None) -> None:
+        self.path = Path(path)
+        try:
+            with safe_open(self.path, framework="np") as handle:
+                metadata = handle.metadata() or {}
+                self.names = tuple(handle.keys())
+        except FileNotFoundError:
+            raise DamagedFileError(f"{self.path}: no such file") from None
+        except (SafetensorError, OSError) as error:
+            raise DamagedFileError(
+                f"{self.path}: damaged or not an array file ({error}); delete it and run again"
+            ) from None
+        header = json.loads(metadata.get("eigendrift", "{}"))
+        if header.get("format") != FORMAT:
+            raise DamagedFileError(
+                f"{self.path}: format {header.get('format')!r}, expected {FORMAT!r}; delete it and run again"
+            )
+        self.kind: str = header["kind"]
+        self.identity: dict[str, Any] = header["identity"]
+        self.units: dict[str, str] = header["units"]
+        self.sha256: dict[str, str] = header["sha256"]
+        if self.kind != kind:
+            raise DamagedFileError(f"{self.path}: holds {self.kind!r}, expected {kind!r}; delete it and run again")
+        for key, value in (identity or {}).items():
+            if self.identity.get(key) != value:
+                raise DamagedFileError(
+                    f"{self.path}: belongs to {key}={self.identity.get(key)!r}, expected {value!r}; delete it and run again"
+                )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise DamagedFileError(f"{self.path}: has no array {name!r}; it holds {', '.join(self.names)}")
+        with safe_open(self.path, framework="np") as handle:
+            array = handle.get_tensor(name)
+        if checksum(array) != self.sha256[name]:
+            raise DamagedFileError(f"{self.path}: array {name!r} fails its checksum; delete the file and run again")
+        return array

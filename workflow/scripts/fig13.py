@@ -1,0 +1,14 @@
+"""Figure 13: run-mean alignments with the leading eigenvectors."""
+
+from eigendrift.job import start
+
+start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
+
+from eigendrift.figures.inputs import read_runs
+from eigendrift.figures.layout import Layout
+from eigendrift.figures.alignment import run_means
+from eigendrift.figures.save import save
+
+layout = Layout(**snakemake.params.layout)
+alignment = read_runs(snakemake.input.alignment, "alignment")
+save(run_means(alignment, layout), 13, snakemake.output)

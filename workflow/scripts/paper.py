@@ -1,0 +1,17 @@
+"""The paper: main.tex with the figure set, compiled by latexmk."""
+
+from eigendrift.job import start
+
+start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
+
+from pathlib import Path
+
+from eigendrift.paper import compile_paper
+
+compile_paper(
+    main=Path(snakemake.input.main),
+    references=Path(snakemake.input.references),
+    figure_set=[Path(path) for path in snakemake.input.figure_set],
+    build=Path(snakemake.params.build),
+    pdf=Path(snakemake.output.pdf),
+)

@@ -1,0 +1,75 @@
+"""Train one network; leave its trajectory, its history and its final weights."""
+
+from eigendrift.job import start
+
+start(snakemake)
+
+import numpy as np
+import pandas as pd
+from eigendrift.model import layer_shapes, stream_seed
+from eigendrift.schedule import snapshot_steps
+from eigendrift.scratch import Scratch
+from eigendrift.setup import build_model, circumstances, data_sha256, load_samples, prepare_torch
+from eigendrift.storage import write_arrays
+from eigendrift.tables import write_table
+from eigendrift.training import HISTORY, train
+
+output, params = snakemake.output, snakemake.params
+device = prepare_torch(snakemake.threads, params.run["device"])
+dataset, train_samples, test_samples = load_samples(snakemake.input.data, params.run["scaling"], device)
+seed = params.run["identity"]["seed"]
+model = build_model(dataset, params.run["model"], stream_seed("initialization", seed), device)
+depends_on = {
+    "run": params.run,
+    "data": data_sha256(snakemake.input.data),
+    "threads": snakemake.threads,
+}
+trajectory = train(
+    model,
+    train_samples,
+    test_samples,
+    params.run["optimizer"],
+    params.run["identity"]["batch_size"],
+    seed,
+    snapshot_steps(**params.run["schedule"]),
+    Scratch(params.scratch, params.job, depends_on),
+)
+identity = {
+    **params.run["identity"],
+    "diverged_at": trajectory.diverged_at,
+    **circumstances(device, snakemake.threads),
+}
+write_arrays(
+    output.trajectory,
+    {
+        "steps": trajectory.steps,
+        "weights": trajectory.weights,
+        "gradients": trajectory.gradients,
+        "updates": trajectory.updates,
+    },
+    kind="trajectory",
+    identity=identity,
+    units={"steps": "training steps", "weights": "1", "gradients": "loss / parameter", "updates": "1"},
+)
+write_arrays(
+    output.final_weights,
+    {"weights": np.array(trajectory.weights[-1:])},
+    kind="final_weights",
+    identity={**identity, "layers": layer_shapes(model)},
+    units={"weights": "1"},
+)
+history = pd.DataFrame(trajectory.history, columns=list(HISTORY))
+history.insert(0, "step", trajectory.steps)
+write_table(
+    output.history,
+    history,
+    kind="history",
+    identity=identity,
+    units={
+        "step": "training steps",
+        "train_loss": "nat",
+        "test_loss": "nat",
+        "train_accuracy": "1",
+        "test_accuracy": "1",
+    },
+)
