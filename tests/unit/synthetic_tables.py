@@ -1,6 +1,7 @@
 """Made-up tables of every kind that figures read, of plausible size and shape; no training behind them.
 
-They follow the file layout, columns and identities of the real ones, so that figures can be drawn without running anything.
+They follow the file layout, columns and identities of the real ones, so that figures can be drawn without running
+anything.
 """
 
 import copy
@@ -32,8 +33,8 @@ TABLES = {
     "solutions": "interpolation/{}.solutions.csv",
 }
 
-# What sets the optimizers apart: IPR exponent at the start and its change, overlap left at long lags, gradient and update
-# alignment, loss reached. Optimizers that are not the paper's get a mixture.
+# What sets the optimizers apart: IPR exponent at the start and its change, overlap left at long lags, gradient and
+# update alignment, loss reached. Optimizers that are not the paper's get a mixture.
 _CHARACTER = {
     "sgd": (-3.0, -0.8, 0.55, 0.36, 0.36, 0.05),
     "adam": (-3.2, 2.0, 0.06, 0.26, 0.05, 1e-4),
@@ -71,8 +72,9 @@ def small_config(**changes: Any) -> dict[str, Any]:
 class Synthetic:
     """The tables of an experiment under `root`, written on demand.
 
-    `unconverged` is the share of eigenpairs that did not converge, `reached` the share of its steps that a run got through
-    (1 where nothing is said, 0: no rows at all), `zero_gradients` the share of snapshots whose gradient has no direction.
+    `unconverged` is the share of eigenpairs that did not converge, `reached` the share of its steps that a run got
+    through (1 where nothing is said, 0: no rows at all), `zero_gradients` the share of snapshots whose gradient has no
+    direction.
     """
 
     root: Path

@@ -122,7 +122,7 @@ def _layered() -> Evidence:
 
 CASES: list[tuple[str, dict[str, Any], Evidence, float]] = [
     ("displacement_plateau", {"optimizer": "sgd"}, _with_tau(two_times(_plateau)), 0.5),
-    ("displacement_growth", {"optimizer": "sgd"}, _with_tau(two_times(_plateau)), 1.0 / math.log10(5)),
+    ("displacement_growth", {"optimizer": "sgd"}, _with_tau(two_times(_plateau)), 0.5 / math.log10(5)),
     ("ageing_ratio", {"optimizer": "sgd"}, evidence(displacement=two_times(_ageing)), 0.25),
     ("ageing_rank_correlation", {"optimizer": "sgd"}, evidence(displacement=two_times(_ageing)), -1.0),
     (
@@ -318,10 +318,12 @@ def test_no_data_gives_no_value(name: str, params: dict[str, Any]) -> None:
     assert math.isnan(estimate(measure(name, evidence(), **params)).value)
 
 
-@pytest.mark.parametrize(("name", "params", "found"), [case[:3] for case in CASES])
+# The one reads no table, the other both datasets.
+_OF_ONE_DATASET = [c[:3] for c in CASES if c[0] not in ("parameters_from_paper", "weight_displacement_difference")]
+
+
+@pytest.mark.parametrize(("name", "params", "found"), _OF_ONE_DATASET)
 def test_other_dataset_is_not_read(name: str, params: dict[str, Any], found: Evidence) -> None:
-    if name in ("parameters_from_paper", "weight_displacement_difference"):
-        pytest.skip("reads no table, or both datasets")
     assert math.isnan(estimate(measure(name, found, "FashionMNIST", **params)).value)
 
 

@@ -38,7 +38,7 @@ def spectrum(n: int, *top: float) -> Tensor:
 
 def check(pairs: EigenPairs, matrix: Matrix, tol: float) -> None:
     """What every result promises, recomputed from the matrix."""
-    n, k = pairs.vectors.shape
+    k = pairs.vectors.shape[1]
     per_pair = (pairs.values, pairs.residuals, pairs.gaps, pairs.angle_bounds, pairs.converged)
     assert {part.shape for part in per_pair} == {(k,)}
     assert bool((pairs.values[:-1] >= pairs.values[1:]).all())

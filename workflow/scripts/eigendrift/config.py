@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ CLASSES = 10
 
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration in canonical form (text keys, keys set to null removed), or raise `ConfigError`."""
-    canonical = _canonical(config, ())
+    canonical: dict[str, Any] = _canonical(config, ())
     errors = list(jsonschema.Draft202012Validator(_schema()).iter_errors(canonical))
     if errors:
         # The least deep error is the cause; what lies below it follows from it.
@@ -127,7 +128,7 @@ def _wanted(error: jsonschema.ValidationError, schema: Mapping[str, Any], value:
         "maxLength": f"at most {limit} characters",
         "pattern": str(schema.get("description", f"text that matches {limit}")),
     }
-    return words.get(str(error.validator), error.message)
+    return words.get(str(error.validator), str(error.message))
 
 
 def _check_optimizers(config: Mapping[str, Any]) -> None:
@@ -156,8 +157,8 @@ def _check_sweeps(config: Mapping[str, Any]) -> None:
         )
     if str(config["training"]["batch_size"]) in config["sweeps"]["batch_size"]:
         raise ConfigError(
-            f"config: sweeps.batch_size.{config['training']['batch_size']}: this is training.batch_size, which the main "
-            "runs show already; leave it out"
+            f"config: sweeps.batch_size.{config['training']['batch_size']}: this is training.batch_size, which the "
+            "main runs show already; leave it out"
         )
     for factor in config["sweeps"]["learning_rate"]:
         if float(factor) in (0.0, 1.0):
@@ -230,4 +231,4 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
 def n_parameters(inputs: int, hidden: Iterable[int], outputs: int = CLASSES) -> int:
     """Number of weights and biases of a fully connected network."""
     widths = [inputs, *hidden, outputs]
-    return sum(a * b + b for a, b in zip(widths, widths[1:], strict=False))
+    return sum(a * b + b for a, b in pairwise(widths))

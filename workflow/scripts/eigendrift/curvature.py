@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eigendrift import functional_hessian, mlp_hessian
 from eigendrift.functional_hessian import FunctionalHessian, Loss
 from eigendrift.mlp_hessian import MLPHessian, mlp_layers
 
@@ -42,16 +43,15 @@ class HessianOperator:
         targets = targets.to(like.device)
         self.model, self.dtype, self.device = model, like.dtype, like.device
         layers = mlp_layers(model) if _is_cross_entropy(loss) and inputs.ndim == 2 and targets.ndim == 1 else None
-        options = {} if rows is None else {"rows": rows}
         self.path: MLPHessian | FunctionalHessian
         if layers is not None:
             classes = layers[0][-1].out_features
             wrong = targets[(targets < 0) | (targets >= classes)]
             if len(wrong):
                 raise ValueError(f"target {int(wrong[0])} is not a class; the model has {classes} outputs")
-            self.path = MLPHessian(*layers, inputs.to(like.dtype), targets, **options)
+            self.path = MLPHessian(*layers, inputs.to(like.dtype), targets, rows or mlp_hessian.ROWS)
         else:
-            self.path = FunctionalHessian(model, loss, inputs, targets, **options)
+            self.path = FunctionalHessian(model, loss, inputs, targets, rows or functional_hessian.ROWS)
         self.shape = (self.path.n_parameters, self.path.n_parameters)
         self.products = 0  # vectors multiplied since the operator was made
 

@@ -1,14 +1,15 @@
 """Top eigenpairs of a symmetric operator: Lanczos that keeps its products and stops on true residuals.
 
-Lanczos grows an orthonormal basis Q by one vector at a time and needs one product a vector. Here the products W = H Q are
-kept beside it, and the small matrix Q'W is diagonalized: for an eigenvector s of it, y = Q s is the Ritz vector and
-H y = W s costs nothing more. So its residual r = W s - theta y is known from products that were really taken, not from a
-recurrence, and r itself is the next direction: in exact arithmetic it is the next Lanczos vector, whichever pair it
-comes from. Every new direction is orthogonalized twice against the whole basis, since a basis that lost
-orthogonality shows copies of the first eigenvalue with small residuals. When the basis is full, it is cut down to the best Ritz
+Lanczos grows an orthonormal basis Q by one vector at a time and needs one product a vector. Here the products W = H Q
+are kept beside it, and the small matrix Q'W is diagonalized: for an eigenvector s of it, y = Q s is the Ritz vector and
+H y = W s costs nothing more. So its residual r = W s - theta y is known from products that were really taken, not from
+a recurrence, and r itself is the next direction: in exact arithmetic it is the next Lanczos vector, whichever pair it
+comes from. Every new direction is orthogonalized twice against the whole basis, since a basis that lost orthogonality
+shows copies of the first eigenvalue with small residuals. When the basis is full, it is cut down to the best Ritz
 vectors and their products (thick restart; Wu and Simon 2000).
 
-Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem (1998), chapter 11 and 13; Daniel et al. 1976 on the second pass.
+Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem (1998), chapter 11 and 13; Daniel et al. 1976 on the second
+pass.
 """
 
 from dataclasses import dataclass
@@ -34,12 +35,12 @@ class Operator(Protocol):
 class EigenPairs:
     """The k algebraically largest eigenvalues, descending, with what tells how far each pair can be trusted.
 
-    values (k,) float64; vectors (N, k), unit columns in the operator's type; residuals (k,): |Hv - lambda v| / |lambda|, from
-    products over the full data (relative to the largest |lambda| where lambda_i is zero within its rounding); gaps (k,):
-    distance to the nearest other Ritz value less that one's own residual, 0 where they cannot be told apart;
-    angle_bounds (k,): sin of the angle between v_i and its eigenvector is at most |r| / gap (Davis and Kahan 1970), at most
-    1, as far as no eigenvalue between the Ritz values was missed, which no Krylov method can exclude; matvecs: products
-    taken; converged (k,): residual <= tol; orthogonality: max |V'V - I|.
+    values (k,) float64; vectors (N, k), unit columns in the operator's type; residuals (k,): |Hv - lambda v| /
+    |lambda|, from products over the full data (relative to the largest |lambda| where lambda_i is zero within its
+    rounding); gaps (k,): distance to the nearest other Ritz value less that one's own residual, 0 where they cannot be
+    told apart; angle_bounds (k,): sin of the angle between v_i and its eigenvector is at most |r| / gap (Davis and
+    Kahan 1970), at most 1, as far as no eigenvalue between the Ritz values was missed, which no Krylov method can
+    exclude; matvecs: products taken; converged (k,): residual <= tol; orthogonality: max |V'V - I|.
     """
 
     values: Tensor
@@ -73,7 +74,8 @@ class _Basis:
             vector = vector - (q @ vector) @ q
             if not torch.linalg.vector_norm(vector) > smallest:
                 return None
-        return vector / torch.linalg.vector_norm(vector)
+        unit: Tensor = vector / torch.linalg.vector_norm(vector)
+        return unit
 
     def add(self, vector: Tensor) -> None:
         """Take one more unit vector and its product with H."""
@@ -113,10 +115,11 @@ def top_eigenpairs(
     max_matvecs: int = 1000,
     basis_size: int | None = None,
 ) -> EigenPairs:
-    """The k largest eigenvalues (algebraic) of a symmetric operator and their vectors, each to a true residual of `tol`.
+    """The k algebraically largest eigenpairs of a symmetric operator, each to a true residual of `tol`.
 
-    `seed` draws the start vector; `max_matvecs` bounds the products. Pairs that are not there by then, or when the residuals
-    have reached the rounding of the products, come back with converged = False. `basis_size` bounds the memory: two arrays of (basis_size, N), default max(2 k + 40, 60).
+    `seed` draws the start vector; `max_matvecs` bounds the products. Pairs that are not there by then, or when the
+    residuals have reached the rounding of the products, come back with converged = False. `basis_size` bounds the
+    memory: two arrays of (basis_size, N), default max(2 k + 40, 60).
 
     The smallest residual that float32 products can reach is about 1e-6 lambda_1 / |lambda_i|. From one start vector an
     eigenvalue that is exactly repeated is found once, as in every single-vector Lanczos method.

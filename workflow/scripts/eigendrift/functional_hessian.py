@@ -17,8 +17,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class FunctionalHessian:
     """The Hessian at one point, as a map of row vectors (b, N) -> (b, N).
 
-    The mean over n samples is taken as a sum over chunks of `rows` samples, each weighted with its true size, so a ragged
-    last chunk is exact.
+    The mean over n samples is taken as a sum over chunks of `rows` samples, each weighted with its true size, so a
+    ragged last chunk is exact.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, rows: int = ROWS) -> None:
@@ -56,7 +56,8 @@ class FunctionalHessian:
             def slope(
                 parameters: dict[str, Tensor], inputs: Tensor = inputs, targets: Tensor = targets
             ) -> dict[str, Tensor]:
-                return grad(self._chunk_loss)(parameters, inputs, targets)
+                gradient: dict[str, Tensor] = grad(self._chunk_loss)(parameters, inputs, targets)
+                return gradient
 
             # H is symmetric, so the pullback of the gradient is the product; the forward passes serve all vectors.
             pullback = vjp(slope, self._point)[1]

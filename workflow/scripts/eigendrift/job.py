@@ -1,4 +1,4 @@
-"""What every rule's script does first: send its output to the rule's log, and end with one readable line if it fails."""
+"""What every script does first: send its output to the rule's log, and end with one readable line if it fails."""
 
 import logging
 import os

@@ -1,9 +1,9 @@
 """Exact Hessian-vector products of a fully connected network with mean cross-entropy, by Pearlmutter's R-operator.
 
-What depends on the parameters alone (activations, their derivatives, backpropagated errors) is computed once and kept, so
-a product costs the matrix products that the R-operator needs and no more: for N weights in layers of sizes d_0, ..., d_L
-and n samples, 2 n (2 d_0 d_1 + 6 d_1 d_2 + ... + 6 d_{L-1} d_L) floating-point operations. It runs over `rows` samples at
-a time, so that what lies between the matrix products stays in cache.
+What depends on the parameters alone (activations, their derivatives, backpropagated errors) is computed once and kept,
+so a product costs the matrix products that the R-operator needs and no more: for N weights in layers of sizes d_0, ...,
+d_L and n samples, 2 n (2 d_0 d_1 + 6 d_1 d_2 + ... + 6 d_{L-1} d_L) floating-point operations. It runs over `rows`
+samples at a time, so that what lies between the matrix products stays in cache.
 
 Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
 """
@@ -63,7 +63,8 @@ class MLPHessian:
         self.n_parameters = sum(layer.weight.numel() + layer.out_features for layer in linear)
         n, like = len(inputs), inputs
         widths = [layer.out_features for layer in linear]
-        # One entry a layer: phi(z), phi'(z) and phi''(z) * dL/dphi of hidden layers, and dL/dz of layers above the first.
+        # One entry a layer: phi(z), phi'(z) and phi''(z) * dL/dphi of hidden layers, and dL/dz of layers above the
+        # first.
         self._outputs = [like.new_empty(n, w) for w in widths[:-1]]
         self._slopes = [like.new_empty(n, w) for w in widths[:-1]]
         self._bends = [

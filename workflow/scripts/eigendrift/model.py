@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "rel
     """Linear layers with biases and `activation` between them; parameters in the order weight, bias, layer by layer."""
     widths = [inputs, *hidden, outputs]
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+    for fan_in, fan_out in pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
@@ -39,8 +40,8 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "rel
 def initialize(model: nn.Module, seed: int, init: str = "xavier_uniform", bias_init: str = "zero") -> None:
     """Draw every linear layer's parameters anew from one generator with this seed.
 
-    `init`: xavier_uniform, xavier_normal (Glorot and Bengio 2010, gain 1), kaiming_uniform, kaiming_normal (He et al. 2015).
-    `bias_init`: zero, or uniform in +-1/sqrt(fan in).
+    `init`: xavier_uniform, xavier_normal (Glorot and Bengio 2010, gain 1), kaiming_uniform, kaiming_normal (He et al.
+    2015). `bias_init`: zero, or uniform in +-1/sqrt(fan in).
     """
     generator = torch.Generator().manual_seed(seed)
     draw: dict[str, Callable[..., Any]] = {

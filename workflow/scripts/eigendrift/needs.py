@@ -1,6 +1,7 @@
 """Memory and time that a job may take at most, from the sizes of its run: what a cluster is asked for."""
 
 import math
+from itertools import pairwise
 
 from eigendrift.config import CLASSES, DATASET_SIZES
 from eigendrift.runs import Experiment, Run
@@ -20,18 +21,18 @@ class Needs:
         self.experiment = experiment
 
     def _row_bytes(self, run: Run) -> int:
-        return 4 * int(self.experiment.identity(run)["n_parameters"])
+        return 4 * self.experiment.n_parameters(run.dataset)
 
     def _data_megabytes(self, dataset: str) -> int:
         samples, inputs = DATASET_SIZES[dataset]
         # 8-bit pixels of both sets, their float32 inputs twice while they are scaled, the activations that are kept.
-        widths = sum(self.experiment.config["model"]["hidden"]) * 3 + 4 * CLASSES
+        widths: int = sum(self.experiment.config["model"]["hidden"]) * 3 + 4 * CLASSES
         return math.ceil(samples * (1.2 * inputs * (1 + 8) + 4 * widths) / 1e6)
 
     def _product_flops(self, dataset: str) -> float:
         samples, inputs = DATASET_SIZES[dataset]
         widths = [inputs, *self.experiment.config["model"]["hidden"], CLASSES]
-        sizes = [a * b for a, b in zip(widths, widths[1:], strict=False)]
+        sizes: list[int] = [a * b for a, b in pairwise(widths)]
         return 2.0 * samples * (2 * sizes[0] + 6 * sum(sizes[1:]))
 
     def train_megabytes(self, run: Run) -> int:
@@ -51,7 +52,8 @@ class Needs:
     def _chunk_pairs(self, run: Run) -> tuple[int, int]:
         parameters = self.experiment.eigen_parameters(run)
         snapshots = min(len(self.experiment.snapshots(run)), parameters["snapshots_per_job"])
-        return snapshots, parameters.get("dense", parameters)["k"]
+        k: int = parameters.get("dense", parameters)["k"]
+        return snapshots, k
 
     def eigen_megabytes(self, run: Run) -> int:
         """Eigenpairs of one chunk: the run's weights, the chunk's vectors, the solver's basis and its products."""
@@ -66,10 +68,9 @@ class Needs:
 
     def baseline_megabytes(self, dataset: str) -> int:
         """The baseline, and the interpolation, which keeps less."""
-        k, count = self.experiment.config["eigen"]["k"], self.experiment.config["baseline"]["initializations"]
-        samples, inputs = DATASET_SIZES[dataset]
+        vectors: int = self.experiment.config["eigen"]["k"] * self.experiment.config["baseline"]["initializations"]
         row = 4 * self.experiment.n_parameters(dataset)
-        return TORCH_MB + self._data_megabytes(dataset) + math.ceil((k * count + 200) * row / 1e6)
+        return TORCH_MB + self._data_megabytes(dataset) + math.ceil((vectors + 200) * row / 1e6)
 
     def baseline_minutes(self, dataset: str) -> int:
         """The baseline's solves."""
@@ -89,7 +90,7 @@ class Needs:
         """A metric rule: the trajectory's arrays and the vectors of up to k pairs, or one chunk of all pairs."""
         snapshots, k = self._chunk_pairs(run)
         rows = len(self.experiment.snapshots(run))
-        vectors = max(2 * rows * self.experiment.config["eigen"]["k"], snapshots * k)
+        vectors: int = max(2 * rows * self.experiment.config["eigen"]["k"], snapshots * k)
         return 800 + math.ceil((2 * rows + vectors) * self._row_bytes(run) / 1e6)
 
 

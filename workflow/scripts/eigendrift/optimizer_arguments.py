@@ -1,7 +1,7 @@
 """Check an optimizer's arguments against the signature of its torch.optim class, without importing torch.
 
-Importing torch takes seconds and a controller machine may not have it, so the signatures are read from its source. Where
-torch is not installed, the check is left to the training job, which fails on a wrong argument at its first step.
+Importing torch takes seconds and a controller machine may not have it, so the signatures are read from its source.
+Where torch is not installed, the check is left to the training job, which fails on a wrong argument at its first step.
 """
 
 import ast
@@ -68,5 +68,6 @@ def check_optimizer(path: str, arguments: Mapping[str, Any]) -> None:
     for argument in arguments:
         if argument not in allowed:
             raise ConfigError(
-                f"config: {path}.{argument}: unknown key{nearest(argument, allowed)} (allowed here: {', '.join(allowed)})"
+                f"config: {path}.{argument}: unknown key{nearest(argument, allowed)} "
+                f"(allowed here: {', '.join(allowed)})"
             )

@@ -7,7 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("eigendrift", "matplotlib", "numpy", "pandas", "safetensors", "scikit-learn", "scipy", "snakemake", "torchvision")
+PACKAGES = (
+    "eigendrift",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "snakemake",
+    "torchvision",
+)
 
 
 def commit() -> str:

@@ -47,8 +47,8 @@ def displacement_table(
 ) -> pd.DataFrame:
     """Two-time statistics at each (waiting time, lag) and i; times at which the run has no snapshot are left out.
 
-    pairs (P rows) and vectors (P, N) as `pair_files.read_run` gives them; steps (S,) and weights (S, N) of the trajectory.
-    `angle_bound`: how far solver errors of both vectors can turn them apart, as a sum of sines, at most 1.
+    pairs (P rows) and vectors (P, N) as `pair_files.read_run` gives them; steps (S,) and weights (S, N) of the
+    trajectory. `angle_bound`: how far solver errors of both vectors can turn them apart, as a sum of sines, at most 1.
     """
     at = {int(step): row for row, step in enumerate(steps)}
     pair_at = {(int(s), int(i)): row for row, (s, i) in enumerate(zip(pairs["step"], pairs["i"], strict=True))}
@@ -101,16 +101,17 @@ def alignment_table(
     """
     at = {int(step): row for row, step in enumerate(steps)}
     rows = []
-    for pair, vector in zip(pairs.itertuples(index=False), vectors, strict=True):
-        row, i = at[int(pair.step)], int(pair.i)
+    columns = (pairs[name].to_numpy() for name in ("step", "i", "converged"))
+    for step, i, converged, vector in zip(*columns, vectors, strict=True):
+        row = at[int(step)]
         rows.append(
             (
-                int(pair.step),
-                i,
+                int(step),
+                int(i),
                 float(metrics.alignment(vector, gradients[row])),
                 float(metrics.alignment(vector, updates[row])),
-                float(metrics.overlap(vector, final[i])) if i in final else np.nan,
-                int(pair.converged),
+                float(metrics.overlap(vector, final[int(i)])) if int(i) in final else np.nan,
+                int(converged),
             )
         )
     return pd.DataFrame(rows, columns=list(ALIGNMENT_UNITS))

@@ -47,7 +47,7 @@ class Experiment:
         return list(self._variants)
 
     def select(self, datasets: str = "all", variants: str = MAIN, seeds: str = "all") -> list[Run]:
-        """Runs by role: datasets all | first | last, variants main | batch_size | learning_rate | all, seeds all | dense.
+        """Runs by role: datasets all, first, last; variants main, batch_size, learning_rate, all; seeds all, dense.
 
         A sweep includes the main runs of its dataset and seeds, which show the sweep's middle value.
         """
@@ -105,7 +105,8 @@ class Experiment:
 
     def chunks(self, run: Run) -> int:
         """Number of eigensnapshot jobs of the run."""
-        return -(-len(self.snapshots(run)) // self.config["eigen"]["snapshots_per_job"])
+        per_job: int = self.config["eigen"]["snapshots_per_job"]
+        return -(-len(self.snapshots(run)) // per_job)
 
     def _optimizer(self, run: Run) -> dict[str, Any]:
         optimizer = dict(self.config["optimizers"][run.optimizer])

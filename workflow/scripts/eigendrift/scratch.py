@@ -30,7 +30,7 @@ class Scratch:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.memmap[Any, Any]:
-        """A writable array on disk: the one of an earlier try if it has this shape and type, else a new one of zeros."""
+        """A writable array on disk: that of an earlier try if it has this shape and type, else a new one of zeros."""
         path = self.folder / f"{name}.npy"
         if path.exists():
             try:

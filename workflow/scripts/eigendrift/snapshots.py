@@ -42,8 +42,8 @@ def solve(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of each request in turn: numbers (P, 9) in the order of pair_files.UNITS, and vectors (P, N).
 
-    `parameters(j)` gives the point of request j. The start vector of a solve is drawn from the request's step, so a chunk
-    gives what the whole would. A kill costs the solve that it hits: each finished request is in `scratch`.
+    `parameters(j)` gives the point of request j. The start vector of a solve is drawn from the request's step, so a
+    chunk gives what the whole would. A kill costs the solve that it hits: each finished request is in `scratch`.
     """
     ends = np.cumsum([0, *(request.k for request in wanted)])
     numbers = scratch.array("numbers", (int(ends[-1]), len(UNITS)), np.float64)

@@ -32,17 +32,18 @@ SOLUTION_UNITS = {
 
 
 def best_solutions(history: pd.DataFrame, complete: Mapping[tuple[str, int], bool]) -> dict[str, tuple[int, float]]:
-    """optimizer -> (seed, test accuracy) of the run that ends with the highest test accuracy; the lowest seed of equals.
+    """optimizer -> (seed, test accuracy) of the run that ends with the highest test accuracy; of equals the first seed.
 
-    `history`: tables of one dataset's main runs. `complete` says of each (optimizer, seed) whether it reached its end; runs
-    that did not are left out, and so is an optimizer none of whose runs did.
+    `history`: tables of one dataset's main runs. `complete` says of each (optimizer, seed) whether it reached its end;
+    runs that did not are left out, and so is an optimizer none of whose runs did.
     """
     best: dict[str, tuple[int, float]] = {}
     last = history.loc[history.groupby(["optimizer", "seed"], sort=True)["step"].idxmax()]
-    for row in last.itertuples(index=False):
-        key, accuracy = (str(row.optimizer), int(row.seed)), float(row.test_accuracy)
+    columns = (last[name].to_numpy() for name in ("optimizer", "seed", "test_accuracy"))
+    for optimizer, seed, accuracy in zip(*columns, strict=True):
+        key = (str(optimizer), int(seed))
         if complete[key] and (key[0] not in best or accuracy > best[key[0]][1]):
-            best[key[0]] = (key[1], accuracy)
+            best[key[0]] = (key[1], float(accuracy))
     return best
 
 
@@ -101,7 +102,10 @@ def solution_table(
     train: Samples,
     test: Samples,
 ) -> pd.DataFrame:
-    """Sharpness of each solution: lambda_1 of the training loss and its epsilon-sharpness (Keskar et al. 2017), one row an epsilon."""
+    """Sharpness of each solution: lambda_1 of the training loss and its epsilon-sharpness, one row an epsilon.
+
+    Keskar et al. 2017, metric 2.1.
+    """
     loss_and_gradient = training_loss_and_gradient(model, train)
     rows = []
     for optimizer, (seed, accuracy) in solutions.items():

@@ -113,14 +113,15 @@ class ArrayFile:
         for key, value in (identity or {}).items():
             if self.identity.get(key) != value:
                 raise DamagedFileError(
-                    f"{self.path}: belongs to {key}={self.identity.get(key)!r}, expected {value!r}; delete it and run again"
+                    f"{self.path}: belongs to {key}={self.identity.get(key)!r}, expected {value!r}; "
+                    "delete it and run again"
                 )
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.names:
             raise DamagedFileError(f"{self.path}: has no array {name!r}; it holds {', '.join(self.names)}")
         with safe_open(self.path, framework="np") as handle:
-            array = handle.get_tensor(name)
+            array: np.ndarray = handle.get_tensor(name)
         if checksum(array) != self.sha256[name]:
             raise DamagedFileError(f"{self.path}: array {name!r} fails its checksum; delete the file and run again")
         return array

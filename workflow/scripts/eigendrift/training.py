@@ -31,8 +31,8 @@ class Samples:
 class Batches:
     """Mini-batch t of a run: `size` samples from an endless stream of permutations of the n samples.
 
-    Each sample comes once an epoch and every batch is full: one may span the end of an epoch. Batch t depends on the seed
-    and t alone, so a run can go on anywhere. `size` = n gives the full training set every time.
+    Each sample comes once an epoch and every batch is full: one may span the end of an epoch. Batch t depends on the
+    seed and t alone, so a run can go on anywhere. `size` = n gives the full training set every time.
     """
 
     def __init__(self, n: int, size: int, seed: int) -> None:
@@ -86,7 +86,7 @@ def evaluate(model: nn.Module, samples: Samples, rows: int = 4096) -> tuple[floa
 
 
 class _Record:
-    """The growing rows of a trajectory, in scratch, with a checkpoint after each: a kill costs the steps since the last."""
+    """The growing rows of a trajectory, in scratch, with a checkpoint after each: a kill costs what came after."""
 
     def __init__(self, scratch: Scratch, snapshots: int, n_parameters: int) -> None:
         self.arrays = {

@@ -116,7 +116,7 @@ def run_means(alignment: pd.DataFrame, layout: Layout) -> Drawn:
     for row, value in enumerate((GRADIENT, UPDATE)):
         for column, (dataset, label) in enumerate(layout.datasets.items()):
             ax = grid.axes[row, column]
-            panel_title(ax, letter(row * len(layout.datasets) + column, label), LABELS[value], width=45)
+            panel_title(ax, letter(row * len(layout.datasets) + column, label), LABELS[value])
             for position, optimizer in enumerate(layout.optimizers):
                 chosen = numbers[(numbers["dataset"] == dataset) & (numbers["optimizer"] == optimizer)]
                 # Optimizers side by side around each i.
@@ -147,7 +147,7 @@ def means_of_many(alignment: pd.DataFrame, layout: Layout) -> Drawn:
     for row, value in enumerate((GRADIENT, UPDATE)):
         for column, (dataset, label) in enumerate(layout.datasets.items()):
             ax = grid.axes[row, column]
-            panel_title(ax, letter(column, label), LABELS[value], width=45)
+            panel_title(ax, letter(column, label), LABELS[value])
             for position, optimizer in enumerate(layout.optimizers):
                 chosen = numbers[(numbers["dataset"] == dataset) & (numbers["optimizer"] == optimizer)]
                 look: dict[str, Any] = {"color": colors[optimizer], "marker": marker(position), "markersize": 4}

@@ -22,7 +22,8 @@ from eigendrift.figures.style import FONT_SIZE, NEUTRAL, UNCONVERGED, shade
 
 # A range of values wider than this ratio is drawn on a logarithmic axis.
 WIDE = 30.0
-# Characters of mathtext that take no room.
+# Characters of a title that a column of the page has room for, and those of mathtext that take none.
+_TITLE = 41
 _UNSEEN = str.maketrans("", "", "$_{}\\")
 
 
@@ -31,11 +32,14 @@ def letter(position: int, text: str) -> str:
     return f"({chr(ord('a') + position)}) {text}"
 
 
-def panel_title(ax: Axes, *parts: str, width: int = 28) -> None:
-    """Title a panel with its parts, the last on a line of its own if they do not fit into `width` characters."""
+def panel_title(ax: Axes, *parts: str) -> None:
+    """Title a panel with its parts, the last on a line of its own if they are too long for the panel's width."""
     given = [part for part in parts if part]
     seen = sum(len(part.translate(_UNSEEN)) + 2 for part in given) - 2
-    ax.set_title(", ".join(given) if seen <= width or len(given) < 2 else ", ".join(given[:-1]) + f",\n{given[-1]}")
+    spot = ax.get_subplotspec()
+    columns = spot.get_gridspec().ncols if spot else 1
+    fits = seen <= min(_TITLE, _TITLE * 2 // columns) or len(given) < 2
+    ax.set_title(", ".join(given) if fits else ", ".join(given[:-1]) + f",\n{given[-1]}")
 
 
 def no_data(ax: Axes) -> None:
@@ -105,10 +109,10 @@ def step_axis(axes: Sequence[Axes], steps: pd.Series, *, logarithmic: bool = Fal
     for ax in axes:
         if logarithmic:
             # Step 0 has no place on a logarithm: it is a tick left of step 1.
-            ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-            every = 1 if largest < 2e4 else 2
-            decades = range(0, math.floor(math.log10(largest)) + 1, every)
-            ax.xaxis.set_major_locator(FixedLocator([0.0, *(10.0**decade for decade in decades)]))
+            decades = math.log10(largest)
+            ax.set_xscale("symlog", linthresh=1, linscale=max(0.4, 0.16 * decades))
+            ticks = [10.0**decade for decade in range(0, math.floor(decades) + 1, 1 if decades < 4.3 else 2)]
+            ax.xaxis.set_major_locator(FixedLocator([0.0, *ticks]))
             ax.xaxis.set_minor_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=range(2, 10)))
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.set_xlim(-0.2, largest * 1.3)
@@ -139,14 +143,14 @@ def diagonal(ax: Axes) -> None:
     ax.axline((0, 0), slope=1, color=NEUTRAL, linestyle="--", linewidth=0.8, zorder=1)
 
 
-def category_axis(ax: Axes, names: Sequence[str], width: float) -> None:
-    """Names at x = 0, 1, ...; slanted where they would touch in an axis of `width` inches."""
+def category_axis(ax: Axes, names: Sequence[str], width: float) -> bool:
+    """Names at x = 0, 1, ...; without them, and False, if they have no room in an axis of `width` inches."""
     room = width * 72 / max(len(names), 1)
-    touching = any(len(name) * 0.62 * FONT_SIZE > room for name in names)
-    slant: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if touching else {}
-    ax.set_xticks(range(len(names)), names, **slant)
+    fit = all(len(name) * 0.62 * FONT_SIZE < room for name in names)
+    ax.set_xticks(range(len(names)), names if fit else [""] * len(names))
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.grid(visible=False, axis="x")
+    return fit
 
 
 def cross_unconverged(ax: Axes, x: pd.Series, y: pd.Series, unconverged: pd.Series) -> None:

@@ -45,7 +45,7 @@ def draw_eigenvector_map(vectors: Sequence[LayerVector], layout: Layout) -> Draw
             image = _draw(left, weight, largest)
             _draw(right, bias[:, None], largest)
             names = layout.datasets[vector.dataset], layout.optimizers[vector.optimizer]
-            panel_title(left, *names, f"layer {layer + 1}", width=60)
+            panel_title(left, *names, f"layer {layer + 1}")
             _label(left, right, first=column == 0)
         if part:
             bar = figure.colorbar(image, cax=figure.add_subplot(spec[layers, column]), orientation="horizontal")

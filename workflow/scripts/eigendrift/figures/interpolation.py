@@ -92,7 +92,7 @@ def _draw_solutions(ax: Axes, rows: pd.DataFrame, value: str, rank: int, layout:
         chosen = rows[rows["optimizer"] == optimizer]
         look: dict[str, Any] = {"linestyle": "none", "marker": marker(rank), "markersize": 5}
         ax.plot(np.full(len(chosen), position), chosen[value], color=colors[optimizer], gid=value, **look)
-    category_axis(ax, list(layout.optimizers.values()), 1.0)
+    category_axis(ax, list(layout.optimizers.values()), 1.1)
 
 
 def _legend(

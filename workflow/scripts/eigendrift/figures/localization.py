@@ -73,7 +73,7 @@ def ipr_of_many(ipr: pd.DataFrame, layout: Layout) -> Drawn:
                 if chosen.empty:
                     no_data(ax)
                 for i in reversed(shown):
-                    curve(ax, chosen[chosen["i"] == i], "step", "ipr", color=colors[i], linewidth=0.8)
+                    curve(ax, chosen[chosen["i"] == i], "step", "ipr", color=colors[i], linewidth=0.6)
     _ipr_axes(grid.flat(), numbers, even_spread=False)
     grid.labels(step_axis(grid.flat(), numbers["step"]), "IPR of $v_i$")
     step_colorbar(grid.figure, grid.flat(), [str(i) for i in indices], "eigenvector index $i$")

@@ -25,6 +25,8 @@ from eigendrift.figures.style import COLUMN_WIDTH, FONT_SIZE, NEUTRAL, TEXT_WIDT
 
 # More columns than this leave no room for tick labels.
 MOST_COLUMNS = 4
+# Inches that the panels of a page can share, with room left for the caption.
+PAGE_HEIGHT = 8.0
 LINE_HEIGHT = 1.5 * FONT_SIZE / 72
 
 
@@ -96,6 +98,7 @@ def panel_grid(rows: int, columns: int, height: float = 1.45, *, share_x: bool =
     if columns > MOST_COLUMNS:
         page_rows, page_columns = (math.ceil(columns / 3), 3) if rows == 1 else (columns, rows)
     turned = columns > MOST_COLUMNS and rows > 1
+    height = max(height, 1.8) if page_rows == 1 else min(height, PAGE_HEIGHT / page_rows)
     figure = new_figure(COLUMN_WIDTH if page_columns == 1 else TEXT_WIDTH, page_rows * height + 0.35)
     spec = figure.add_gridspec(page_rows, page_columns)
     axes: dict[tuple[int, int], Axes] = {}

@@ -60,12 +60,13 @@ def final_accuracy(history: pd.DataFrame, layout: Layout) -> Drawn:
         ax = grid.axes[0, column]
         panel_title(ax, label)
         _draw_accuracies(ax, numbers[numbers["dataset"] == dataset], layout)
-        category_axis(ax, list(layout.optimizers.values()), grid.figure.get_figwidth() / len(grid.axes) - 0.7)
+        width = grid.figure.get_figwidth() / len(grid.axes) - 0.7
+        named = category_axis(ax, list(layout.optimizers.values()), width)
         linear_axis(ax.yaxis, "", 1.0)
     grid.labels("", "final test accuracy (%)")
     mean_bar = Line2D([], [], color=NEUTRAL, linewidth=0.9, label="mean over seeds")
     seed_dot = Line2D([], [], color=NEUTRAL, marker="o", linestyle="none", label="one seed")
-    bottom_legend(grid.figure, [seed_dot, mean_bar])
+    bottom_legend(grid.figure, [*([] if named else optimizer_handles(layout)), seed_dot, mean_bar])
     hollow = "Hollow points, which the means leave out: accuracy where such a run ended."
     add_notes(grid.figure, [f"{note} {hollow}" for note in incomplete_note(rows, layout)])
     return drawn(grid.figure, numbers)

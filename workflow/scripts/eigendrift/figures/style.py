@@ -45,7 +45,7 @@ _STYLE: dict[Any, Any] = {
     "axes.formatter.useoffset": False,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.4,
-    "lines.linewidth": 1.1,
+    "lines.linewidth": 1.0,
     "lines.markersize": 4.0,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,

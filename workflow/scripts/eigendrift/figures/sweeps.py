@@ -45,4 +45,4 @@ def value_title(rows: pd.DataFrame, sweep: str) -> str:
         return ""
     if sweep == "batch_size":
         return value_label(rows, sweep)
-    return f"learning rate {number_label(float(rows['learning_rate'].iloc[0]))}"
+    return f"lr {number_label(float(rows['learning_rate'].iloc[0]))}"

@@ -71,12 +71,13 @@ def displacement_plateau(evidence: Evidence, dataset: str, *, optimizer: str, va
     return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, variant, i=1), plateau))
 
 
-@quantity("growth of D_1 per decade of lag at the late plateau ({optimizer})", unit="1", tables=("displacement",))
+@quantity("growth of D_1 per decade of lag at the late plateau ({optimizer})", unit="tau_1", tables=("displacement",))
 def displacement_growth(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
-    """Least-squares slope of D_1 against log10 lag over the late plateau (see `displacement_plateau`), over its mean.
+    """Least-squares slope of D_1 against log10 lag over the late plateau (see `displacement_plateau`), over tau_1.
 
-    0 is flat; D_1 growing as the square root of the lag gives about 1.15, as the lag itself about 2.3.
+    0 is flat; a steady rise from 0 to the baseline over four decades of lag gives 0.25.
     """
+    tau = null_displacement(evidence, dataset)
 
     def growth(run: pd.DataFrame) -> float:
         run_curves = curves(run)
@@ -85,10 +86,9 @@ def displacement_growth(evidence: Evidence, dataset: str, *, optimizer: str) -> 
             return NAN
         lags, displacement = run_curves[tw]
         tail = last_third(lags)
-        level = float(displacement[tail].mean())
-        if tail.sum() < 2 or level <= 0:
+        if tail.sum() < 2:
             return NAN
-        return float(np.polyfit(np.log10(lags[tail]), displacement[tail], 1)[0]) / level
+        return float(np.polyfit(np.log10(lags[tail]), displacement[tail], 1)[0]) / tau
 
     return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), growth))
 
