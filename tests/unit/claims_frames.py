@@ -17,10 +17,21 @@ def run_rows(
 ) -> pd.DataFrame:
     """Rows of one run, with its key in front."""
     frame = pd.DataFrame(columns)
-    head = {"dataset": dataset, "optimizer": optimizer, "variant": variant, "seed": seed, "batch_size": 128}
+    head: dict[str, Any] = {
+        "dataset": dataset,
+        "optimizer": optimizer,
+        "variant": variant,
+        "seed": seed,
+        "batch_size": 128,
+    }
     for position, (name, value) in enumerate({**head, "learning_rate": 0.01}.items()):
         frame.insert(position, name, value)
     return frame
+
+
+def constant(value: float) -> Callable[[float, float], float]:
+    """A function that is the same everywhere."""
+    return lambda step, i: value
 
 
 def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

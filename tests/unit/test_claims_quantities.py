@@ -1,12 +1,13 @@
 """Every measuring function of the claims, on tables whose answer is known."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from claims_frames import alignments, baseline, evidence, history, pairs, stack, two_times, vector
+from claims_frames import alignments, baseline, constant, evidence, history, pairs, stack, two_times, vector
 
 from eigendrift.claims import Evidence
 from eigendrift.claims.quantities import QUANTITIES
@@ -23,7 +24,7 @@ OPTIMIZERS = ("sgd", "adam", "sam")
 
 def _plateau(tw: float, lag: float) -> float:
     """1e-5 at lag 1000 and 3e-5 at lag 5000 of the late waiting time 5000; large wherever it must not be read."""
-    return {(5000, 1000): 1e-5, (5000, 5000): 3e-5}.get((tw, lag), 1.0)
+    return {(5000.0, 1000.0): 1e-5, (5000.0, 5000.0): 3e-5}.get((tw, lag), 1.0)
 
 
 def _ageing(tw: float, lag: float) -> float:
@@ -57,12 +58,16 @@ def _accuracies(by_optimizer: dict[str, tuple[float, ...]]) -> Evidence:
 
 def _convergence(settled: dict[str, dict[int, int]]) -> Evidence:
     """Overlaps of 0.5 before a step (by optimizer and i) and 1 from it on."""
-    return evidence(
-        alignment=stack(
-            alignments(convergence=lambda step, i, at=at: 1.0 if step >= at[i] else 0.5, optimizer=optimizer)
-            for optimizer, at in settled.items()
-        )
-    )
+    return evidence(alignment=stack(_settling(optimizer, at) for optimizer, at in settled.items()))
+
+
+def _settling(optimizer: str, at: dict[int, int]) -> pd.DataFrame:
+    return alignments(convergence=lambda step, i: 1.0 if step >= at[i] else 0.5, optimizer=optimizer)
+
+
+def _late_jump(seed: int) -> pd.DataFrame:
+    """v_2 turns at step 95 000 times the seed."""
+    return alignments(convergence=lambda step, i: 0.5 if i == 2 and step < 95_000 * seed else 1.0, seed=seed)
 
 
 def _solutions() -> Evidence:
@@ -81,12 +86,16 @@ def _solutions() -> Evidence:
     return evidence(solutions=stack([frame.assign(epsilon=1e-3), frame.assign(epsilon=5e-4)]))
 
 
+def _ending_at(value: float) -> Callable[[float, int], float]:
+    return lambda step, i: value if step else 5.0
+
+
 def _correlated_runs() -> Evidence:
     """Four runs: lambda_1 falls with accuracy (-1), the training loss rises with it (+1)."""
     runs = [("sgd", 0, 0.90), ("sgd", 1, 0.92), ("adam", 0, 0.94), ("adam", 1, 0.96)]
     return evidence(
         history=stack(history((2.0, a), a, optimizer=o, seed=s) for o, s, a in runs),
-        ipr=stack(pairs(eigenvalue=lambda t, i, a=a: (1.0 - a) if t else 5.0, optimizer=o, seed=s) for o, s, a in runs),
+        ipr=stack(pairs(eigenvalue=_ending_at(1.0 - a), optimizer=o, seed=s) for o, s, a in runs),
     )
 
 
@@ -104,8 +113,8 @@ def _sweeps() -> Evidence:
     runs = [(variant, optimizer, value) for variant, named in values.items() for optimizer, value in named.items()]
     return evidence(
         history=stack(history(optimizer=o, variant=v) for v, o, _ in runs),
-        ipr=stack(pairs(lambda step, i, x=x: x, optimizer=o, variant=v) for v, o, x in runs),
-        alignment=stack(alignments(lambda step, i, x=x: x, optimizer=o, variant=v) for v, o, x in runs),
+        ipr=stack(pairs(constant(x), optimizer=o, variant=v) for v, o, x in runs),
+        alignment=stack(alignments(constant(x), optimizer=o, variant=v) for v, o, x in runs),
     )
 
 
@@ -204,7 +213,7 @@ CASES: list[tuple[str, dict[str, Any], Evidence, float]] = [
     (
         "ipr_seed_spread",
         {"optimizer": "sgd"},
-        evidence(ipr=stack(pairs(lambda step, i, s=s: 1e-4 * (1 + s), seed=s) for s in range(3))),
+        evidence(ipr=stack(pairs(constant(1e-4 * (1 + s)), seed=s) for s in range(3))),
         3.0,
     ),
     (
@@ -259,12 +268,7 @@ CASES: list[tuple[str, dict[str, Any], Evidence, float]] = [
     (
         "late_jump_runs",
         {"optimizer": "sgd"},
-        evidence(
-            alignment=stack(
-                alignments(convergence=lambda step, i, s=s: 0.5 if i == 2 and step < 95_000 * s else 1.0, seed=s)
-                for s in range(3)
-            )
-        ),
+        evidence(alignment=stack(_late_jump(seed) for seed in range(3))),
         2.0,
     ),
     ("baseline_overlap", {}, evidence(baseline=baseline()), 0.0523),

@@ -9,7 +9,7 @@ from eigendrift.config import validate
 from eigendrift.errors import ConfigError
 from eigendrift.figures import FIGURES
 from eigendrift.modules import library_files
-from eigendrift.needs import Needs
+from eigendrift.needs import Needs, gpus
 from eigendrift.runs import Experiment, Run
 
 try:
@@ -21,6 +21,18 @@ except ConfigError as error:
 NEEDS = Needs(EXPERIMENT)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
+RUN_TABLES = {
+    "history": "history.csv",
+    "ipr": "ipr.csv",
+    "alignment": "alignment.csv",
+    "displacement": "displacement.csv",
+    "final_eigenvector": "final_eigenvector.safetensors",
+}
+DATASET_TABLES = {
+    "baseline": "baseline/{dataset}.csv",
+    "interpolation": "interpolation/{dataset}.csv",
+    "solutions": "interpolation/{dataset}.solutions.csv",
+}
 LOGS, BENCHMARKS, SCRATCH = f"{RESULTS}/logs", f"{RESULTS}/benchmarks", f"{RESULTS}/.scratch"
 
 
@@ -32,9 +44,14 @@ wildcard_constraints:
     chunk=r"\d+",
 
 
+def source(path):
+    """A file of this checkout, relative to the working directory: a checkout can move, and results can lie elsewhere."""
+    return os.path.relpath(Path(workflow.basedir) / path)
+
+
 def library(rule_name):
     """The library's files that a rule's script imports: an edit in one of them reruns the rule."""
-    return library_files(Path(workflow.basedir) / "workflow" / "scripts" / f"{rule_name}.py")
+    return [source(file) for file in library_files(source(f"workflow/scripts/{rule_name}.py"))]
 
 
 def run_of(wildcards):
@@ -52,7 +69,22 @@ def bulky(path):
     return path if EXPERIMENT.config["storage"]["keep_arrays"] else temp(path)
 
 
-def gpus():
-    """GPUs that a computing job asks for: none on a machine without one, so that nobody there notices the tag."""
-    device = EXPERIMENT.config["training"]["device"]
-    return int(device == "cuda" or (device == "auto" and os.path.exists("/dev/nvidiactl")))
+def eigenpairs(wildcards):
+    """The chunks of a run's eigenpairs, in order."""
+    run = run_of(wildcards)
+    return [
+        path for chunk in range(EXPERIMENT.chunks(run)) for path in run_files(f"eigenpairs-{chunk}.safetensors", [run])
+    ]
+
+
+def tables(kind, selections):
+    """The files of one kind of table, of the runs or the datasets that any of the selections takes."""
+    if kind in RUN_TABLES:
+        return run_files(RUN_TABLES[kind], dict.fromkeys(run for s in selections for run in EXPERIMENT.select(**s)))
+    datasets = dict.fromkeys(dataset for s in selections for dataset in EXPERIMENT.datasets(**s))
+    return [f"{RESULTS}/{DATASET_TABLES[kind]}".format(dataset=dataset) for dataset in datasets]
+
+
+def figure_inputs(number):
+    """Named inputs of a figure."""
+    return {kind: tables(kind, selections) for kind, selections in FIGURES[number]["inputs"].items()}

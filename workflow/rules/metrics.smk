@@ -2,14 +2,6 @@
 # Leaves: its small tables, which all figures and claims are drawn from, and its leading eigenvector at the end.
 
 
-def eigenpairs(wildcards):
-    """The chunks of a run's eigenpairs, in order."""
-    run = run_of(wildcards)
-    return [
-        path for chunk in range(EXPERIMENT.chunks(run)) for path in run_files(f"eigenpairs-{chunk}.safetensors", [run])
-    ]
-
-
 rule displacement:
     input:
         eigenpairs=eigenpairs,

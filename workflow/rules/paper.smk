@@ -1,24 +1,17 @@
 # Needs: all tables and all figures.
 # Leaves: the scored claims, the figure set for LaTeX, and the compiled paper.
 
-TABLE_FILES = {
-    "history": run_files("history.csv", EXPERIMENT),
-    "ipr": run_files("ipr.csv", EXPERIMENT),
-    "alignment": run_files("alignment.csv", EXPERIMENT),
-    "displacement": run_files("displacement.csv", EXPERIMENT),
-    "final_eigenvector": run_files("final_eigenvector.safetensors", EXPERIMENT.select(seeds="dense")),
-    "baseline": expand(rules.baseline.output.baseline, dataset=EXPERIMENT.datasets()),
-    "interpolation": expand(rules.interpolation.output.interpolation, dataset=EXPERIMENT.datasets()),
-    "solutions": expand(rules.interpolation.output.solutions, dataset=EXPERIMENT.datasets()),
-}
+ALL_TABLES = {kind: tables(kind, [{"variants": "all"}]) for kind in ("history", "ipr", "alignment", "displacement")}
+ALL_TABLES |= {kind: tables(kind, [{}]) for kind in DATASET_TABLES}
+ALL_TABLES["final_eigenvector"] = tables("final_eigenvector", [{"seeds": "dense"}])
 FIGURE_NAMES = [f"fig{number:02d}" for number in FIGURES]
 FIGURE_SET = f"{RESULTS}/figure_set"
 
 
 rule claims:
     input:
-        **TABLE_FILES,
-        claims="paper/claims.yaml",
+        **ALL_TABLES,
+        claims=source("paper/claims.yaml"),
         modules=library("claims"),
     output:
         csv=f"{RESULTS}/claims/claims.csv",
@@ -45,12 +38,12 @@ rule claims:
 rule figure_set:
     input:
         figures=expand(f"{RESULTS}/figures/{{name}}.pdf", name=FIGURE_NAMES),
-        captions=expand("workflow/report/{name}.rst", name=FIGURE_NAMES),
+        captions=[source(f"workflow/report/{name}.rst") for name in FIGURE_NAMES],
         claims_csv=rules.claims.output.csv,
         claims_tex=rules.claims.output.tex,
-        history=TABLE_FILES["history"],
-        ipr=TABLE_FILES["ipr"],
-        baseline=TABLE_FILES["baseline"],
+        history=ALL_TABLES["history"],
+        ipr=ALL_TABLES["ipr"],
+        baseline=ALL_TABLES["baseline"],
         modules=library("figure_set"),
     output:
         pdfs=expand(f"{FIGURE_SET}/{{name}}.pdf", name=FIGURE_NAMES),
@@ -79,8 +72,8 @@ rule figure_set:
 
 rule paper:
     input:
-        main="paper/main.tex",
-        references="paper/refs.bib",
+        main=source("paper/main.tex"),
+        references=source("paper/refs.bib"),
         figure_set=rules.figure_set.output,
         modules=library("paper"),
     output:

@@ -20,7 +20,7 @@ rule eigensnapshot:
     resources:
         mem_mb=lambda wildcards: NEEDS.eigen_megabytes(run_of(wildcards)),
         runtime=lambda wildcards: NEEDS.eigen_minutes(run_of(wildcards)),
-        gpu=gpus(),
+        gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         eigen=lambda wildcards: EXPERIMENT.eigen_parameters(run_of(wildcards)),
         identity=lambda wildcards: EXPERIMENT.identity(run_of(wildcards)),
@@ -48,7 +48,7 @@ rule baseline:
     resources:
         mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset),
         runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset),
-        gpu=gpus(),
+        gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         baseline=EXPERIMENT.baseline_parameters(),
         scratch=SCRATCH,
@@ -77,7 +77,7 @@ rule interpolation:
     resources:
         mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset),
         runtime=lambda wildcards: NEEDS.interpolation_minutes(wildcards.dataset),
-        gpu=gpus(),
+        gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         interpolation=EXPERIMENT.interpolation_parameters(),
     script:

@@ -20,7 +20,7 @@ rule train:
     resources:
         mem_mb=lambda wildcards: NEEDS.train_megabytes(run_of(wildcards)),
         runtime=lambda wildcards: NEEDS.train_minutes(run_of(wildcards)),
-        gpu=gpus(),
+        gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         run=lambda wildcards: EXPERIMENT.train_parameters(run_of(wildcards)),
         scratch=SCRATCH,

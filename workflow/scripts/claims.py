@@ -28,7 +28,8 @@ def run(
     evidence = load_evidence(
         **{name: tables[name] for name in TABLES},
         datasets=list(layout["datasets"]),
-        optimizer_roles=roles,
+        # A role whose optimizer is not configured is played by none.
+        optimizer_roles={role: name for role, name in roles.items() if name in layout["optimizers"]},
         dense_seed=int(layout["dense_seed"]),
     )
     labels = {**layout["datasets"], **layout["optimizers"]}

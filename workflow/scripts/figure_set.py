@@ -12,6 +12,8 @@ import pandas as pd
 from eigendrift.figure_set import portable, write_figure_set
 from eigendrift.latex import latex_integer
 from eigendrift.numbers import collect_numbers, numbers_tex
+from eigendrift.provenance import provenance
+from eigendrift.scratch import Scratch
 from eigendrift.tables import read_header, read_run_tables, read_table
 
 
@@ -30,16 +32,17 @@ def baseline_table(paths: Sequence[str]) -> pd.DataFrame:
 
 
 history = sorted(listed(snakemake.input.history))
-provenance = portable(dict(snakemake.params.provenance))
+identities = [read_header(path, kind="history")["identity"] for path in history]
+record = portable(provenance(snakemake.params.config, identities))
 numbers = collect_numbers(
     claims=read_table(snakemake.input.claims_csv, kind="claims"),
     history=read_run_tables(history, kind="history").infer_objects(),
     ipr=read_run_tables(sorted(listed(snakemake.input.ipr)), kind="ipr").infer_objects(),
     baseline=baseline_table(listed(snakemake.input.baseline)),
-    identities=[read_header(path, kind="history")["identity"] for path in history],
+    identities=identities,
     layout=snakemake.params.layout,
     roles=snakemake.params.roles,
-    provenance=provenance,
+    provenance=record,
 )
 figures = listed(snakemake.input.figures)
 numbers["figures"] = latex_integer(len(figures))
@@ -48,7 +51,9 @@ write_figure_set(
     captions=listed(snakemake.input.captions),
     claims_tex=snakemake.input.claims_tex,
     numbers_tex=numbers_tex(numbers),
-    provenance=provenance,
+    provenance=record,
     pdfs=listed(snakemake.output.pdfs),
     outputs={name: snakemake.output[name] for name in ("figures_tex", "numbers_tex", "claims_tex", "manifest")},
 )
+# Every job that keeps half-done work has its outputs in place: they are behind our inputs.
+Scratch.discard(snakemake.params.scratch, ".")

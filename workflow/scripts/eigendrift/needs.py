@@ -1,6 +1,7 @@
 """Memory and time that a job may take at most, from the sizes of its run: what a cluster is asked for."""
 
 import math
+import os
 from itertools import pairwise
 
 from eigendrift.config import CLASSES, DATASET_SIZES
@@ -92,6 +93,11 @@ class Needs:
         rows = len(self.experiment.snapshots(run))
         vectors: int = max(2 * rows * self.experiment.config["eigen"]["k"], snapshots * k)
         return 800 + math.ceil((2 * rows + vectors) * self._row_bytes(run) / 1e6)
+
+
+def gpus(device: str) -> int:
+    """GPUs that a computing job asks for: none where `auto` finds none, so that nobody without one notices the tag."""
+    return int(device == "cuda" or (device == "auto" and os.path.exists("/dev/nvidiactl")))
 
 
 def _minutes(seconds: float) -> int:

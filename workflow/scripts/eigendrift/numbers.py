@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eigendrift.claims.evidence import MAIN, OPTIMIZER_ROLES
+from eigendrift.claims.evidence import MAIN, OPTIMIZER_ROLES, RUN_KEY
 from eigendrift.claims.quantities.registry import geometric_mean
 from eigendrift.claims.report import WHOLE
 from eigendrift.claims.scoring import VERDICTS
@@ -78,6 +78,8 @@ def collect_numbers(
     the history tables, one a run; `layout` and `roles` are the parameters of the rule `claims`.
     """
     datasets = list(layout["datasets"])
+    diverged = [identity for identity in identities if identity.get("diverged_at") is not None]
+    finished, leading = _without(history, diverged), _without(ipr[(ipr["i"] == 1) & (ipr["converged"] == 1)], diverged)
     places = {"first": datasets[0], "last": datasets[-1]}
     numbers = {**_scale(history, ipr, identities), **_datasets(layout["datasets"]), **_flat("", provenance)}
     numbers |= {f"paper.{key}": _text(value) for key, value in PAPER.items()}
@@ -85,7 +87,7 @@ def collect_numbers(
     for place, dataset in places.items():
         numbers |= {f"{place}.{key}": text for key, text in _dataset(dataset, layout, baseline, identities).items()}
         for role in OPTIMIZER_ROLES:
-            run = _optimizer(dataset, roles.get(role, ""), history, ipr, identities)
+            run = _optimizer(dataset, roles.get(role, ""), finished, leading, identities)
             numbers |= {f"{place}.{role}.{key}": text for key, text in run.items()}
     for role in OPTIMIZER_ROLES:
         numbers[f"label.{role}"] = escape(layout["optimizers"].get(roles.get(role, ""), role))
@@ -99,6 +101,7 @@ def _scale(history: pd.DataFrame, ipr: pd.DataFrame, identities: Sequence[Mappin
     mains = [identity for identity in identities if identity["variant"] == MAIN]
     counts = {
         "runs": len(identities),
+        "diverged": sum(identity.get("diverged_at") is not None for identity in identities),
         "mainruns": len(mains),
         "sweepruns": len(identities) - len(mains),
         "seeds": len({identity["seed"] for identity in mains}),
@@ -144,7 +147,6 @@ def _optimizer(
     own = [identity for identity in identities if all(identity[key] == value for key, value in wanted.items())]
     ends = _last_rows(_rows(history, wanted))
     first = _rows(ipr, wanted)
-    first = first[(first["i"] == 1) & (first["converged"] == 1)]
     leading = _last_rows(first)
     values = {
         "accuracy": 100.0 * ends["test_accuracy"],
@@ -161,6 +163,11 @@ def _optimizer(
     numbers["learningrate"] = latex_given(own[0]["learning_rate"] if own else math.nan)
     numbers["batchsize"] = latex_integer(int(own[0]["batch_size"])) if own else "--"
     return numbers
+
+
+def _without(frame: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    keys = {tuple(run[name] for name in RUN_KEY) for run in runs}
+    return frame[[key not in keys for key in zip(*(frame[name] for name in RUN_KEY), strict=True)]] if keys else frame
 
 
 def _rows(frame: pd.DataFrame, wanted: Mapping[str, str]) -> pd.DataFrame:

@@ -68,7 +68,8 @@ def _looks(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
     looks: dict[str, dict[str, Any]] = {}
     for position, variant in enumerate(sweep_variants(rows)):
         plain = {"marker": marker(position), "markersize": 5.0, "markeredgecolor": "white", "markeredgewidth": 0.4}
-        star = {"marker": "*", "markersize": 9.0, "markeredgecolor": "black", "markeredgewidth": 0.6}
+        # Behind the others, which are smaller.
+        star = {"marker": "*", "markersize": 9.0, "markeredgecolor": "black", "markeredgewidth": 0.6, "zorder": 1.9}
         looks[variant] = star if is_full_batch(rows[rows["variant"] == variant]) else plain
     return looks
 

@@ -1,0 +1,163 @@
+"""What is measured: the data, the networks, and how large everything is."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from eigendrift.data import Scaling, load_raw
+from eigendrift.model import initialize, mlp, stream_seed
+from torch import Tensor, nn
+
+HOME = Path(__file__).parent
+
+OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
+    "sgd": {"class": "SGD", "lr": 1e-2},
+    "adam": {"class": "Adam", "lr": 1e-3},
+    "sam": {"class": "SAM", "base": "SGD", "lr": 1e-2, "rho": 0.05},
+}
+BATCH_SIZE = 128
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a benchmark is: the paper's problem, or one for trying the programs."""
+
+    dataset: str
+    hidden: tuple[int, ...]
+    # Steps of the last snapshot, and all that are kept.
+    steps: int
+    snapshots: tuple[int, ...]
+    # Snapshots on which every library runs, the most telling first.
+    compared: tuple[int, ...]
+    repeats: int
+    block_sizes: tuple[int, ...]
+    # One step of training is measured on this many.
+    training_steps: int
+    # How the cost grows: fractions of the samples, widths of both hidden layers, numbers of pairs.
+    fractions: tuple[float, ...]
+    widths: tuple[int, ...]
+    width_steps: int
+    pairs: tuple[int, ...]
+    dense_pairs: int
+    # The convolutional network: images, and steps of Adam before its spectrum is taken.
+    images: int
+    image_steps: int
+    # Growth of the memory: solves, and the samples of each.
+    solves: int
+    solve_samples: int
+
+
+PAPER = Scale(
+    dataset="MNIST",
+    hidden=(100, 100),
+    steps=100_000,
+    snapshots=(0, 100, 1000, 5000, 10_000, 20_000, 40_000, 60_000, 80_000, 100_000),
+    compared=(60_000, 20_000, 100_000, 2000),
+    repeats=5,
+    block_sizes=(1, 2, 3, 4, 8),
+    training_steps=1200,
+    fractions=(0.125, 0.25, 0.5, 1.0),
+    widths=(50, 100, 200, 400),
+    width_steps=1000,
+    pairs=(1, 3, 5, 10, 15),
+    dense_pairs=15,
+    images=2000,
+    image_steps=300,
+    solves=500,
+    solve_samples=500,
+)
+
+QUICK = Scale(
+    dataset="digits",
+    hidden=(20, 20),
+    steps=400,
+    snapshots=(0, 100, 200, 400),
+    compared=(200, 400),
+    repeats=3,
+    block_sizes=(1, 2, 3),
+    training_steps=60,
+    fractions=(0.5, 1.0),
+    widths=(10, 20),
+    width_steps=100,
+    pairs=(1, 3),
+    dense_pairs=6,
+    images=200,
+    image_steps=20,
+    solves=20,
+    solve_samples=200,
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Standardized inputs (n, d) float32 and class indices (n,), for training and test, and the shape of an image."""
+
+    train_inputs: np.ndarray
+    train_targets: np.ndarray
+    test_inputs: np.ndarray
+    test_targets: np.ndarray
+    classes: int
+    image_shape: tuple[int, ...]
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """The training set as tensors that share the arrays' memory."""
+        return torch.from_numpy(self.train_inputs), torch.from_numpy(self.train_targets)
+
+
+@cache
+def load(dataset: str) -> Data:
+    """The data set from EIGENDRIFT_DATA, from ../shared/data, or from data/, into which it is fetched if need be."""
+    root = _data_folder(dataset)
+    raw = load_raw(dataset, root, download=root == HOME.parent / "data")
+    scaling = Scaling.fit(raw.train_inputs, "standard")
+    return Data(
+        scaling(raw.train_inputs),
+        raw.train_targets,
+        scaling(raw.test_inputs),
+        raw.test_targets,
+        raw.n_classes,
+        raw.image_shape,
+    )
+
+
+def _data_folder(dataset: str) -> Path:
+    if named := os.environ.get("EIGENDRIFT_DATA"):
+        return Path(named)
+    shared = HOME.parent.parent / "shared" / "data"
+    return shared if (shared / dataset).is_dir() else HOME.parent / "data"
+
+
+def network(data: Data, hidden: Sequence[int]) -> nn.Sequential:
+    """The fully connected ReLU network for the data, at its initialization."""
+    model = mlp(data.train_inputs.shape[1], hidden, data.classes)
+    initialize(model, stream_seed("initialization", SEED))
+    return model
+
+
+def layer_widths(data: Data, hidden: Sequence[int]) -> list[int]:
+    """Number of inputs, widths of the hidden layers, number of classes."""
+    return [data.train_inputs.shape[1], *hidden, data.classes]
+
+
+def product_flops(samples: int, widths: Sequence[int]) -> float:
+    """Floating-point operations that one H v needs when the forward pass is kept.
+
+    The first layer takes two matrix products a sample (R(z) = v x and the sum of R(dL/dz) x'), since its inputs do not
+    move; every other layer takes six, two each for R(z), for R(dL/dz) below it, and for R of the weights' gradient.
+    """
+    first, *others = [a * b for a, b in pairwise(widths)]
+    return 2.0 * samples * (2 * first + 6 * sum(others))
+
+
+def schedule_weights(steps: Sequence[int], last: int) -> np.ndarray:
+    """Share of the paper's equally spaced snapshots in [0, `last`] that are nearest to each of `steps` (ascending)."""
+    middles = [(a + b) / 2 for a, b in pairwise(steps)]
+    edges = np.array([0.0, *middles, float(last)])
+    return np.diff(edges) / last

@@ -1,0 +1,70 @@
+"""One Hessian-vector product against the machine's matrix-product rate, and blocks of vectors against single ones."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pandas as pd
+import torch
+from eigendrift import HessianOperator
+from torch import nn
+
+from benchmarks.double_backward import DoubleBackward
+from benchmarks.problem import layer_widths, load, network, product_flops
+from benchmarks.rate import flops, matrix_product_forms
+from benchmarks.results import arguments, scale_of, write
+from benchmarks.timing import interleaved
+
+
+def main() -> None:
+    """Time all in the same interleaved rounds."""
+    given = arguments(__doc__)
+    scale = scale_of(given)
+    data = load(scale.dataset)
+    inputs, targets = data.tensors()
+    model = network(data, scale.hidden)
+    operator = HessianOperator(model, nn.CrossEntropyLoss(), inputs, targets)
+    n_parameters = operator.shape[0]
+    generator = torch.Generator().manual_seed(1)
+    blocks = {b: torch.randn(n_parameters, b, generator=generator) for b in scale.block_sizes}
+    width = scale.hidden[0]
+    forms = matrix_product_forms(inputs, width)
+    products: dict[str, Callable[[], object]] = {
+        f"H V, b = {b}": lambda block=block: operator @ block for b, block in blocks.items()
+    }
+    times = interleaved({**forms, **products}, scale.repeats)
+    rate = flops(inputs, width) / min(times[name].median for name in forms)
+    one = product_flops(len(inputs), layer_widths(data, scale.hidden))
+    work = {name: flops(inputs, width) for name in forms} | {f"H V, b = {b}": b * one for b in blocks}
+    single = times["H V, b = 1"].median
+    rows = [
+        {
+            "task": name,
+            "needed_GFLOP": work[name] / 1e9,
+            "seconds": timing.median,
+            "best_seconds": timing.best,
+            "noise": timing.noise,
+            "GFLOP_per_second": work[name] / timing.median / 1e9,
+            "of_machine_rate": work[name] / timing.median / rate,
+            "seconds_of_single_ones": work[name] / one * single if name in products else float("nan"),
+        }
+        for name, timing in times.items()
+    ]
+    write(given.output, "product", pd.DataFrame(rows))
+    vector = blocks[1][:, 0]
+    exact = DoubleBackward(deepcopy(model).double(), inputs, targets, rows=2000)(vector.double())
+    single = DoubleBackward(model, inputs, targets, rows=2000)(vector)
+    write(given.output, "product_error", _errors({"ours": operator @ vector, "double backward": single}, exact))
+
+
+def _errors(found: dict[str, torch.Tensor], exact: torch.Tensor) -> pd.DataFrame:
+    """Relative errors of float32 products against double backward in float64."""
+    return pd.DataFrame(
+        [
+            {"product": name, "relative_error": float((each.double() - exact).norm() / exact.norm())}
+            for name, each in found.items()
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The networks whose curvature is measured: one run an optimizer, with its parameters at a spread of steps.
+
+The runs are kept in the cache and go on from there after a kill. One thread each, as many side by side as there are
+cores.
+"""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import torch
+from eigendrift.scratch import Scratch
+from eigendrift.training import HISTORY, Samples, Trajectory, train
+
+from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network
+from benchmarks.results import arguments, passed_on, scale_of, write
+from benchmarks.timing import stopwatch
+
+
+def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
+    """Parameters at the snapshots of one run, trained if the cache lacks them."""
+    data, cpu = load(scale.dataset), torch.device("cpu")
+    steps = sorted({*scale.snapshots, *scale.compared})
+    spec = OPTIMIZERS[optimizer]
+    depends_on = {"optimizer": spec, "steps": steps, "hidden": scale.hidden, "batch": BATCH_SIZE, "torch": torch.__version__}
+    return train(
+        network(data, scale.hidden),
+        Samples(data.train_inputs, data.train_targets, cpu),
+        Samples(data.test_inputs, data.test_targets, cpu),
+        spec,
+        BATCH_SIZE,
+        SEED,
+        steps,
+        Scratch(cache, f"runs/{scale.dataset}/{optimizer}", depends_on),
+    )
+
+
+def main() -> None:
+    """Train what is missing, the longest run first, and leave the runs' histories."""
+    given = arguments(__doc__, only={"choices": list(OPTIMIZERS), "help": "train this one alone, on one thread"})
+    scale = scale_of(given)
+    if given.only:
+        torch.set_num_threads(1)
+        trajectory(scale, given.only, given.cache)
+        return
+
+    def one(optimizer: str) -> float:
+        command = [sys.executable, "-m", "benchmarks.snapshots", *passed_on(given), "--only", optimizer]
+        return stopwatch(lambda: subprocess.run(command, check=True))
+
+    order = ["sam", "adam", "sgd"]
+    with ThreadPoolExecutor(max_workers=given.threads) as pool:
+        seconds = dict(zip(order, pool.map(one, order), strict=True))
+    frames = []
+    for optimizer in OPTIMIZERS:
+        run = trajectory(scale, optimizer, given.cache)
+        frame = pd.DataFrame(run.history, columns=list(HISTORY))
+        frame.insert(0, "step", run.steps)
+        frame.insert(0, "optimizer", optimizer)
+        frames.append(frame)
+    print("seconds:", {name: round(value, 1) for name, value in seconds.items()}, flush=True)
+    write(given.output, "snapshots", pd.concat(frames, ignore_index=True))
+
+
+if __name__ == "__main__":
+    main()
