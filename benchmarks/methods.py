@@ -3,16 +3,18 @@
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from eigendrift import HessianOperator, top_eigenpairs
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 from benchmarks.double_backward import DoubleBackward
 from benchmarks.timing import stopwatch
+from eigendrift import HessianOperator, top_eigenpairs
 
 # ARPACK's own number of basis vectors for k = 3 in scipy; hessian-eigenthings asks for a fixed number.
 EIGENTHINGS_ITERATIONS = 20
@@ -73,7 +75,8 @@ def ours(point: Point, k: int, tol: float, seed: int) -> Solution:
     """Move the operator to the point and solve: both are part of a snapshot's cost."""
     point.operator.move_to(point.weights)
     pairs = top_eigenpairs(point.operator, k, tol, seed=seed)
-    return Solution(pairs.values, pairs.vectors, pairs.matvecs, pairs.residuals)
+    found = sorted_solution(pairs.values, pairs.vectors, pairs.matvecs)
+    return replace(found, stated=pairs.residuals)
 
 
 def eigsh_on_double_backward(rows: int | None = None, keep_graph: bool = False) -> Solver:
@@ -116,9 +119,7 @@ def curvlinops_product(point: Point, rows: int) -> Callable[[Tensor], Tensor]:
     return product
 
 
-def arpack(
-    product: Callable[[Tensor], Tensor], n: int, dtype: torch.dtype, k: int, tol: float, seed: int
-) -> Solution:
+def arpack(product: Callable[[Tensor], Tensor], n: int, dtype: torch.dtype, k: int, tol: float, seed: int) -> Solution:
     """eigsh in the products' own type; the start vector is drawn from `seed`."""
     count = 0
     kind = np.float64 if dtype == torch.float64 else np.float32
@@ -136,7 +137,7 @@ def arpack(
 
 def pyhessian(point: Point, k: int, tol: float, seed: int) -> Solution:
     """PyHessian's power iteration with deflation, on the whole data as one batch, so that it keeps the graph."""
-    module = importlib.import_module("pyhessian.hessian")
+    module: Any = importlib.import_module("pyhessian.hessian")
     count, product = 0, module.hessian_vector_product
 
     def counted(*arguments: object) -> object:
@@ -182,7 +183,7 @@ def fastest_rows(point: Point, candidates: tuple[int, ...]) -> tuple[int, int]:
         for rows in candidates:
             multiply = product(rows)
             multiply(vector)
-            seconds[rows] = min(stopwatch(lambda multiply=multiply: multiply(vector)) for _ in range(2))
+            seconds[rows] = min(stopwatch(partial(multiply, vector)) for _ in range(2))
         return min(candidates, key=lambda rows: seconds[rows])
 
     double = best(lambda rows: DoubleBackward(point.model, point.inputs, point.targets, rows))

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from eigendrift.data import Scaling, load_raw
 from eigendrift.model import initialize, mlp, stream_seed
-from torch import Tensor, nn
 
 HOME = Path(__file__).parent
 
@@ -40,6 +41,8 @@ class Scale:
     block_sizes: tuple[int, ...]
     # One step of training is measured on this many.
     training_steps: int
+    # Optimizers of which two runs are put side by side.
+    paired: tuple[str, ...]
     # How the cost grows: fractions of the samples, widths of both hidden layers, numbers of pairs.
     fractions: tuple[float, ...]
     widths: tuple[int, ...]
@@ -63,6 +66,7 @@ PAPER = Scale(
     repeats=5,
     block_sizes=(1, 2, 3, 4, 8),
     training_steps=1200,
+    paired=("sgd", "adam", "sam"),
     fractions=(0.125, 0.25, 0.5, 1.0),
     widths=(50, 100, 200, 400),
     width_steps=1000,
@@ -83,6 +87,7 @@ QUICK = Scale(
     repeats=3,
     block_sizes=(1, 2, 3),
     training_steps=60,
+    paired=("sgd",),
     fractions=(0.5, 1.0),
     widths=(10, 20),
     width_steps=100,

@@ -1,6 +1,7 @@
 """The machine's own rate: its best at the largest matrix product that a Hessian-vector product contains."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,8 +30,8 @@ def matrix_product_forms(inputs: Tensor, width: int) -> dict[str, Callable[[], o
     forms: dict[str, Callable[[], object]] = {}
     for rows in (n, *(rows for rows in CHUNKS if rows < n)):
         name = "whole" if rows == n else f"{rows} rows"
-        forms[f"X W', {name}"] = lambda rows=rows: forward(rows)
-        forms[f"D' X, {name}"] = lambda rows=rows: backward(rows)
+        forms[f"X W', {name}"] = partial(forward, rows)
+        forms[f"D' X, {name}"] = partial(backward, rows)
     return forms
 
 

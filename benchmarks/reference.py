@@ -90,7 +90,9 @@ def cached_pairs(folder: Path, weights: Tensor, k: int, compute: Callable[[], Re
     path = folder / "references" / f"{key}.npz"
     if path.exists():
         with np.load(path) as kept:
-            return Reference(torch.from_numpy(kept["values"]), torch.from_numpy(kept["vectors"]), float(kept["residual"]))
+            return Reference(
+                torch.from_numpy(kept["values"]), torch.from_numpy(kept["vectors"]), float(kept["residual"])
+            )
     found = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
@@ -102,4 +104,5 @@ def cached_pairs(folder: Path, weights: Tensor, k: int, compute: Callable[[], Re
 def true_residuals(product: Product, values: Tensor, vectors: Tensor) -> Tensor:
     """|H v - lambda v| / |lambda| of each column, with `product` for (N, b), taken anew."""
     rests = product(vectors).double() - vectors.double() * values
-    return rests.norm(dim=0) / values.abs()
+    residuals: Tensor = rests.norm(dim=0) / values.abs()
+    return residuals

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from eigendrift.scratch import Scratch
-from eigendrift.training import HISTORY, Samples, Trajectory, train
 
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import stopwatch
+from eigendrift.scratch import Scratch
+from eigendrift.training import HISTORY, Samples, Trajectory, train
 
 
 def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
@@ -24,7 +24,13 @@ def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
     data, cpu = load(scale.dataset), torch.device("cpu")
     steps = sorted({*scale.snapshots, *scale.compared})
     spec = OPTIMIZERS[optimizer]
-    depends_on = {"optimizer": spec, "steps": steps, "hidden": scale.hidden, "batch": BATCH_SIZE, "torch": torch.__version__}
+    depends_on = {
+        "optimizer": spec,
+        "steps": steps,
+        "hidden": scale.hidden,
+        "batch": BATCH_SIZE,
+        "torch": torch.__version__,
+    }
     return train(
         network(data, scale.hidden),
         Samples(data.train_inputs, data.train_targets, cpu),
@@ -51,8 +57,11 @@ def main() -> None:
         return stopwatch(lambda: subprocess.run(command, check=True))
 
     order = ["sam", "adam", "sgd"]
-    with ThreadPoolExecutor(max_workers=given.threads) as pool:
-        seconds = dict(zip(order, pool.map(one, order), strict=True))
+    if not given.quick:
+        with ThreadPoolExecutor(max_workers=given.threads) as pool:
+            seconds = dict(zip(order, pool.map(one, order), strict=True))
+        print("seconds:", {name: round(value, 1) for name, value in seconds.items()}, flush=True)
+    torch.set_num_threads(1)
     frames = []
     for optimizer in OPTIMIZERS:
         run = trajectory(scale, optimizer, given.cache)
@@ -60,7 +69,6 @@ def main() -> None:
         frame.insert(0, "step", run.steps)
         frame.insert(0, "optimizer", optimizer)
         frames.append(frame)
-    print("seconds:", {name: round(value, 1) for name, value in seconds.items()}, flush=True)
     write(given.output, "snapshots", pd.concat(frames, ignore_index=True))
 
 

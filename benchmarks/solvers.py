@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from eigendrift import HessianOperator
 from torch import Tensor, nn
 
 from benchmarks.methods import Method, Point, Solution, fastest_rows, methods
-from benchmarks.problem import OPTIMIZERS, Scale, load, network, schedule_weights
+from benchmarks.problem import OPTIMIZERS, Scale, load, network
 from benchmarks.reference import Reference, cached_pairs, tight_pairs, true_residuals
 from benchmarks.results import arguments, scale_of, write
 from benchmarks.snapshots import trajectory
 from benchmarks.solver_tables import summary
 from benchmarks.timing import Timing, stopwatch
+from eigendrift import HessianOperator
 
 K = 3
 TOLERANCE = 1e-3

@@ -46,7 +46,7 @@ _OTHER = (-3.1, 0.7, 0.2, 0.28, 0.12, 1e-2)
 
 def small_config(**changes: Any) -> dict[str, Any]:
     """The shipped configuration with few snapshots; `changes` replace top-level keys, mappings are merged into them."""
-    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    config: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     small: dict[str, Any] = {
         "training": {"steps": 2000, "seeds": [0, 1, 2]},
         "snapshots": {"every": 100, "waiting_times": [0, 10, 100, 1000], "lags_per_decade": 3},
@@ -90,41 +90,42 @@ class Synthetic:
 
     def inputs(self, number: int) -> dict[str, list[str]]:
         """The named inputs of a figure, as its rule has them; missing ones are written."""
-        experiment = self.experiment
         named: dict[str, list[str]] = {}
         for kind, selections in FIGURES[number]["inputs"].items():
             if kind in DATASET_KINDS:
-                names = dict.fromkeys(name for selection in selections for name in experiment.datasets(**selection))
-                paths = [self.root / TABLES[kind].format(name) for name in names]
-                write_all = [
-                    (path, self._dataset_table, (experiment, name, kind))
-                    for path, name in zip(paths, names, strict=True)
-                ]
+                datasets = dict.fromkeys(
+                    d for selection in selections for d in self.experiment.datasets(selection["datasets"])
+                )
+                named[kind] = [self._dataset_path(dataset, kind) for dataset in datasets]
             else:
-                runs = dict.fromkeys(run for selection in selections for run in experiment.select(**selection))
-                paths = [self.root / "runs" / run.folder / FILES[kind] for run in runs]
-                write_all = [
-                    (path, self._run_table, (experiment, run, kind)) for path, run in zip(paths, runs, strict=True)
-                ]
-            for path, write, arguments in write_all:
-                if not path.exists():
-                    write(path, *arguments)
-            named[kind] = [str(path) for path in paths]
+                runs = dict.fromkeys(run for selection in selections for run in self.experiment.select(**selection))
+                named[kind] = [self._run_path(run, kind) for run in runs]
         return named
 
-    def _run_table(self, path: Path, experiment: Experiment, run: Run, kind: str) -> None:
+    def _run_path(self, run: Run, kind: str) -> str:
+        path = self.root / "runs" / run.folder / FILES[kind]
+        if not path.exists():
+            self._write_run(path, self.experiment, run, kind)
+        return str(path)
+
+    def _dataset_path(self, dataset: str, kind: str) -> str:
+        path = self.root / TABLES[kind].format(dataset)
+        if not path.exists():
+            self._write_dataset(path, self.experiment, dataset, kind)
+        return str(path)
+
+    def _write_run(self, path: Path, experiment: Experiment, run: Run, kind: str) -> None:
         identity = experiment.identity(run)
-        last = self.reached.get(run, 1.0) * identity["steps"] if run in self.reached else identity["steps"]
-        steps = np.array(
-            [step for step in experiment.snapshots(run) if step <= last and self.reached.get(run, 1.0) > 0]
-        )
+        share = self.reached.get(run, 1.0)
+        last = share * identity["steps"] if share else -1
+        steps = np.array([step for step in experiment.snapshots(run) if step <= last], dtype=int)
         random = np.random.default_rng(zlib.crc32(f"{run.folder}/{kind}".encode()))
         character = _CHARACTER.get(run.optimizer, _OTHER)
         if kind == "final_eigenvector":
             self._write_vector(path, experiment, run, character, random, size=len(steps))
             return
         if kind == "displacement":
-            table = _displacement(experiment, run, character, random, last if len(steps) else -1)
+            table = _displacement(experiment, run, character, random, last)
         elif kind == "history":
             table = _history(steps, identity["steps"], character, random)
         else:
@@ -157,7 +158,7 @@ class Synthetic:
         identity = experiment.identity(run) | {"layers": layers, "diverged_at": None if complete else 7}
         write_arrays(path, {"vector": vector}, kind="final_eigenvector", identity=identity, units={"vector": "1"})
 
-    def _dataset_table(self, path: Path, experiment: Experiment, dataset: str, kind: str) -> None:
+    def _write_dataset(self, path: Path, experiment: Experiment, dataset: str, kind: str) -> None:
         random = np.random.default_rng(zlib.crc32(f"{dataset}/{kind}".encode()))
         n = experiment.n_parameters(dataset)
         table = {"baseline": _baseline, "interpolation": _interpolation, "solutions": _solutions}[kind](
@@ -168,7 +169,7 @@ class Synthetic:
 
 
 def _progress(steps: np.ndarray, total: int) -> np.ndarray:
-    return np.log1p(steps) / math.log1p(total)
+    return np.asarray(np.log1p(steps) / math.log1p(total))
 
 
 def _pairs(experiment: Experiment, run: Run, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

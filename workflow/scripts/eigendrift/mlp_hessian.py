@@ -73,7 +73,34 @@ class MLPHessian:
         ]
         self._errors = [None, *(like.new_empty(n, w) for w in widths[1:])] if len(widths) > 1 else [None]
         self._probabilities = like.new_empty(n, widths[-1])
+        self._weights: Tensor | None = None
+        self.total = float(n)
         self.refresh()
+
+    def subset(self, chosen: Tensor, weights: Tensor) -> "MLPHessian":
+        """The same mean with the terms of some samples only, each times its weight: a cheaper, approximate Hessian.
+
+        chosen (m,) indices, weights (m,). What is kept is copied, so the subset stays where it is when this one moves.
+        """
+        part = object.__new__(MLPHessian)
+        part.linear, part.activations, part.rows, part.n_parameters = (
+            self.linear,
+            self.activations,
+            self.rows,
+            self.n_parameters,
+        )
+        part.inputs, part.targets, part.total = self.inputs[chosen], self.targets[chosen], self.total
+        part._weights = weights[:, None].to(self.inputs.dtype)
+        part._outputs = [output[chosen] for output in self._outputs]
+        part._slopes = [slope[chosen] for slope in self._slopes]
+        part._bends = [None if bend is None else bend[chosen] * part._weights for bend in self._bends]
+        part._errors = [None if error is None else error[chosen] * part._weights for error in self._errors]
+        part._probabilities = self._probabilities[chosen]
+        return part
+
+    def uncertainty(self) -> Tensor:
+        """1 - sum p^2 of each sample (n,): the trace of its output curvature, which fades as a sample is fitted."""
+        return 1 - self._probabilities.square().sum(dim=1)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -128,7 +155,7 @@ class MLPHessian:
         for layer, total, cross, bias in zip(self.linear, totals, crossed, bias_totals, strict=True):
             turned = cross.view(layer.out_features, b, layer.in_features).transpose(0, 1)
             parts += [(total.view(b, layer.out_features, layer.in_features) + turned).reshape(b, -1), bias.view(b, -1)]
-        return torch.cat(parts, dim=1) / len(self.inputs)
+        return torch.cat(parts, dim=1) / self.total
 
     def _split(self, vectors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Views of the rows as weights (b * out, in) and biases (b * out,) of each layer."""
@@ -165,6 +192,8 @@ class MLPHessian:
         p = self._probabilities[rows, None]
         error = p * pre[-1]
         error -= p * error.sum(dim=2, keepdim=True)
+        if self._weights is not None:
+            error *= self._weights[rows, None]
         for index in range(len(self.linear) - 1, -1, -1):
             below = self._outputs[index - 1][rows] if index else self.inputs[rows]
             flat = error.view(n, -1)

@@ -14,10 +14,10 @@ from eigendrift.figures.axes import diagonal, hollow_unconverged, letter, panel_
 from eigendrift.figures.layout import Layout
 from eigendrift.figures.panels import (
     Drawn,
-    drawn,
     add_notes,
     bottom_legend,
     diagonal_handle,
+    drawn,
     optimizer_handles,
     panel_grid,
 )

@@ -23,7 +23,7 @@ from eigendrift.figures.style import FONT_SIZE, NEUTRAL, UNCONVERGED, shade
 # A range of values wider than this ratio is drawn on a logarithmic axis.
 WIDE = 30.0
 # Characters of a title that a column of the page has room for, and those of mathtext that take none.
-_TITLE = 41
+_TITLE = 43
 _UNSEEN = str.maketrans("", "", "$_{}\\")
 
 
@@ -149,6 +149,7 @@ def category_axis(ax: Axes, names: Sequence[str], width: float) -> bool:
     fit = all(len(name) * 0.62 * FONT_SIZE < room for name in names)
     ax.set_xticks(range(len(names)), names if fit else [""] * len(names))
     ax.set_xlim(-0.6, len(names) - 0.4)
+    ax.set_xlabel("optimizer")
     ax.grid(visible=False, axis="x")
     return fit
 

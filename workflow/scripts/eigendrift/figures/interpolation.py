@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from eigendrift.figures.axes import category_axis, letter, no_data, number_label, panel_title, top_of, value_axis
 from eigendrift.figures.layout import Layout
-from eigendrift.figures.panels import Drawn, drawn, bottom_legend, new_figure
+from eigendrift.figures.panels import Drawn, bottom_legend, drawn, new_figure
 from eigendrift.figures.style import CURVATURE, NEUTRAL, TEXT_WIDTH, marker, optimizer_colors, styled
 from eigendrift.figures.summaries import in_order
 

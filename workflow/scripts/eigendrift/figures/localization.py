@@ -11,14 +11,14 @@ from eigendrift.figures.axes import curve, letter, line_with_range, no_data, pan
 from eigendrift.figures.layout import Layout
 from eigendrift.figures.panels import (
     Drawn,
-    drawn,
     add_notes,
     bottom_legend,
+    drawn,
     optimizer_handles,
     panel_grid,
     step_colorbar,
 )
-from eigendrift.figures.style import NEUTRAL, optimizer_colors, sequence_colors, styled
+from eigendrift.figures.style import NEUTRAL, line_width, optimizer_colors, sequence_colors, styled
 from eigendrift.figures.summaries import in_order, notes, summarize
 from eigendrift.figures.sweeps import is_full_batch, sweep_runs, sweep_variants, value_label
 
@@ -43,8 +43,9 @@ def ipr_over_training(ipr: pd.DataFrame, layout: Layout) -> Drawn:
         ax = grid.axes[0, column]
         panel_title(ax, label)
         chosen = numbers[numbers["dataset"] == dataset]
-        for optimizer in layout.optimizers:
-            line_with_range(ax, chosen[chosen["optimizer"] == optimizer], "step", "ipr", color=colors[optimizer])
+        for position, (optimizer, color) in enumerate(colors.items()):
+            look: dict[str, Any] = {"color": color, "linewidth": line_width(position)}
+            line_with_range(ax, chosen[chosen["optimizer"] == optimizer], "step", "ipr", **look)
         _even_spread(ax, chosen)
     _ipr_axes(grid.flat(), numbers)
     grid.labels(step_axis(grid.flat(), numbers["step"]), "IPR of $v_1$")
@@ -106,7 +107,8 @@ def ipr_by_value(ipr: pd.DataFrame, layout: Layout, sweep: str) -> Drawn:
         if chosen.empty:
             no_data(ax)
         for variant in variants:
-            line_with_range(ax, chosen[chosen["variant"] == variant], "step", "ipr", **looks[variant])
+            width = line_width(variants.index(variant))
+            line_with_range(ax, chosen[chosen["variant"] == variant], "step", "ipr", linewidth=width, **looks[variant])
         _even_spread(ax, chosen)
     _ipr_axes(grid.flat(), numbers)
     lengths = rows["steps"]

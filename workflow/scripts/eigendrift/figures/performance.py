@@ -1,5 +1,7 @@
 """How well the runs train and generalize (figures 4 and 5)."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,8 +18,8 @@ from eigendrift.figures.axes import (
     value_axis,
 )
 from eigendrift.figures.layout import Layout
-from eigendrift.figures.panels import Drawn, drawn, add_notes, bottom_legend, optimizer_handles, panel_grid
-from eigendrift.figures.style import NEUTRAL, optimizer_colors, styled
+from eigendrift.figures.panels import Drawn, add_notes, bottom_legend, drawn, optimizer_handles, panel_grid
+from eigendrift.figures.style import NEUTRAL, line_width, optimizer_colors, styled
 from eigendrift.figures.summaries import in_order, incomplete_note, summarize
 
 
@@ -37,8 +39,9 @@ def training_loss(history: pd.DataFrame, layout: Layout) -> Drawn:
         chosen = numbers[numbers["dataset"] == dataset]
         if chosen.empty:
             no_data(ax)
-        for optimizer in layout.optimizers:
-            line_with_range(ax, chosen[chosen["optimizer"] == optimizer], "step", "train_loss", color=colors[optimizer])
+        for position, (optimizer, color) in enumerate(colors.items()):
+            look: dict[str, Any] = {"color": color, "linewidth": line_width(position)}
+            line_with_range(ax, chosen[chosen["optimizer"] == optimizer], "step", "train_loss", **look)
     ends = pd.concat([numbers["train_loss_min"], numbers["train_loss_max"]])
     label = value_axis(grid.flat(), ends, "training loss (nat)", logarithmic=True)
     grid.labels(step_axis(grid.flat(), numbers["step"]), label)

@@ -11,7 +11,6 @@ from eigendrift.figures.style import DPI, styled
 from eigendrift.storage import atomic_path
 from eigendrift.tables import write_table
 
-
 # Of the images within a PDF: several pixels for each entry of a vector, so that none is lost.
 IMAGE_DPI = 600
 
@@ -31,11 +30,11 @@ def save(drawn: Drawn, number: int, output: Outputs) -> None:
     # Straight to the canvases: Figure.savefig would draw everything five times, and lay it out for each file anew.
     figure.set_dpi(DPI)
     with atomic_path(output.png) as part:
-        FigureCanvasAgg(figure).print_png(part, metadata={"Software": None})
+        FigureCanvasAgg(figure).print_png(part, metadata={"Software": None})  # type: ignore[no-untyped-call]
     figure.set_layout_engine("none")
     figure.set_dpi(IMAGE_DPI)
     metadata = {"Title": title, "Creator": None, "Producer": None, "CreationDate": None}
     with atomic_path(output.pdf) as part:
-        FigureCanvasPdf(figure).print_pdf(part, metadata=metadata)
+        FigureCanvasPdf(figure).print_pdf(part, metadata=metadata)  # type: ignore[no-untyped-call]
     identity = {"figure": number, "title": title}
     write_table(output.csv, drawn.numbers, kind=f"fig{number:02d}", identity=identity, units=drawn.units)

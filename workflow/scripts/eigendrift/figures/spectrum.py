@@ -13,7 +13,7 @@ from eigendrift.figures.axes import (
     value_axis,
 )
 from eigendrift.figures.layout import Layout
-from eigendrift.figures.panels import Drawn, drawn, Grid, add_notes, bottom_legend, panel_grid, rank_handles
+from eigendrift.figures.panels import Drawn, Grid, add_notes, bottom_legend, drawn, panel_grid, rank_handles
 from eigendrift.figures.style import CURVATURE, optimizer_colors, styled
 from eigendrift.figures.summaries import in_order, notes, smooth, summarize
 

@@ -16,11 +16,11 @@ from eigendrift.figures.axes import curve, linear_axis, log_axis, no_data, numbe
 from eigendrift.figures.layout import Layout
 from eigendrift.figures.panels import (
     Drawn,
-    drawn,
     Grid,
     add_notes,
     band_handle,
     bottom_legend,
+    drawn,
     panel_grid,
     step_colorbar,
 )
@@ -47,7 +47,7 @@ def displacement_by_optimizer(displacement: pd.DataFrame, baseline: pd.DataFrame
         panel_title(ax, layout.datasets.get(dataset, dataset), label)
         panels.append((ax, numbers[numbers["optimizer"] == optimizer]))
     handles = _draw_baseline(grid.flat(), baseline, dataset, band=True)
-    _draw_curves(grid, panels, "displacement", "$D_1(t_w, t_w + t)$", baseline["displacement_high"])
+    _draw_curves(grid, panels, "displacement", "$D_1(t_w, t_w + t)$", numbers["tau_high"])
     bottom_legend(grid.figure, handles)
     add_notes(grid.figure, notes(rows, layout))
     return drawn(grid.figure, numbers)
@@ -86,7 +86,7 @@ def displacement_by_value(displacement: pd.DataFrame, baseline: pd.DataFrame, la
     for handle in handles:
         # The panels have no room for the data set's name.
         handle.set_label(f"{handle.get_label()}, {layout.datasets.get(dataset, dataset)}")
-    _draw_curves(grid, panels, "displacement", "$D_1$", baseline["displacement"])
+    _draw_curves(grid, panels, "displacement", "$D_1$", numbers["tau"])
     bottom_legend(grid.figure, handles)
     add_notes(grid.figure, notes(rows, layout))
     return drawn(grid.figure, numbers)

@@ -1,0 +1,124 @@
+"""One optimizer's training in several ways, each as a function of the number of steps; one thread."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, load, network
+from eigendrift.optimizers import Step
+from eigendrift.scratch import Scratch
+from eigendrift.training import Samples, train
+
+# Takes so many steps.
+Loop = Callable[[int], object]
+
+
+def ours(scale: Scale, spec: Mapping[str, Any]) -> Loop:
+    """eigendrift.training with one snapshot at the end."""
+    data, cpu = load(scale.dataset), torch.device("cpu")
+    train_samples = Samples(data.train_inputs, data.train_targets, cpu)
+    test_samples = Samples(data.test_inputs[:1], data.test_targets[:1], cpu)
+
+    def run(steps: int) -> None:
+        with TemporaryDirectory() as folder:
+            model = network(data, scale.hidden)
+            scratch = Scratch(Path(folder), "run", {})
+            train(model, train_samples, test_samples, spec, BATCH_SIZE, SEED, [steps], scratch)
+
+    return run
+
+
+def eager(scale: Scale, spec: Mapping[str, Any]) -> Loop:
+    """The plain loop on data in memory: autograd, and torch's own optimizer."""
+    data = load(scale.dataset)
+    inputs, targets = data.tensors()
+
+    def run(steps: int) -> None:
+        generator = torch.Generator().manual_seed(SEED)
+        step = _stepper(data, scale, spec)
+        order = torch.randint(len(inputs), (steps, BATCH_SIZE), generator=generator)
+        for chosen in order:
+            step(inputs[chosen], targets[chosen])
+
+    return run
+
+
+def data_loader(scale: Scale, spec: Mapping[str, Any]) -> Loop:
+    """The plain loop on batches of torch's DataLoader, in the same process."""
+    data = load(scale.dataset)
+    dataset = TensorDataset(*data.tensors())
+
+    def run(steps: int) -> None:
+        step = _stepper(data, scale, spec)
+        loader, taken = DataLoader(dataset, BATCH_SIZE, shuffle=True, drop_last=True), 0
+        while taken < steps:
+            for inputs, targets in loader:
+                step(inputs, targets)
+                taken += 1
+                if taken == steps:
+                    return
+
+    return run
+
+
+def _stepper(data: Data, scale: Scale, spec: Mapping[str, Any]) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    model = network(data, scale.hidden)
+    step = Step(model.parameters(), spec)
+
+    def take(inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        def gradient() -> None:
+            model.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+
+        gradient()
+        step(gradient)
+
+    return take
+
+
+def matrix_products(scale: Scale, spec: Mapping[str, Any]) -> Loop:
+    """The matrix products of the gradients alone, outputs allocated beforehand; SAM takes two gradients a step.
+
+    A gradient needs X W' of every layer, D'X of every layer, and D W of every layer but the first.
+    """
+    widths = [load(scale.dataset).train_inputs.shape[1], *scale.hidden, load(scale.dataset).classes]
+    products: list[Callable[[], object]] = []
+    generator = torch.Generator().manual_seed(SEED)
+    for depth, (d_in, d_out) in enumerate(pairwise(widths)):
+        x = torch.randn(BATCH_SIZE, d_in, generator=generator)
+        w = torch.randn(d_out, d_in, generator=generator)
+        d = torch.randn(BATCH_SIZE, d_out, generator=generator)
+        z, g, back = torch.empty(BATCH_SIZE, d_out), torch.empty(d_out, d_in), torch.empty(BATCH_SIZE, d_in)
+        products.append(partial(torch.mm, x, w.T, out=z))
+        products.append(partial(torch.mm, d.T, x, out=g))
+        if depth:
+            products.append(partial(torch.mm, d, w, out=back))
+    gradients = 2 if spec["class"] == "SAM" else 1
+
+    def run(steps: int) -> None:
+        with torch.no_grad():
+            for _ in range(steps * gradients):
+                for product in products:
+                    product()
+
+    return run
+
+
+LOOPS: Mapping[str, Callable[[Scale, Mapping[str, Any]], Loop]] = {
+    "matrix products alone": matrix_products,
+    "eigendrift": ours,
+    "plain eager loop": eager,
+    "DataLoader loop": data_loader,
+}
+
+
+def loops(scale: Scale, optimizer: str) -> dict[str, Loop]:
+    """All ways of training with one optimizer."""
+    return {name: make(scale, OPTIMIZERS[optimizer]) for name, make in LOOPS.items()}

@@ -1,0 +1,155 @@
+"""What was asked for beside what was measured, and the page that shows it."""
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.problem import HOME
+from benchmarks.results import arguments, markdown, read, write
+
+Tables = dict[str, pd.DataFrame]
+BASE, CURVLINOPS, OURS = "eigsh, double backward", "curvlinops, eigsh", "eigendrift"
+
+
+def _of(table: pd.DataFrame, column: str, **where: str) -> float:
+    for name, value in where.items():
+        table = table[table[name] == value]
+    return float(table[column].iloc[0]) if len(table) and column in table else float("nan")
+
+
+def _least(table: pd.DataFrame, column: str, **where: str) -> float:
+    for name, value in where.items():
+        table = table[table[name] == value]
+    return float(table[column].min())
+
+
+def _isolated(tables: Tables) -> pd.DataFrame:
+    pairs = tables["solvers_pairs"]
+    return pairs[(pairs["method"] == OURS) & (pairs["cluster"] == 1)]
+
+
+def _clustered(tables: Tables) -> pd.DataFrame:
+    pairs = tables["solvers_pairs"]
+    return pairs[(pairs["method"] == OURS) & (pairs["cluster"] > 1)]
+
+
+def _worst_step(tables: Tables) -> float:
+    table = tables["training"]
+    return float(table[table["loop"] == OURS]["of_matrix_products"].max())
+
+
+def _block(tables: Tables) -> float:
+    table = tables["product"].dropna(subset=["seconds_of_single_ones"])
+    blocks = table[table["task"] != "H V, b = 1"]
+    return float((blocks["seconds"] / blocks["seconds_of_single_ones"]).max())
+
+
+# Requirement, table, what to take from it, comparison, target.
+REQUIREMENTS: tuple[tuple[str, str, Callable[[Tables], float], str, float], ...] = (
+    ("mean time of eigsh on double backward / ours", "solvers",
+     lambda t: _of(t["solvers"], "ratio_of_means", method=BASE), ">=", 8),
+    ("the same with the graph of the gradient kept", "solvers",
+     lambda t: _of(t["solvers"], "ratio_of_means", method=f"{BASE}, graph kept"), ">=", float("nan")),
+    ("mean time of curvlinops with eigsh / ours", "solvers",
+     lambda t: _of(t["solvers"], "ratio_of_means", method=CURVLINOPS), ">=", 10),
+    ("smallest such ratio at any snapshot, eigsh on double backward", "solvers",
+     lambda t: _of(t["solvers"], "worst_ratio", method=BASE), ">=", 1),
+    ("smallest such ratio at any snapshot, curvlinops", "solvers",
+     lambda t: _of(t["solvers"], "worst_ratio", method=CURVLINOPS), ">=", 1),
+    ("largest true relative residual of ours", "solvers",
+     lambda t: _of(t["solvers"], "worst_true_residual", method=OURS), "<=", 1e-3),
+    ("smallest overlap with the tight solve, pairs on their own", "solvers_pairs",
+     lambda t: float(_isolated(t)["overlap"].min()), ">=", 0.9999),
+    ("smallest overlap with the tight span, clustered pairs", "solvers_pairs",
+     lambda t: float(_clustered(t)["overlap"].min()), ">=", 0.9999),
+    ("one product, share of the machine's matrix-product rate", "product",
+     lambda t: _of(t["product"], "of_machine_rate", task="H V, b = 1"), ">=", 0.85),
+    ("largest cost of a block over that of single products", "product", _block, "<", 1),
+    ("peak memory / (data + kept activations)", "memory", lambda t: _of(t["memory"], "ratio"), "<=", 1.5),
+    ("growth of memory per solve, in vectors of N numbers", "memory",
+     lambda t: _of(t["memory"], "growth_vectors_per_solve"), "<=", 0.01),
+    ("k = 15 to 1e-6: smallest speed-up over eigsh at equal residuals", "dense",
+     lambda t: _least(t["dense"], "speed_up", comparison="equal residuals"), ">=", 2),
+    ("the same, both asked for 1e-6", "dense",
+     lambda t: _least(t["dense"], "speed_up", comparison="same tolerance"), ">=", 2),
+    ("training step / its own matrix products, worst optimizer", "training", _worst_step, "<=", 1.2),
+    ("two training runs at once over one, worst optimizer", "side_by_side",
+     lambda t: float(t["side_by_side"]["scaling"].min()), ">=", 1.8),
+)  # fmt: skip
+
+TABLES = (
+    "requirements",
+    "solvers",
+    "solvers_runs",
+    "product",
+    "product_error",
+    "dense",
+    "training",
+    "side_by_side",
+    "scaling",
+    "general",
+    "memory",
+    "snapshots",
+)
+
+
+def requirements(tables: Tables) -> pd.DataFrame:
+    """One row a requirement whose table is there."""
+    rows = []
+    for what, table, measure, comparison, target in REQUIREMENTS:
+        if table not in tables:
+            continue
+        value = measure(tables)
+        if value != value:
+            met = "not measured"
+        elif target != target:
+            met = ""
+        else:
+            met = "yes" if {">=": value >= target, "<=": value <= target, "<": value < target}[comparison] else "no"
+        wanted = "" if target != target else f"{comparison} {target:g}"
+        rows.append({"requirement": what, "measured": value, "wanted": wanted, "met": met})
+    return pd.DataFrame(rows)
+
+
+def machine_lines(folder: Path) -> str:
+    """The machine's facts as a list."""
+    path = folder / "machine.json"
+    if not path.exists():
+        return "not recorded\n"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {number}" for name, number in facts.pop("versions").items())
+    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+    return "\n".join([*lines, f"- versions: {versions}"]) + "\n"
+
+
+def fill(page: str, parts: dict[str, str]) -> str:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->` of each part."""
+    for name, text in parts.items():
+        marked = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
+        page = marked.sub(partial(_between, text), page)
+    return page
+
+
+def _between(text: str, match: re.Match[str]) -> str:
+    return f"{match[1]}{text}{match[2]}"
+
+
+def main() -> None:
+    """Write the requirements, and fill the page's tables if these are the results that it shows."""
+    given = arguments(__doc__)
+    tables = {name: table for name in (*TABLES, "solvers_pairs") if (table := read(given.output, name)) is not None}
+    table = requirements(tables)
+    write(given.output, "requirements", table)
+    parts = {name: markdown(each) for name, each in {**tables, "requirements": table}.items()}
+    parts["machine"] = machine_lines(given.output)
+    page = HOME / "README.md"
+    if given.output.resolve() == (HOME / "results").resolve() and not given.quick:
+        page.write_text(fill(page.read_text(encoding="utf-8"), parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

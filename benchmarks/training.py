@@ -1,0 +1,110 @@
+"""Milliseconds a training step against the step's own matrix products and two common loops, and two runs at once.
+
+Each run has one thread, as the workflow gives it. A step's cost is the difference of a long and a short run divided by
+the steps between, so that what a run costs once falls out.
+"""
+
+import subprocess
+import sys
+
+import pandas as pd
+import torch
+
+from benchmarks.loops import loops, ours
+from benchmarks.problem import OPTIMIZERS, Scale
+from benchmarks.results import arguments, passed_on, scale_of, write
+from benchmarks.timing import interleaved, stopwatch
+
+
+def step_rows(scale: Scale, repeats: int) -> list[dict[str, object]]:
+    """One row an optimizer and way of training."""
+    rows: list[dict[str, object]] = []
+    long, short = scale.training_steps, scale.training_steps // 6
+    for optimizer in OPTIMIZERS:
+        runs = loops(scale, optimizer)
+        tasks = {(name, n): (lambda run=run, n=n: run(n)) for name, run in runs.items() for n in (short, long)}
+        times = interleaved({f"{name}/{n}": task for (name, n), task in tasks.items()}, repeats)
+        cost = {
+            name: (times[f"{name}/{long}"].median - times[f"{name}/{short}"].median) / (long - short) for name in runs
+        }
+        rows += [
+            {
+                "optimizer": optimizer,
+                "loop": name,
+                "ms_per_step": 1e3 * cost[name],
+                "of_matrix_products": cost[name] / cost["matrix products alone"],
+                "noise": times[f"{name}/{long}"].noise,
+            }
+            for name in runs
+        ]
+    return rows
+
+
+def side_by_side(scale: Scale, options: list[str], repeats: int) -> list[dict[str, object]]:
+    """Work done by two processes at once over the work that one does alone in the same time."""
+    rows: list[dict[str, object]] = []
+    for optimizer in scale.paired:
+        command = [sys.executable, "-m", "benchmarks.training", *options, "--worker", optimizer]
+        workers = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        try:
+            for worker in workers:
+                _answer(worker)
+            # Alone before and after the pair, in turn, as the others' times are interleaved.
+            alone, together = [], []
+            for turn in range(repeats):
+                alone.append(_go(workers[turn % 2 : turn % 2 + 1])[0])
+                together.append(max(_go(workers)))
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+        single, pair = sorted(alone)[len(alone) // 2], sorted(together)[len(together) // 2]
+        rows.append(
+            {"optimizer": optimizer, "alone_seconds": single, "pair_seconds": pair, "scaling": 2 * single / pair}
+        )
+    return rows
+
+
+def _go(workers: list["subprocess.Popen[str]"]) -> list[float]:
+    """Let them start at the same moment; their seconds."""
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    return [float(_answer(worker)) for worker in workers]
+
+
+def _answer(worker: "subprocess.Popen[str]") -> str:
+    assert worker.stdout is not None
+    line = worker.stdout.readline()
+    if not line:
+        raise RuntimeError("a training process ended before it was asked to")
+    return line
+
+
+def work(scale: Scale, optimizer: str) -> None:
+    """The process of one run: a number of seconds for every line on its standard input."""
+    run = ours(scale, OPTIMIZERS[optimizer])
+    run(scale.training_steps // 6)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(stopwatch(lambda: run(scale.training_steps)), flush=True)
+
+
+def main() -> None:
+    """Both tables."""
+    given = arguments(__doc__, worker={"choices": list(OPTIMIZERS), "help": "be one of two runs at once"})
+    torch.set_num_threads(1)
+    scale = scale_of(given)
+    if given.worker:
+        work(scale, given.worker)
+        return
+    repeats = min(scale.repeats, 3)
+    write(given.output, "training", pd.DataFrame(step_rows(scale, repeats)))
+    write(given.output, "side_by_side", pd.DataFrame(side_by_side(scale, passed_on(given), repeats)))
+
+
+if __name__ == "__main__":
+    main()

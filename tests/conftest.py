@@ -1,0 +1,77 @@
+"""What the tests of the whole workflow share. They work in copies: nobody's results are touched."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from snakemake_process import ROOT, TINY, Finished, copy_checkout, run_snakemake
+
+# A test that cannot do its work is skipped on a user's machine; in CI it fails.
+IN_CI = bool(os.environ.get("CI"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def clean_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository without results, for tests that only plan."""
+    return copy_checkout(tmp_path_factory.mktemp("clean") / "checkout")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the repository without results, for tests that change it."""
+    return copy_checkout(tmp_path / "checkout")
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """The tiny workflow, run from end to end: where, what Snakemake said, how long it took, whether TeX was there."""
+
+    folder: Path
+    finished: Finished
+    seconds: float
+    has_paper: bool
+
+    @property
+    def results(self) -> Path:
+        """Its results/tiny."""
+        return self.folder / "results" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """The whole tiny workflow, made once in a copy of the repository; tests leave it as it is."""
+    has_tex = all(map(shutil.which, ("latexmk", "pdflatex")))
+    if IN_CI and not has_tex:
+        pytest.fail("latexmk or pdflatex is missing")
+    folder = copy_checkout(tmp_path_factory.mktemp("tiny") / "checkout")
+    started = time.monotonic()
+    finished = run_snakemake(folder, "--cores", "2", *TINY, "--", "all", *(["paper"] if has_tex else []))
+    return TinyRun(folder, finished, time.monotonic() - started, has_tex)
+
+
+@pytest.fixture
+def finished_checkout(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    """A copy of the repository with the finished tiny run, times included, for tests that change it."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "checkout", symlinks=True)
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Callable[[str], str]:
+    """Write an overlay of the configuration and give its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / f"overlay{len(list(tmp_path.glob('overlay*')))}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write

@@ -1,0 +1,141 @@
+"""What the configurations plan, counted apart from the workflow's own code."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake_process import Finished, planned_jobs, planned_rules, run_snakemake
+
+FIGURES = {f"fig{number:02d}": 1 for number in range(1, 22)}
+
+
+def snapshots(steps: int, every: int, waiting_times: list[int], lags_per_decade: int) -> int:
+    """Number of snapshots, from the words of config.yaml."""
+    taken = {steps}
+    taken |= {step for step in range(steps) if step % every == 0}
+    for waiting_time in waiting_times:
+        if waiting_time < steps:
+            taken.add(waiting_time)
+            lag, j = 1, 0
+            while waiting_time + lag < steps:
+                taken.add(waiting_time + lag)
+                j += 1
+                lag = round(10 ** (j / lags_per_decade))
+    return len(taken)
+
+
+def expected(config: dict[str, Any]) -> dict[str, int]:
+    """Rule -> number of jobs, from the words of config.yaml."""
+    sweeps, main_steps = config["sweeps"], config["training"]["steps"]
+    lengths = [(main_steps, len(config["datasets"]) * len(config["training"]["seeds"]))]
+    for steps in (*sweeps["batch_size"].values(), *sweeps["learning_rate"].values()):
+        lengths.append((steps, len(sweeps["seeds"])))
+    optimizers = len(config["optimizers"])
+    runs = optimizers * sum(count for _, count in lengths)
+    chunks = 0
+    for j, (steps, count) in enumerate(lengths):
+        block = dict(config["snapshots"] if j == 0 else sweeps["snapshots"])
+        if j:
+            block["every"] = max(1, round(block["every"] * steps / main_steps))
+        chunks += optimizers * count * math.ceil(snapshots(steps, **block) / config["eigen"]["snapshots_per_job"])
+    a_dataset = dict.fromkeys(("prepare_data", "baseline", "interpolation"), len(config["datasets"]))
+    a_run = dict.fromkeys(("train", "displacement", "ipr", "alignment"), runs)
+    return {**a_dataset, **a_run, "eigensnapshot": chunks, **FIGURES, "claims": 1, "figure_set": 1}
+
+
+def merged(root: Path, *overlays: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))
+    for name in overlays:
+        for key, value in yaml.safe_load((root / name).read_text(encoding="utf-8")).items():
+            config[key] = merge(config[key], value)
+    return config
+
+
+def merge(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    keys = {**below, **above}
+    return {key: merge(below.get(key), above[key]) if key in above else below[key] for key in keys}
+
+
+@pytest.fixture(scope="module")
+def paper_plan(clean_checkout: Path) -> Finished:
+    return run_snakemake(clean_checkout, "-n", "--configfile", "config/paper.yaml")
+
+
+def test_the_demos_plan(clean_checkout: Path, root: Path) -> None:
+    finished = run_snakemake(clean_checkout, "-n")
+    assert planned_rules(finished) == expected(merged(root))
+    assert not (clean_checkout / "results").exists()
+
+
+def test_the_papers_plan(paper_plan: Finished, root: Path) -> None:
+    config = merged(root, "config/paper.yaml")
+    counts = planned_rules(paper_plan)
+    assert counts == expected(config)
+    main = [job for job in planned_jobs(paper_plan) if job.rule == "train" and job.wildcards["variant"] == "main"]
+    assert len(main) == 2 * 3 * 5
+    assert counts["train"] == 30 + 3 * 3 * len({**config["sweeps"]["batch_size"], **config["sweeps"]["learning_rate"]})
+    assert snapshots(config["training"]["steps"], **config["snapshots"]) == 1584
+
+
+def test_the_papers_plan_takes_less_than_ten_seconds(paper_plan: Finished) -> None:
+    # CPU seconds, which other work on the machine does not lengthen as it does wall seconds.
+    assert paper_plan.cpu_seconds < 10
+
+
+def test_a_figure_plans_only_what_it_needs(clean_checkout: Path) -> None:
+    assert planned_rules(run_snakemake(clean_checkout, "-n", "fig07")) == {
+        **{"prepare_data": 2, "train": 18, "eigensnapshot": 18, "alignment": 18},
+        "fig07": 1,
+    }
+    jobs = planned_jobs(run_snakemake(clean_checkout, "-n", "fig16"))
+    assert {job.rule for job in jobs} == {"prepare_data", "train", "eigensnapshot", "ipr", "fig16"}
+    runs = [job.wildcards for job in jobs if job.rule == "train"]
+    assert {run["seed"] for run in runs} == {"0"}
+    assert {run["dataset"] for run in runs} == {"digits"}
+    assert {run["variant"] for run in runs} == {"main"}
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_gpus_are_asked_for_where_they_are_used(
+    clean_checkout: Path, overlay: Callable[[str], str], device: str
+) -> None:
+    finished = run_snakemake(
+        clean_checkout, "-n", "fig01", "fig08", "--configfile", overlay(f"training: {{device: {device}}}")
+    )
+    jobs = planned_jobs(finished)
+    wanted = "1" if device == "cuda" or (device == "auto" and os.path.exists("/dev/nvidiactl")) else "0"
+    for rule in ("train", "eigensnapshot", "baseline", "interpolation"):
+        assert {job.resources["gpu"] for job in jobs if job.rule == rule} == {wanted}, rule
+    for rule in ("prepare_data", "displacement", "ipr", "fig01", "fig08"):
+        assert all("gpu" not in job.resources for job in jobs if job.rule == rule), rule
+
+
+def test_every_job_asks_for_memory_and_time(paper_plan: Finished) -> None:
+    for job in planned_jobs(paper_plan):
+        assert 500 <= int(job.resources["mem_mb"]) <= 64_000, job
+        assert 10 <= int(job.resources["runtime"]) <= 7 * 24 * 60, job
+
+
+def test_one_dataset_plays_both_parts(clean_checkout: Path, overlay: Callable[[str], str]) -> None:
+    path = overlay("datasets: [digits_noisy]\nsweeps: {dataset: digits_noisy}")
+    jobs = planned_jobs(run_snakemake(clean_checkout, "-n", "--configfile", path))
+    assert {job.rule for job in jobs} >= set(FIGURES)
+    assert {job.wildcards.get("dataset", "digits_noisy") for job in jobs} == {"digits_noisy"}
+
+
+def test_an_experiment_without_sweeps_or_with_other_optimizers_plans_all_figures(
+    clean_checkout: Path, overlay: Callable[[str], str]
+) -> None:
+    no_sweeps = "sweeps: {batch_size: {32: null, full: null}, learning_rate: {0.3: null, 3: null}}"
+    others = "optimizers: {sgd: null, adam: null, sam: null, rmsprop: {class: RMSprop, lr: 0.001}}"
+    path = overlay(f"{no_sweeps}\n{others}")
+    jobs = planned_jobs(run_snakemake(clean_checkout, "-n", "--configfile", path))
+    assert {job.rule for job in jobs} >= set(FIGURES)
+    assert {job.wildcards["optimizer"] for job in jobs if job.rule == "train"} == {"rmsprop"}
+    assert {job.wildcards["variant"] for job in jobs if job.rule == "train"} == {"main"}
