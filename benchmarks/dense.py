@@ -6,6 +6,7 @@ For equal residuals ours is asked for the worst true residual that eigsh's pairs
 """
 
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 
 import pandas as pd
@@ -54,10 +55,10 @@ def compare(point: Point, exact: HessianOperator, k: int) -> list[Row]:
     return rows
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """At the end of each run in float32, and of one in float64."""
     given = arguments(
-        __doc__, seconds={"type": float, "default": 200.0, "help": "start no further comparison after this time"}
+        __doc__, argv, seconds={"type": float, "default": 200.0, "help": "start no further comparison after this time"}
     )
     scale = scale_of(given)
     started = time.monotonic()

@@ -1,5 +1,6 @@
 """The general path, for any module: a small convolutional network on real images, through torch.func."""
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -64,9 +65,9 @@ def reference(point: Point, scale: Scale, cache: Path) -> Reference:
     return cached_pairs(cache, point.weights, K, compute, f"{scale.dataset}/convolutional/{len(point.inputs)}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Ours, eigsh on double backward and curvlinops at one point, ours before each of the others."""
-    given = arguments(__doc__)
+    given = arguments(__doc__, argv)
     scale = scale_of(given)
     data = load(scale.dataset)
     inputs, targets = data.tensors()

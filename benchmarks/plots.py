@@ -1,6 +1,6 @@
 """The plots, from the tables that the parts left."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,9 @@ def draw(folder: Path) -> list[str]:
     return drawn
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """All plots."""
-    given = arguments(__doc__)
+    given = arguments(__doc__, argv)
     print("drawn:", ", ".join(draw(given.output)), flush=True)
 
 

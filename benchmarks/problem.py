@@ -75,7 +75,7 @@ PAPER = Scale(
     images=2000,
     image_steps=300,
     solves=500,
-    solve_samples=500,
+    solve_samples=200,
 )
 
 QUICK = Scale(

@@ -1,6 +1,6 @@
 """One Hessian-vector product against the machine's matrix-product rate, and blocks of vectors against single ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -16,9 +16,9 @@ from benchmarks.timing import interleaved
 from eigendrift import HessianOperator
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Time all in the same interleaved rounds."""
-    given = arguments(__doc__)
+    given = arguments(__doc__, argv)
     scale = scale_of(given)
     data = load(scale.dataset)
     inputs, targets = data.tensors()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -138,9 +138,9 @@ def _between(text: str, match: re.Match[str]) -> str:
     return f"{match[1]}{text}{match[2]}"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write the requirements, and fill the page's tables if these are the results that it shows."""
-    given = arguments(__doc__)
+    given = arguments(__doc__, argv)
     tables = {name: table for name in (*TABLES, "solvers_pairs") if (table := read(given.output, name)) is not None}
     table = requirements(tables)
     write(given.output, "requirements", table)

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from benchmarks.problem import HOME, PAPER, QUICK, Scale
 
 
-def arguments(description: str | None, **extra: Mapping[str, Any]) -> argparse.Namespace:
-    """The command line of a part; `extra` are further options, name -> keywords of add_argument."""
+def arguments(description: str | None, argv: Sequence[str] | None, **extra: Mapping[str, Any]) -> argparse.Namespace:
+    """The command line of a part, or `argv` in its place; `extra` are further options, name -> keywords."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a tiny problem, to try the programs")
     parser.add_argument("--output", type=Path, default=HOME / "results", help="folder of the tables and plots")
@@ -21,7 +21,7 @@ def arguments(description: str | None, **extra: Mapping[str, Any]) -> argparse.N
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of torch")
     for name, keywords in extra.items():
         parser.add_argument(f"--{name}", **keywords)
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     given.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(given.threads)
     return given

@@ -4,6 +4,7 @@ Two lines go with each point. The floor: whoever certifies k pairs takes at leas
 those take at least their operations at the machine's rate. And the products that were really taken, at that rate.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -70,9 +71,9 @@ class Study:
         return torch.from_numpy(run.weights[-1].copy())
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Samples and pairs at a late snapshot of two runs, widths early in training."""
-    given = arguments(__doc__)
+    given = arguments(__doc__, argv)
     scale = scale_of(given)
     study = Study(scale, given.cache)
     everything = len(study.inputs)

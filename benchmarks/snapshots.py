@@ -6,6 +6,7 @@ cores.
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,9 +44,9 @@ def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, the longest run first, and leave the runs' histories."""
-    given = arguments(__doc__, only={"choices": list(OPTIMIZERS), "help": "train this one alone, on one thread"})
+    given = arguments(__doc__, argv, only={"choices": list(OPTIMIZERS), "help": "train this one alone, on one thread"})
     scale = scale_of(given)
     if given.only:
         torch.set_num_threads(1)

@@ -4,7 +4,7 @@ Our solver runs before each of the others and once alone, so that the machine's 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,10 +140,12 @@ def run_row(name: str, outcome: Outcome, ours: float, where: dict[str, object]) 
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Ours at every snapshot, then all methods at as many snapshots as the time allows."""
     given = arguments(
-        __doc__, seconds={"type": float, "default": 540.0, "help": "start no further snapshot that would end later"}
+        __doc__,
+        argv,
+        seconds={"type": float, "default": 540.0, "help": "start no further snapshot that would end later"},
     )
     scale = scale_of(given)
     started = time.monotonic()

@@ -6,6 +6,7 @@ the steps between, so that what a run costs once falls out.
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -93,9 +94,9 @@ def work(scale: Scale, optimizer: str) -> None:
         print(stopwatch(lambda: run(scale.training_steps)), flush=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Both tables."""
-    given = arguments(__doc__, worker={"choices": list(OPTIMIZERS), "help": "be one of two runs at once"})
+    given = arguments(__doc__, argv, worker={"choices": list(OPTIMIZERS), "help": "be one of two runs at once"})
     torch.set_num_threads(1)
     scale = scale_of(given)
     if given.worker:

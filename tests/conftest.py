@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +33,10 @@ def checkout(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class TinyRun:
-    """The tiny workflow, run from end to end: where, what Snakemake said, how long it took, whether TeX was there."""
+    """The tiny workflow, run from end to end: where, what Snakemake said, whether TeX was there."""
 
     folder: Path
     finished: Finished
-    seconds: float
     has_paper: bool
 
     @property
@@ -54,9 +52,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     if IN_CI and not has_tex:
         pytest.fail("latexmk or pdflatex is missing")
     folder = copy_checkout(tmp_path_factory.mktemp("tiny") / "checkout")
-    started = time.monotonic()
     finished = run_snakemake(folder, "--cores", "2", *TINY, "--", "all", *(["paper"] if has_tex else []))
-    return TinyRun(folder, finished, time.monotonic() - started, has_tex)
+    return TinyRun(folder, finished, has_tex)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +41,15 @@ def copy_checkout(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a Snakemake process left: its exit status, what it wrote, and the CPU seconds of itself and its jobs."""
+    """What a Snakemake process left: its exit status, what it wrote, and how long it took.
+
+    `cpu_seconds` counts all children of the tests' process, so it means something only where no other one runs.
+    """
 
     status: int
     stdout: str
     stderr: str
+    seconds: float
     cpu_seconds: float
 
     @property
@@ -70,7 +75,7 @@ def run_snakemake(
     folder: Path, *args: str, check: bool = True, timeout: float = 600, **extra_environment: str
 ) -> Finished:
     """Run `snakemake args` in a folder; with `check`, a failure shows the end of its output."""
-    before = os.times()
+    before, started = os.times(), time.monotonic()
     process = start_snakemake(folder, *args, **extra_environment)
     try:
         stdout, stderr = process.communicate(timeout=timeout)
@@ -80,7 +85,7 @@ def run_snakemake(
         raise
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    finished = Finished(process.returncode, stdout, stderr, cpu)
+    finished = Finished(process.returncode, stdout, stderr, time.monotonic() - started, cpu)
     if check and finished.status:
         pytest.fail(f"snakemake {' '.join(args)} ended with {finished.status}:\n{finished.output[-6000:]}")
     return finished

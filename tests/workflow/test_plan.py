@@ -90,7 +90,10 @@ def test_the_papers_plan_takes_less_than_ten_seconds(paper_plan: Finished) -> No
 
 def test_a_figure_plans_only_what_it_needs(clean_checkout: Path) -> None:
     assert planned_rules(run_snakemake(clean_checkout, "-n", "fig07")) == {
-        **{"prepare_data": 2, "train": 18, "eigensnapshot": 18, "alignment": 18},
+        "prepare_data": 2,
+        "train": 18,
+        "eigensnapshot": 18,
+        "alignment": 18,
         "fig07": 1,
     }
     jobs = planned_jobs(run_snakemake(clean_checkout, "-n", "fig16"))

@@ -68,5 +68,7 @@ rule alignment:
     resources:
         mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
         runtime=20,
+    params:
+        every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
     script:
         "../scripts/alignment.py"

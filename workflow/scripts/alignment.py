@@ -1,4 +1,4 @@
-"""Alignment of one run's eigenvectors with gradient, update and their own final direction."""
+"""Alignment of one run's eigenvectors with gradient, update and their own final direction, at equal intervals."""
 
 from eigendrift.job import start
 
@@ -6,7 +6,7 @@ start(snakemake)
 
 import pandas as pd
 from eigendrift.pair_files import read_pairs, run_identity
-from eigendrift.run_statistics import ALIGNMENT_UNITS, alignment_table
+from eigendrift.run_statistics import ALIGNMENT_UNITS, alignment_table, on_grid
 from eigendrift.storage import ArrayFile
 from eigendrift.tables import write_table
 
@@ -21,7 +21,10 @@ for chunk in reversed(chunks):
         at_end = pairs.index[pairs["step"] == pairs["step"].iloc[-1]]
         final = {int(pairs["i"][row]): vectors[row].copy() for row in at_end}
         break
-tables = [alignment_table(*read_pairs(chunk), steps, gradients, updates, final) for chunk in chunks]
+tables = []
+for chunk in chunks:
+    pairs, vectors = on_grid(*read_pairs(chunk), snakemake.params.every)
+    tables.append(alignment_table(pairs, vectors, steps, gradients, updates, final))
 write_table(
     snakemake.output[0],
     pd.concat(tables, ignore_index=True),

@@ -87,6 +87,15 @@ def ipr_table(pairs: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
     return pairs.assign(ipr=ratios)[list(IPR_UNITS)]
 
 
+def on_grid(pairs: pd.DataFrame, vectors: np.ndarray, every: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """The pairs at the snapshots of the equal-interval grid: their plain mean is a mean over training time.
+
+    The log-spaced snapshots after each waiting time crowd the start of a run and would outweigh the rest of it.
+    """
+    keep = (pairs["step"] % every == 0).to_numpy()
+    return pairs[keep].reset_index(drop=True), vectors[keep]
+
+
 def alignment_table(
     pairs: pd.DataFrame,
     vectors: np.ndarray,

@@ -190,10 +190,12 @@ class Experiment:
         }
 
     def layout(self) -> dict[str, Any]:
-        """Names and labels that figures and tables show."""
+        """Names and labels that figures and tables show; optimizers of one class are told apart by their names."""
+        labels = {name: optimizer_label(spec) for name, spec in self.config["optimizers"].items()}
+        shared = {label for label in labels.values() if list(labels.values()).count(label) > 1}
         return {
             "datasets": {name: _DATASET_LABELS.get(name, name) for name in self.config["datasets"]},
-            "optimizers": {name: optimizer_label(spec) for name, spec in self.config["optimizers"].items()},
+            "optimizers": {n: f"{label} ({n})" if label in shared else label for n, label in labels.items()},
             "dense_seed": self.config["eigen"]["dense_seed"],
             "k": self.config["eigen"]["k"],
         }

@@ -1,7 +1,7 @@
 """How much of gradient and update points along the leading eigenvectors (figures 2, 12, 13, 14, 17; equations 7 and 8).
 
-A run mean is the mean over the run's snapshots, as in the paper; a snapshot whose gradient or update is zero has no
-direction and is left out (column n_nan).
+A run mean is the mean over the run's snapshots at equal intervals, which the tables hold; one whose gradient or update
+is zero has no direction and is left out (column n_nan).
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,110 @@
+"""What a change makes Snakemake do again after a full run, and what it leaves alone."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TinyRun
+from snakemake_process import TINY, planned_jobs, planned_rules, run_snakemake
+
+FIGURES = {f"fig{number:02d}" for number in range(1, 22)}
+A_RUN = ("train", "eigensnapshot", "displacement", "ipr", "alignment")
+# Figures of one seed, and those of the sweeps, whose seeds have a key of their own.
+NOT_OF_ALL_SEEDS = {"fig12", "fig14", "fig15", "fig16", "fig17", "fig18", "fig19", "fig20", "fig21"}
+DRAWN_FROM_BASELINE = {"fig01", "fig09", "fig20", "fig21"}
+
+
+def plan(folder: Path, *overlays: str) -> dict[str, int]:
+    return planned_rules(run_snakemake(folder, "-n", *TINY, *overlays))
+
+
+def edit(path: Path, text: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def test_after_a_full_run_nothing_is_left_to_do_also_when_the_folder_moves(
+    tiny_run: TinyRun, finished_checkout: Path
+) -> None:
+    assert plan(tiny_run.folder) == {}
+    assert plan(finished_checkout.rename(finished_checkout.with_name("moved"))) == {}
+
+
+def test_files_that_are_touched_but_not_changed_start_nothing(finished_checkout: Path) -> None:
+    # As when Git goes to another branch and back: new times, old content.
+    for name in ("eigendrift/training.py", "eigendrift/figures/style.py", "train.py", "fig07.py", "claims.py"):
+        os.utime(finished_checkout / "workflow" / "scripts" / name)
+    for name in ("config.yaml", "tests/tiny.yaml", "paper/claims.yaml", "workflow/report/fig01.rst"):
+        os.utime(finished_checkout / name)
+    assert plan(finished_checkout) == {}
+
+
+def test_a_new_optimizer_trains_its_own_runs_only(finished_checkout: Path, overlay: Callable[[str], str]) -> None:
+    path = overlay("optimizers: {adamw: {class: AdamW, lr: 0.001, weight_decay: 0.01}}")
+    jobs = planned_jobs(run_snakemake(finished_checkout, "-n", *TINY, path))
+    # Two datasets with two seeds, and one seed of each sweep's one value.
+    assert {rule: sum(job.rule == rule for job in jobs) for rule in A_RUN} == dict.fromkeys(A_RUN, 2 * 2 + 1 + 1)
+    assert {job.wildcards["optimizer"] for job in jobs if "optimizer" in job.wildcards} == {"adamw"}
+    assert {job.rule for job in jobs} == {*A_RUN, "interpolation", *FIGURES, "claims", "figure_set"}
+
+
+def test_a_new_seed_trains_its_own_runs_only(finished_checkout: Path, overlay: Callable[[str], str]) -> None:
+    jobs = planned_jobs(run_snakemake(finished_checkout, "-n", *TINY, overlay("training: {seeds: [0, 1, 5]}")))
+    assert {rule: sum(job.rule == rule for job in jobs) for rule in A_RUN} == dict.fromkeys(A_RUN, 2 * 3)
+    assert {job.wildcards["seed"] for job in jobs if "seed" in job.wildcards} == {"5"}
+    assert {job.rule for job in jobs} == {
+        *A_RUN,
+        "interpolation",
+        *(FIGURES - NOT_OF_ALL_SEEDS),
+        "claims",
+        "figure_set",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ("interpolation: {points: 9}", {"interpolation", "fig08", "claims"}),
+        ("baseline: {initializations: 6}", {"baseline", *DRAWN_FROM_BASELINE, "claims"}),
+        ("sweeps: {learning_rate: {3: 30}}", {*A_RUN, "fig17", "fig19", "fig21", "claims"}),
+        # Where the raw files lie is no matter of content, which is checked.
+        ("data: {root: elsewhere, download: false}", set()),
+        ("storage: {keep_arrays: false}", set()),
+    ],
+    ids=["interpolation", "baseline", "sweep", "data.root", "storage"],
+)
+def test_a_key_starts_only_what_uses_it(
+    finished_checkout: Path, overlay: Callable[[str], str], change: str, rules: set[str]
+) -> None:
+    # The figure set's manifest holds the configuration.
+    assert set(plan(finished_checkout, overlay(change))) == {*rules, "figure_set"}
+
+
+def test_a_change_of_style_reruns_figures_alone(finished_checkout: Path) -> None:
+    edit(finished_checkout / "workflow/scripts/eigendrift/figures/style.py", "\n# another line\n")
+    assert set(plan(finished_checkout)) == {*FIGURES, "figure_set"}
+
+
+def test_a_change_of_code_reruns_what_runs_it(finished_checkout: Path) -> None:
+    scripts = finished_checkout / "workflow" / "scripts"
+    edit(scripts / "fig07.py", "\n# another line\n")
+    assert set(plan(finished_checkout)) == {"fig07", "figure_set"}
+    edit(scripts / "interpolation.py", "\n# another line\n")
+    assert set(plan(finished_checkout)) == {"fig07", "interpolation", "fig08", "claims", "figure_set"}
+    edit(scripts / "eigendrift" / "eigensolver.py", "\n# another line\n")
+    rerun = plan(finished_checkout)
+    assert {"eigensnapshot", "baseline", "ipr", "fig07", "figure_set"} <= set(rerun)
+    assert not {"train", "prepare_data", "fig04", "fig05"} & set(rerun)
+
+
+def test_one_figure_is_drawn_again_alone_and_the_same(finished_checkout: Path) -> None:
+    figures = finished_checkout / "results" / "tiny" / "figures"
+    files = [figures / f"fig07.{kind}" for kind in ("pdf", "png", "csv")]
+    before = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    drawn = run_snakemake(finished_checkout, "--cores", "1", "fig07", *TINY)
+    # Snakemake lists the job as it runs in the words of a dry-run.
+    assert [job.rule for job in planned_jobs(drawn)] == ["fig07"]
+    assert [path.read_bytes() for path in files] == before
+    assert plan(finished_checkout) == {}
