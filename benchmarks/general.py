@@ -66,7 +66,7 @@ def reference(point: Point, scale: Scale, cache: Path) -> Reference:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Ours, eigsh on double backward and curvlinops at one point, ours before each of the others."""
+    """Ours, eigsh on double backward and curvlinops at one point."""
     given = arguments(__doc__, argv)
     scale = scale_of(given)
     data = load(scale.dataset)

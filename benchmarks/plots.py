@@ -1,6 +1,6 @@
 """The plots, from the tables that the parts left."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.problem import OPTIMIZERS
 from benchmarks.results import arguments, read
@@ -20,8 +21,16 @@ NAMES = {"sgd": "SGD", "adam": "Adam", "sam": "SAM"}
 
 
 def _axes(columns: int, height: float) -> tuple[Any, list[Any]]:
-    figure, axes = plt.subplots(1, columns, figsize=(TEXT_WIDTH, height), layout="constrained", squeeze=False)
+    size = (TEXT_WIDTH, height)
+    figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained", squeeze=False, sharey=True)
     return figure, list(axes[0])
+
+
+def _plain_ticks(axis: Any, at: Iterable[float] | None = None) -> None:
+    """Numbers instead of powers of ten on a logarithmic axis, at given places or at 1, 2 and 5."""
+    axis.set_major_locator(FixedLocator(sorted(set(at))) if at is not None else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
 def solvers(tables: dict[str, pd.DataFrame]) -> Any:
@@ -37,9 +46,8 @@ def solvers(tables: dict[str, pd.DataFrame]) -> Any:
             )
         panel.set(yscale="log", title=NAMES[optimizer], xlabel="training step")
         panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
-    for panel in panels[1:]:
-        panel.sharey(panels[0])
     panels[0].set_ylabel("time per snapshot (s)")
+    _plain_ticks(panels[0].yaxis)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
@@ -63,6 +71,8 @@ def scaling(tables: dict[str, pd.DataFrame]) -> Any:
         floor = part.drop_duplicates("value")
         panel.plot(floor["value"], floor["floor_seconds"], color=BASELINE, linestyle="--", label="limit: $k$ products")
         panel.set(xscale="log", yscale="log", xlabel=label)
+        _plain_ticks(panel.xaxis, part["value"])
+    _plain_ticks(panels[0].yaxis)
     panels[0].set_ylabel("time per snapshot (s)")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3)
@@ -80,7 +90,7 @@ def product(tables: dict[str, pd.DataFrame]) -> Any:
     panel.invert_yaxis()
     panel.grid(visible=False, axis="y")
     panel.set_xlabel("needed operations / time (GFLOP/s)")
-    panel.legend(loc="lower left")
+    figure.legend(loc="outside lower right")
     return figure
 
 
@@ -93,11 +103,10 @@ def training(tables: dict[str, pd.DataFrame]) -> Any:
         colors = [METHOD_COLORS[0] if loop == "eigendrift" else NEUTRAL for loop in part["loop"]]
         panel.barh(part["loop"], part["ms_per_step"], color=colors)
         panel.axvline(part["ms_per_step"].iloc[0], color=BASELINE, linestyle="--")
-        panel.invert_yaxis()
         panel.grid(visible=False, axis="y")
         panel.set(title=NAMES[optimizer], xlabel="ms per step")
-    for panel in panels[1:]:
-        panel.set_yticklabels([])
+    # Once: the panels share the axis.
+    panels[0].invert_yaxis()
     return figure
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 # Pairs whose values differ by less than this, relatively, form a cluster: only their span is well determined.
 CLUSTER = 1e-2
-TIGHT = 1e-9
+TIGHT = 1e-8
 
 Product = Callable[[Tensor], Tensor]
 

@@ -1,4 +1,4 @@
-"""Run one of the workflow's scripts as Snakemake's `script:` does, without Snakemake: python run_script.py JOB SCRIPT."""
+"""Run one script of the workflow as Snakemake would, without Snakemake: python run_script.py JOB SCRIPT."""
 
 import json
 import runpy

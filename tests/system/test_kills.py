@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from eigendrift.runs import Experiment, Run
 RUN = Run("digits", "adam", "main", 0)
 # Enough work that a kill hits it and not the imports: a second or two of each script.
 CHANGES = {
-    "training": {"steps": 1500},
+    "training": {"steps": 1000},
     "snapshots": {"every": 50, "waiting_times": [0, 100], "lags_per_decade": 4},
     "model": {"hidden": [40, 40]},
 }
@@ -139,9 +139,7 @@ def eigenpairs(folder: Path, root: Path, experiment: Experiment) -> Work:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory, root: Path, experiment: Experiment
-) -> Iterator[dict[str, Work]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, root: Path, experiment: Experiment) -> dict[str, Work]:
     """Training and eigenpairs, never killed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     prepare("digits", "not used", False, folder / "data.safetensors")
@@ -149,7 +147,7 @@ def undisturbed(
     for work in works.values():
         work.finish()
         assert "going on" not in work.log
-    yield works
+    return works
 
 
 @pytest.mark.parametrize("rule", ["train", "eigensnapshot"])

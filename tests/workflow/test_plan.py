@@ -2,7 +2,10 @@
 
 import math
 import os
+import re
+import shlex
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +145,11 @@ def test_an_experiment_without_sweeps_or_with_other_optimizers_plans_all_figures
     assert {job.rule for job in jobs} >= set(FIGURES)
     assert {job.wildcards["optimizer"] for job in jobs if job.rule == "train"} == {"rmsprop"}
     assert {job.wildcards["variant"] for job in jobs if job.rule == "train"} == {"main"}
+
+
+def test_every_command_of_the_readme_is_one_that_snakemake_takes(clean_checkout: Path, root: Path) -> None:
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line, comments=True) for line in re.findall(r"^    (snakemake .+)$", readme, re.MULTILINE)]
+    assert len(commands) >= 5
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda command: run_snakemake(clean_checkout, "-n", *command[1:]), commands))

@@ -8,10 +8,15 @@ comes from. Every new direction is orthogonalized twice against the whole basis,
 shows copies of the first eigenvalue with small residuals. When the basis is full, it is cut down to the best Ritz
 vectors and their products (thick restart; Wu and Simon 2000).
 
-Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem (1998), chapter 11 and 13; Daniel et al. 1976 on the second
+With a guide, a cheaper operator that resembles H, the basis starts from the guide's own top vectors, and each residual
+passes through the guide's approximate inverse of H - theta before it becomes a direction (Davidson 1975). What comes
+out is judged by the same residuals, of full products; the guide only decides how many of them there are.
+
+Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11 and 13; Daniel et al. 1976 on the second
 pass.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +45,8 @@ class EigenPairs:
     rounding); gaps (k,): distance to the nearest other Ritz value less that one's own residual, 0 where they cannot be
     told apart; angle_bounds (k,): sin of the angle between v_i and its eigenvector is at most |r| / gap (Davis and
     Kahan 1970), at most 1, as far as no eigenvalue between the Ritz values was missed, which no Krylov method can
-    exclude; matvecs: products taken; converged (k,): residual <= tol; orthogonality: max |V'V - I|.
+    exclude; matvecs: full products taken, guide_matvecs: products of the guide; converged (k,): residual <= tol;
+    orthogonality: max |V'V - I|.
     """
 
     values: Tensor
@@ -49,6 +55,7 @@ class EigenPairs:
     gaps: Tensor
     angle_bounds: Tensor
     matvecs: int
+    guide_matvecs: int
     converged: Tensor
     orthogonality: float
 
@@ -58,12 +65,28 @@ class _Basis:
 
     def __init__(self, operator: Operator, size: int) -> None:
         n = operator.shape[0]
-        self.operator, self.m = operator, 0
+        self.operator, self.size, self.m, self.matvecs = operator, size, 0, 0
         self.q = torch.empty(size, n, dtype=operator.dtype, device=operator.device)
         self.w = torch.empty_like(self.q)
         self.t = torch.zeros(size, size, dtype=torch.float64)
 
-    def direction(self, vector: Tensor) -> Tensor | None:
+    def extend(self, directions: Sequence[Tensor]) -> int:
+        """Take what the directions add to the basis, and the products of it in one block; how many vectors that was."""
+        first = self.m
+        for direction in directions:
+            unit = self._orthogonal(direction)
+            if unit is not None and self.m < self.size:
+                self.q[self.m] = unit
+                self.m += 1
+        if self.m > first:
+            self.w[first : self.m] = self.operator.product(self.q[first : self.m])
+            self.matvecs += self.m - first
+            columns = (self.q[: self.m] @ self.w[first : self.m].T).double().cpu()
+            self.t[: self.m, first : self.m] = columns
+            self.t[first : self.m, : self.m] = columns.T
+        return self.m - first
+
+    def _orthogonal(self, vector: Tensor) -> Tensor | None:
         """`vector` made orthogonal to the basis and of length one; None if nothing is left of it but rounding."""
         q, smallest = self.q[: self.m], 100 * torch.finfo(vector.dtype).eps
         for _ in range(2):
@@ -77,19 +100,10 @@ class _Basis:
         unit: Tensor = vector / torch.linalg.vector_norm(vector)
         return unit
 
-    def add(self, vector: Tensor) -> None:
-        """Take one more unit vector and its product with H."""
-        m = self.m
-        self.q[m] = vector
-        self.w[m] = self.operator.product(vector[None])[0]
-        self.m = m + 1
-        column = (self.q[: m + 1] @ self.w[m]).double().cpu()
-        self.t[m, : m + 1] = column
-        self.t[: m + 1, m] = column
-
     def rayleigh_ritz(self) -> tuple[Tensor, Tensor]:
         """Ritz values, descending (m,), and the coefficients of their vectors, one a row (m, m)."""
-        values, columns = torch.linalg.eigh(self.t[: self.m, : self.m])
+        projected = self.t[: self.m, : self.m]
+        values, columns = torch.linalg.eigh((projected + projected.T) / 2)
         return values.flip(0), columns.flip(1).T.contiguous()
 
     def combine(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,20 +120,56 @@ class _Basis:
         self.t[: self.m, : self.m] = torch.diag(values)
 
 
+class _Guide:
+    """The spectrum of a cheaper operator, as far as its own Lanczos run shows it."""
+
+    def __init__(self, operator: Operator, k: int, tol: float, seed: int) -> None:
+        random = torch.Generator().manual_seed(seed)
+        solved = _solve(operator, k, tol, random, max_matvecs=100, size=_basis_size(k, operator.shape[0]))
+        self.matvecs = solved.basis.matvecs
+        self.values, coefficients = solved.basis.rayleigh_ritz()
+        self.vectors = solved.basis.combine(coefficients)[0]
+
+    def correct(self, rest: Tensor, value: float) -> Tensor:
+        """(theta - G)^-1 r, where G is the guide in the space it knows and zero outside of it.
+
+        Parts of G nearer to theta than 5% count as that far: r has no part along its own Ritz vector, and along others
+        so near an error of G must not be blown up.
+        """
+        distance = value - self.values
+        nearest = 0.05 * abs(value)
+        distance = torch.where(distance.abs() < nearest, torch.where(distance < 0, -nearest, nearest), distance)
+        gain = (1 / distance - 1 / value).to(rest.device, rest.dtype)
+        return rest / value + ((self.vectors @ rest) * gain) @ self.vectors
+
+
+@dataclass
+class _Solved:
+    """Where a solve ended: the basis and its first pairs, one more than was wanted if there is one."""
+
+    basis: _Basis
+    values: Tensor
+    y: Tensor
+    lengths: Tensor
+    residuals: Tensor
+
+
 def top_eigenpairs(
     operator: Operator,
     k: int,
     tol: float = 1e-3,
     seed: int = 0,
     *,
+    guide: Operator | None = None,
     max_matvecs: int = 1000,
     basis_size: int | None = None,
 ) -> EigenPairs:
     """The k algebraically largest eigenpairs of a symmetric operator, each to a true residual of `tol`.
 
-    `seed` draws the start vector; `max_matvecs` bounds the products. Pairs that are not there by then, or when the
-    residuals have reached the rounding of the products, come back with converged = False. `basis_size` bounds the
-    memory: two arrays of (basis_size, N), default max(2 k + 40, 60).
+    `seed` draws the start vector. `guide` is a cheaper operator near this one (`HessianOperator.guide`): it saves full
+    products and has no part in the residuals. `max_matvecs` bounds the products. Pairs that are not there by then, or
+    when the residuals have reached the rounding of the products, come back with converged = False. `basis_size` bounds
+    the memory: two arrays of (basis_size, N), default max(2 k + 40, 60).
 
     The smallest residual that float32 products can reach is about 1e-6 lambda_1 / |lambda_i|. From one start vector an
     eigenvalue that is exactly repeated is found once, as in every single-vector Lanczos method.
@@ -131,19 +181,34 @@ def top_eigenpairs(
         raise ValueError(f"k = {k} is not allowed; the operator has {n} eigenpairs")
     if not tol > 0:
         raise ValueError(f"tol = {tol} is not allowed; give a positive number")
-    size = min(n, max(basis_size or max(2 * k + 40, 60), k + 2))
+    size = min(n, max(basis_size or _basis_size(k, n), k + 2))
+    known = None if guide is None else _Guide(guide, min(k + 1, n), max(tol, 1e-3), seed)
+    solved = _solve(operator, k, tol, torch.Generator().manual_seed(seed), max_matvecs, size, known)
+    return _result(solved, k, tol, 0 if known is None else known.matvecs)
+
+
+def _basis_size(k: int, n: int) -> int:
+    return min(n, max(2 * k + 40, 60))
+
+
+def _solve(
+    operator: Operator,
+    k: int,
+    tol: float,
+    random: torch.Generator,
+    max_matvecs: int,
+    size: int,
+    guide: _Guide | None = None,
+) -> _Solved:
+    n = operator.shape[0]
     basis = _Basis(operator, size)
-    generator = torch.Generator().manual_seed(seed)
-    matvecs, best, best_at = 0, float("inf"), 0
-    direction = basis.direction(_random(n, generator, operator))
+    best, best_at = float("inf"), 0
+    directions = [] if guide is None else list(guide.vectors[: k + 1])
     while True:
-        if direction is None:
-            # The basis spans an invariant subspace; go on outside it.
-            direction = basis.direction(_random(n, generator, operator))
-        assert direction is not None
-        basis.add(direction)
-        matvecs += 1
-        if not torch.isfinite(basis.t[basis.m - 1, basis.m - 1]):
+        if basis.extend(directions) == 0:
+            # At the start, or where the basis spans an invariant subspace: go on outside it.
+            basis.extend([_random(n, random, operator)])
+        if not bool(torch.isfinite(basis.t[: basis.m, : basis.m]).all()):
             raise ValueError("a Hessian-vector product is not finite; the parameters or the data are not either")
         values, coefficients = basis.rayleigh_ritz()
         # One pair more than is wanted: its residual tells how far its value can be trusted as the next eigenvalue.
@@ -155,16 +220,19 @@ def top_eigenpairs(
         residuals = _relative(lengths[:k], values[:k], largest, rounding)
         done = len(residuals) == k and bool((residuals <= tol).all())
         if len(residuals) < k or float(residuals.max()) < 0.9 * best:
-            best, best_at = float(residuals.max()), matvecs
+            best, best_at = float(residuals.max()), basis.matvecs
         # A whole basis without progress, and what is left is rounding of the products.
-        stalled = matvecs - best_at > size and bool((lengths[:k] <= rounding).all())
-        if done or stalled or matvecs >= max_matvecs or basis.m == n:
-            return _result(values, y[:k], lengths, residuals, tol, matvecs)
-        direction = basis.direction(rests[int(residuals.argmax())])
-        if basis.m == size:
-            keep = min(k + (size - k) // 2, size - 1)
+        stalled = basis.matvecs - best_at > size and bool((lengths[:k] <= rounding).all())
+        if done or stalled or basis.matvecs >= max_matvecs or basis.m == n:
+            return _Solved(basis, values, y, lengths, residuals)
+        if guide is None:
+            directions = [rests[int(residuals.argmax())]]
+        else:
+            wanted = [i for i in range(len(residuals)) if not residuals[i] <= tol]
+            directions = [guide.correct(rests[i], float(values[i])) for i in wanted]
+        if basis.m + len(directions) > size:
+            keep = min(k + (size - k) // 2, size - len(directions))
             basis.cut(values[:keep], coefficients[:keep])
-            direction = basis.direction(direction) if direction is not None else None
 
 
 def _random(n: int, generator: torch.Generator, like: Operator) -> Tensor:
@@ -176,8 +244,8 @@ def _relative(lengths: Tensor, values: Tensor, largest: float, rounding: float) 
     return torch.where(lengths == 0, torch.zeros_like(lengths), lengths / scale)
 
 
-def _result(values: Tensor, y: Tensor, lengths: Tensor, residuals: Tensor, tol: float, matvecs: int) -> EigenPairs:
-    k = len(y)
+def _result(solved: _Solved, k: int, tol: float, guide_matvecs: int) -> EigenPairs:
+    values, lengths, y = solved.values, solved.lengths, solved.y[:k]
     # An eigenvalue lies within the residual of each Ritz value, so a neighbour may be nearer by its residual.
     distances = (values[:k, None] - values[None, : len(lengths)]).abs() - lengths[None, :]
     distances[range(k), range(k)] = torch.inf
@@ -188,10 +256,11 @@ def _result(values: Tensor, y: Tensor, lengths: Tensor, residuals: Tensor, tol: 
     return EigenPairs(
         values=values[:k].clone(),
         vectors=vectors.T.contiguous(),
-        residuals=residuals,
+        residuals=solved.residuals,
         gaps=gaps,
         angle_bounds=torch.where(own > 0, own / gaps, torch.zeros_like(own)).clamp(max=1.0),
-        matvecs=matvecs,
-        converged=residuals <= tol,
+        matvecs=solved.basis.matvecs,
+        guide_matvecs=guide_matvecs,
+        converged=solved.residuals <= tol,
         orthogonality=float((gram - torch.eye(k, dtype=torch.float64)).abs().max()),
     )

@@ -74,6 +74,7 @@ class MLPHessian:
         self._errors = [None, *(like.new_empty(n, w) for w in widths[1:])] if len(widths) > 1 else [None]
         self._probabilities = like.new_empty(n, widths[-1])
         self._weights: Tensor | None = None
+        self._matrices = [layer.weight.detach() for layer in linear]
         self.total = float(n)
         self.refresh()
 
@@ -90,6 +91,7 @@ class MLPHessian:
             self.n_parameters,
         )
         part.inputs, part.targets, part.total = self.inputs[chosen], self.targets[chosen], self.total
+        part._matrices = [matrix.clone() for matrix in self._matrices]
         part._weights = weights[:, None].to(self.inputs.dtype)
         part._outputs = [output[chosen] for output in self._outputs]
         part._slopes = [slope[chosen] for slope in self._slopes]
@@ -181,10 +183,10 @@ class MLPHessian:
         n = len(below)
         pre: list[Tensor] = []  # R(z) of each layer (n, b, width)
         moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
-        for index, layer in enumerate(self.linear):
+        for index in range(len(self.linear)):
             rz = torch.addmm(biases[index], below, weights[index].T)
             if index:
-                rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), layer.weight.T)
+                rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
             pre.append(rz.view(n, b, -1))
             if index < len(self.activations):
                 moved.append(pre[-1] * self._slopes[index][rows, None])
@@ -207,7 +209,7 @@ class MLPHessian:
             # Weights of the vectors with the layer's outputs first: (out, b * in).
             turned = weights[index].view(b, layer.out_features, -1).transpose(0, 1).reshape(layer.out_features, -1)
             back = kept[rows] @ turned
-            back.view(n * b, -1).addmm_(error.view(n * b, -1), layer.weight)
+            back.view(n * b, -1).addmm_(error.view(n * b, -1), self._matrices[index])
             error = back.view(n, b, -1)
             error *= self._slopes[index - 1][rows, None]
             bend = self._bends[index - 1]

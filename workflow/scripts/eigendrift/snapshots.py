@@ -13,6 +13,10 @@ from eigendrift.progress import Progress
 from eigendrift.scratch import Scratch
 
 
+# Tolerances from which on a guide saves time, measured on MNIST at N = 89 610.
+GUIDED_TOLERANCE = 1e-4
+
+
 @dataclass(frozen=True)
 class Request:
     """What is wanted at one point: the first k pairs, to this true relative residual."""
@@ -53,7 +57,9 @@ def solve(
     for j in range(int(done[0]), len(wanted)):
         request = wanted[j]
         operator.move_to(parameters(j).to(operator.device))
-        pairs = top_eigenpairs(operator, request.k, request.tolerance, seed=request.step)
+        # At tight tolerances plain Lanczos converges faster than corrected residuals.
+        guide = operator.guide(request.step) if request.tolerance >= GUIDED_TOLERANCE else None
+        pairs = top_eigenpairs(operator, request.k, request.tolerance, seed=request.step, guide=guide)
         rows = slice(ends[j], ends[j + 1])
         numbers[rows] = np.stack(
             [
