@@ -23,8 +23,19 @@ class DamagedFileError(EigendriftError):
 
 def shown(value: Any) -> str:
     """A value as a message shows it: one line, at most 60 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # Python prints neither a number of thousands of digits nor a thousand lists in each other.
+        text = f"a value of type {type(value).__name__} that is too large to show"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def dotted(*path: object) -> str:
+    """A key's path as a message shows it: its parts with points between them, on one line, long ones cut."""
+    parts = map(str, path)
+    shown_parts = (part if part.isprintable() and 0 < len(part) <= 80 else shown(part) for part in parts)
+    return ".".join(shown_parts) or "(top level)"
 
 
 def nearest(word: Any, choices: Iterable[str]) -> str:

@@ -16,8 +16,9 @@ def start(snakemake: Any) -> None:
     When the script fails, one line on the terminal says what went wrong and where the log is; the log has the rest.
     """
     log = str(snakemake.log[0])
-    os.makedirs(os.path.dirname(log), exist_ok=True)
-    terminal = os.fdopen(os.dup(2), "w")
+    os.makedirs(os.path.dirname(log) or ".", exist_ok=True)
+    # As sys.stderr has it: a character that the terminal lacks must not hide the message.
+    terminal = os.fdopen(os.dup(2), "w", errors="backslashreplace")
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     # Descriptors, not sys.stderr: messages of C libraries belong in the log as well.
     os.dup2(descriptor, 1)
@@ -33,7 +34,8 @@ def start(snakemake: Any) -> None:
         else:
             print(error, file=sys.stderr, flush=True)
         first_line = (str(error).splitlines() or [""])[0]
-        what = first_line if isinstance(error, EigendriftError) else f"{kind.__name__}: {first_line}"
+        named = kind.__name__ if not first_line else f"{kind.__name__}: {first_line}"
+        what = first_line if isinstance(error, EigendriftError) and first_line else named
         print(f"{snakemake.rule}: {what} (log: {log})", file=terminal, flush=True)
 
     sys.excepthook = report

@@ -91,7 +91,7 @@ class Needs:
         """A metric rule: the trajectory's arrays and the vectors of up to k pairs, or one chunk of all pairs."""
         snapshots, k = self._chunk_pairs(run)
         rows = len(self.experiment.snapshots(run))
-        vectors: int = max(2 * rows * self.experiment.config["eigen"]["k"], snapshots * k)
+        vectors: int = 2 * max(rows * self.experiment.config["eigen"]["k"], snapshots * k)
         return 800 + math.ceil((2 * rows + vectors) * self._row_bytes(run) / 1e6)
 
 

@@ -14,10 +14,12 @@ class Step:
 
     def __init__(self, parameters: Iterable[torch.Tensor], spec: Mapping[str, Any]) -> None:
         """`spec` is the configuration's entry: class, lr and the class's own arguments; SAM also has base and rho."""
-        arguments = {key: value for key, value in spec.items() if key not in ("class", "base", "rho")}
         self.parameters = list(parameters)
         self.rho: float | None = spec["rho"] if spec["class"] == "SAM" else None
         name = spec["base"] if self.rho is not None else spec["class"]
+        # rho is SAM's alone: Adadelta has one of its own.
+        ours = ("class", "base", "rho") if self.rho is not None else ("class",)
+        arguments = {key: value for key, value in spec.items() if key not in ours}
         self.optimizer: torch.optim.Optimizer = getattr(torch.optim, name)(self.parameters, **arguments)
 
     def __call__(self, gradient: Gradient) -> None:
@@ -30,16 +32,16 @@ class Step:
             self.optimizer.step()
             return
         with torch.no_grad():
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+            slopes = [(p, p.grad) for p in self.parameters if p.grad is not None]
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for _, g in slopes]))
             # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
             scale = torch.where(norm > 0, self.rho / norm, torch.zeros_like(norm))
-            start = [p.clone() for p in self.parameters]
-            for parameter, slope in zip(self.parameters, gradients, strict=True):
+            start = [(p, p.clone()) for p, _ in slopes]
+            for parameter, slope in slopes:
                 parameter.add_(slope * scale)
         gradient()
         with torch.no_grad():
-            for parameter, value in zip(self.parameters, start, strict=True):
+            for parameter, value in start:
                 parameter.copy_(value)
         self.optimizer.step()
 

@@ -29,6 +29,8 @@ def commit() -> str:
         return done.stdout.strip()
 
     try:
+        # An installed copy may lie in the checkout of something else.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

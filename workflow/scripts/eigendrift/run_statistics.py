@@ -1,6 +1,6 @@
 """The statistics of one run: its eigenvectors' motion, localization and alignment, as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ ALIGNMENT_UNITS = {
     "convergence": "1",
     "converged": "1",
 }
+_INTEGERS = ("waiting_time", "lag", "step", "i", "converged")
 
 
 def displacement_table(
@@ -78,7 +79,7 @@ def displacement_table(
                     int(good[a] and good[b]),
                 )
             )
-    return pd.DataFrame(rows, columns=list(DISPLACEMENT_UNITS))
+    return _typed(rows, DISPLACEMENT_UNITS)
 
 
 def ipr_table(pairs: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
@@ -123,4 +124,10 @@ def alignment_table(
                 int(converged),
             )
         )
-    return pd.DataFrame(rows, columns=list(ALIGNMENT_UNITS))
+    return _typed(rows, ALIGNMENT_UNITS)
+
+
+def _typed(rows: Sequence[tuple[float, ...]], units: Mapping[str, str]) -> pd.DataFrame:
+    """A table whose columns have their type without a row too: a run may diverge before its first snapshot."""
+    frame = pd.DataFrame(rows, columns=list(units))
+    return frame.astype({name: np.int64 if name in _INTEGERS else np.float64 for name in units})

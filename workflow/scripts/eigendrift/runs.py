@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eigendrift.config import DATASET_SIZES, n_parameters
-from eigendrift.schedule import snapshot_steps
+from eigendrift.schedule import scaled_every, snapshot_steps
 
 MAIN = "main"
 
@@ -92,7 +92,7 @@ class Experiment:
         if run.variant == MAIN:
             return {"steps": steps, **self.config["snapshots"]}
         block = self.config["sweeps"]["snapshots"]
-        every = max(1, round(block["every"] * steps / self.config["training"]["steps"]))
+        every = scaled_every(block["every"], steps, self.config["training"]["steps"])
         return {"steps": steps, **block, "every": every}
 
     def two_time(self, run: Run) -> dict[str, Any]:

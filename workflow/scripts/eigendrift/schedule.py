@@ -22,6 +22,19 @@ def snapshot_steps(steps: int, every: int, waiting_times: Sequence[int], lags_pe
     return sorted(taken)
 
 
+def most_snapshots(steps: int, every: int, waiting_times: Sequence[int], lags_per_decade: int) -> int:
+    """A number that the length of `snapshot_steps` does not exceed, without making the list."""
+    lags = 0
+    for longest in (steps - waiting_time for waiting_time in waiting_times if waiting_time < steps):
+        lags += 1 + min(longest, math.floor(math.log10(longest) * lags_per_decade) + 2)
+    return steps // every + 2 + lags
+
+
+def scaled_every(every: int, steps: int, main_steps: int) -> int:
+    """`every`, in steps of a main run, for a run of `steps` steps: at least 1."""
+    return max(1, round(every * steps / main_steps))
+
+
 def two_time_pairs(steps: int, waiting_times: Sequence[int], lags_per_decade: int) -> list[tuple[int, int]]:
     """All (waiting time, lag) that the two-time statistics are drawn at; every waiting time + lag is a snapshot."""
     return [(tw, lag) for tw in sorted(waiting_times) if tw < steps for lag in lag_grid(steps - tw, lags_per_decade)]

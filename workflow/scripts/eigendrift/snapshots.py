@@ -53,6 +53,8 @@ def solve(
     numbers = scratch.array("numbers", (int(ends[-1]), len(UNITS)), np.float64)
     vectors = scratch.array("vectors", (int(ends[-1]), operator.shape[0]))
     done = scratch.array("done", (1,), np.int64)
+    if scratch.fresh:
+        done[0] = 0
     progress = Progress(what, len(wanted), int(done[0]))
     for j in range(int(done[0]), len(wanted)):
         request = wanted[j]

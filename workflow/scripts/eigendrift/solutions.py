@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def interpolation_table(
             on_train, on_test = _evaluate_at(model, theta, train), _evaluate_at(model, theta, test)
             both = (len(train) * on_train + len(test) * on_test) / (len(train) + len(test))
             rows.append((first, second, alpha, on_train, on_test, both))
-    return pd.DataFrame(rows, columns=list(INTERPOLATION_UNITS))
+    return _typed(rows, INTERPOLATION_UNITS)
 
 
 def training_loss_and_gradient(
@@ -115,4 +116,11 @@ def solution_table(
             sharpness = epsilon_sharpness(loss_and_gradient, theta, epsilon).sharpness
             top = lambda_1.get((optimizer, seed), np.nan)
             rows.append((optimizer, seed, accuracy, on_train, on_test, top, epsilon, sharpness))
-    return pd.DataFrame(rows, columns=list(SOLUTION_UNITS))
+    return _typed(rows, SOLUTION_UNITS)
+
+
+def _typed(rows: Sequence[tuple[Any, ...]], units: Mapping[str, str]) -> pd.DataFrame:
+    """A table whose columns have their type without a row too: there may be one optimizer, or none that converged."""
+    frame = pd.DataFrame(rows, columns=list(units))
+    types = {name: str if unit == "name" else np.float64 for name, unit in units.items()}
+    return frame.astype({**types, **({"seed": np.int64} if "seed" in units else {})})

@@ -1,7 +1,7 @@
 """Arrays on disk: safetensors files that carry identity, units and a checksum of every array.
 
-A file is complete or absent: it is written under a temporary name and renamed. Reading recomputes the checksum of
-every array that is read, so a truncated, altered or foreign file is refused by name instead of being used.
+A file is complete or absent: it is written under a temporary name and renamed. Reading recomputes the checksums of
+the header and of every array that is read, so a truncated, altered or foreign file is refused by name, never used.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from eigendrift.errors import DamagedFileError
+from eigendrift.errors import DamagedFileError, shown
 
-FORMAT = "eigendrift-arrays/1"
+FORMAT = "eigendrift-arrays/2"
 
 
 @contextmanager
@@ -41,8 +41,23 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def checksum(array: np.ndarray) -> str:
-    """sha256 of an array's bytes in C order, as hexadecimal digits."""
-    return hashlib.sha256(np.ascontiguousarray(array).data.cast("B") if array.size else b"").hexdigest()
+    """sha256 of an array's type, its shape and its bytes in C order, as hexadecimal digits."""
+    content = _plain(array)
+    digest = hashlib.sha256(f"{content.dtype.str} {content.shape} ".encode())
+    digest.update(content.data.cast("B") if content.size else b"")
+    return digest.hexdigest()
+
+
+def seal(header: Mapping[str, Any]) -> str:
+    """sha256 of a file's header (JSON values), apart from its own entry `seal`, as hexadecimal digits."""
+    # As it is read back, where all keys are text, which sorts in another way than numbers do.
+    read = json.loads(json.dumps({key: value for key, value in header.items() if key != "seal"}))
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """The array in C order and little-endian, as safetensors stores it."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
 def write_arrays(
@@ -69,10 +84,10 @@ def write_arrays(
     }
     with atomic_path(path) as part:
         save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            {name: _plain(array) for name, array in arrays.items()},
             part,
             # One key: safetensors writes several in an order that differs from process to process.
-            metadata={"eigendrift": json.dumps(header, sort_keys=True)},
+            metadata={"eigendrift": json.dumps({**header, "seal": seal(header)}, sort_keys=True)},
         )
         # safetensors makes files for the owner alone; results are shared as the user's umask says.
         umask = os.umask(0)
@@ -93,17 +108,15 @@ class ArrayFile:
             with safe_open(self.path, framework="np") as handle:
                 metadata = handle.metadata() or {}
                 self.names = tuple(handle.keys())
-        except FileNotFoundError:
-            raise DamagedFileError(f"{self.path}: no such file") from None
         except (SafetensorError, OSError) as error:
-            raise DamagedFileError(
-                f"{self.path}: damaged or not an array file ({error}); delete it and run again"
-            ) from None
-        header = json.loads(metadata.get("eigendrift", "{}"))
+            raise self._unreadable(error) from None
+        header = _parsed(metadata.get("eigendrift", ""))
         if header.get("format") != FORMAT:
             raise DamagedFileError(
-                f"{self.path}: format {header.get('format')!r}, expected {FORMAT!r}; delete it and run again"
+                f"{self.path}: format {shown(header.get('format'))}, expected {FORMAT!r}; delete it and run again"
             )
+        if header.get("seal") != seal(header) or set(header["sha256"]) != set(self.names):
+            raise DamagedFileError(f"{self.path}: its header fails its checksum; delete the file and run again")
         self.kind: str = header["kind"]
         self.identity: dict[str, Any] = header["identity"]
         self.units: dict[str, str] = header["units"]
@@ -120,8 +133,24 @@ class ArrayFile:
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.names:
             raise DamagedFileError(f"{self.path}: has no array {name!r}; it holds {', '.join(self.names)}")
-        with safe_open(self.path, framework="np") as handle:
-            array: np.ndarray = handle.get_tensor(name)
+        try:
+            with safe_open(self.path, framework="np") as handle:
+                array: np.ndarray = handle.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise self._unreadable(error) from None
         if checksum(array) != self.sha256[name]:
             raise DamagedFileError(f"{self.path}: array {name!r} fails its checksum; delete the file and run again")
         return array
+
+    def _unreadable(self, error: Exception) -> DamagedFileError:
+        if isinstance(error, FileNotFoundError):
+            return DamagedFileError(f"{self.path}: no such file")
+        return DamagedFileError(f"{self.path}: damaged or not an array file ({error}); delete it and run again")
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except ValueError:
+        return {}
+    return header if isinstance(header, dict) else {}

@@ -1,4 +1,4 @@
-"""Tables on disk: CSV files whose first line says what they are and carries a checksum of the rest.
+"""Tables on disk: CSV files whose first line says what they are and carries checksums of itself and of the rest.
 
 The first line starts with `#`, so `pandas.read_csv(path, comment="#")` and a spreadsheet read them too.
 """
@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from eigendrift.errors import DamagedFileError
-from eigendrift.storage import atomic_path
+from eigendrift.storage import atomic_path, seal
 
-FORMAT = "eigendrift-table/1"
+FORMAT = "eigendrift-table/2"
+_TYPES = {"integer": np.int64, "number": np.float64, "truth": bool, "text": str}
 RUN_COLUMNS = ("dataset", "optimizer", "variant", "seed", "batch_size", "learning_rate")
 
 
@@ -40,24 +42,32 @@ def write_table(
         "kind": kind,
         "identity": dict(identity),
         "units": dict(units),
+        "types": {str(name): found for name in frame.columns if (found := _type(frame[name]))},
         "rows": len(frame),
         "sha256": hashlib.sha256(body).hexdigest(),
     }
     with atomic_path(path) as part:
-        part.write_bytes(b"# " + json.dumps(header, sort_keys=False).encode() + b"\n" + body)
+        part.write_bytes(b"# " + json.dumps({**header, "seal": seal(header)}).encode() + b"\n" + body)
+
+
+def _type(column: "pd.Series[Any]") -> str | None:
+    """A column's type, of _TYPES; None for one without values, whose type is not known."""
+    inferred = pd.api.types.infer_dtype(column, skipna=True)
+    if inferred == "integer":
+        return "number" if column.isna().any() else "integer"
+    if inferred == "boolean":
+        return None if column.isna().any() else "truth"
+    return {"floating": "number", "mixed-integer-float": "number", "string": "text"}.get(inferred)
 
 
 def read_header(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any]:
-    """The checked header of a table: kind, identity, units, rows, sha256."""
+    """The checked header of a table: kind, identity, units, types, rows, sha256."""
     return _read(Path(path), kind)[0]
 
 
 def read_table(path: str | os.PathLike[str], *, kind: str) -> pd.DataFrame:
     """Read one table, refusing a file of another kind and one whose content does not match its checksum."""
-    header, body = _read(Path(path), kind)
-    return pd.read_csv(
-        io.BytesIO(body), dtype={c: str for c in header["units"] if c in ("variant", "dataset", "optimizer")}
-    )
+    return _frame(*_read(Path(path), kind))
 
 
 def read_run_tables(paths: Iterable[str | os.PathLike[str]], *, kind: str) -> pd.DataFrame:
@@ -65,11 +75,17 @@ def read_run_tables(paths: Iterable[str | os.PathLike[str]], *, kind: str) -> pd
     frames = []
     for path in paths:
         header, body = _read(Path(path), kind)
-        frame = pd.read_csv(io.BytesIO(body))
+        frame = _frame(header, body)
         for position, column in enumerate(RUN_COLUMNS):
             frame.insert(position, column, header["identity"][column])
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def _frame(header: Mapping[str, Any], body: bytes) -> pd.DataFrame:
+    types = {name: _TYPES[kind] for name, kind in header["types"].items()}
+    # What is empty is missing, and nothing else: an optimizer may be called NA or null.
+    return pd.read_csv(io.BytesIO(body), dtype=types, keep_default_na=False, na_values=[""])
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
@@ -87,6 +103,8 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
         raise DamagedFileError(
             f"{path}: no {FORMAT} header; empty, damaged or of an older version: delete it and run again"
         )
+    if header.get("seal") != seal(header):
+        raise DamagedFileError(f"{path}: its first line fails its checksum; delete the file and run again")
     if header["kind"] != kind:
         raise DamagedFileError(f"{path}: holds {header['kind']!r}, expected {kind!r}; delete it and run again")
     if hashlib.sha256(body).hexdigest() != header["sha256"]:

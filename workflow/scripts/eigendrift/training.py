@@ -94,9 +94,11 @@ class _Record:
         }
         self.history = scratch.array("history", (snapshots, len(HISTORY)), np.float64)
         self.checkpoint = scratch.path("checkpoint.pt")
+        self.scratch = scratch
 
     def load(self) -> dict[str, Any] | None:
-        if not self.checkpoint.exists():
+        # A checkpoint counts the rows of the arrays beside it; of arrays made anew it knows nothing.
+        if self.scratch.fresh or not self.checkpoint.exists():
             return None
         loaded: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
         return loaded
