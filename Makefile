@@ -4,7 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 SNAKEMAKE := $(VENV)/bin/snakemake
 
-.PHONY: all environment demo paper test lint format
+.PHONY: all environment demo paper test lint format benchmark
 
 all: demo
 
@@ -35,3 +35,8 @@ format: environment
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/snakefmt Snakefile workflow
+
+# The other libraries that the benchmark compares with are installed beside the pinned environment.
+benchmark: environment
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[benchmark]"
+	$(VENV)/bin/python -m benchmarks.run

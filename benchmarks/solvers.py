@@ -83,6 +83,7 @@ def run_all(point: Point, chosen: dict[str, Method], seed: int) -> dict[str, Out
 
         try:
             outcome.seconds.append(stopwatch(solve))
+            print(f"  {name}: {outcome.seconds[-1]:.2f} s", flush=True)
         except Exception as problem:  # a library that fails is a row of the table
             outcome.error = f"{type(problem).__name__}: {str(problem).splitlines()[0][:80] if str(problem) else ''}"
 

@@ -83,12 +83,12 @@ class Work:
         return {name: Path(path).read_bytes() for name, path in self.job["output"].items()}
 
 
-def trained(scratch: Path) -> int:
+def trained_snapshots(scratch: Path) -> int:
     """Snapshots of training: a history row is filled with the losses, which are above zero."""
     return int((np.load(scratch / "history.npy", mmap_mode="r")[:, 0] > 0).sum())
 
 
-def solved(scratch: Path) -> int:
+def solved_snapshots(scratch: Path) -> int:
     return int(np.load(scratch / "done.npy", mmap_mode="r")[0])
 
 
@@ -114,7 +114,7 @@ def training(folder: Path, root: Path, experiment: Experiment) -> Work:
         },
         "wildcards": {},
     }
-    return Work(folder, root / "workflow" / "scripts" / "train.py", job, trained)
+    return Work(folder, root / "workflow" / "scripts" / "train.py", job, trained_snapshots)
 
 
 def eigenpairs(folder: Path, root: Path, experiment: Experiment) -> Work:
@@ -135,7 +135,7 @@ def eigenpairs(folder: Path, root: Path, experiment: Experiment) -> Work:
         },
         "wildcards": {"chunk": "0"},
     }
-    return Work(folder, root / "workflow" / "scripts" / "eigensnapshot.py", job, solved)
+    return Work(folder, root / "workflow" / "scripts" / "eigensnapshot.py", job, solved_snapshots)
 
 
 @pytest.fixture(scope="module")
@@ -217,23 +217,25 @@ def test_a_killed_workflow_goes_on_after_unlock(
     targets = [f"{run}/{name}" for run in runs for name in ("displacement.csv", "alignment.csv", "ipr.csv")]
     arguments = ("--cores", "2", *TINY, path, "--", *targets)
     process = start_snakemake(checkout, *arguments)
-    first = checkout / runs[0] / "history.csv"
+    # Its log shows that Snakemake has taken the training before it as finished.
+    begun = checkout / "results" / "tiny" / "logs" / "eigensnapshot"
     deadline = time.monotonic() + 300
-    while not first.exists():
+    while not begun.is_dir() or not any(begun.iterdir()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    # Somewhere between training and the first tables.
     time.sleep(random.Random("kill of the workflow").uniform(0, 2))
+    dataset, optimizer, variant, seed, *_ = min(begun.iterdir()).name.split(".")
     kill_group(process)
-    kept = first.stat().st_mtime_ns
+    trained = checkout / "results" / "tiny" / "runs" / dataset / optimizer / variant / f"seed{seed}" / "history.csv"
+    kept = trained.stat().st_mtime_ns
 
     refused = run_snakemake(checkout, *arguments, check=False)
     assert refused.status != 0
     assert "--unlock" in refused.output
     run_snakemake(checkout, "--unlock", *TINY)
     went_on = run_snakemake(checkout, *arguments)
-    assert first.stat().st_mtime_ns == kept, "a finished training was done again"
+    assert trained.stat().st_mtime_ns == kept, "a finished training was done again"
     assert sum(job.rule == "train" for job in planned_jobs(went_on)) <= 1
     for target in targets:
         assert (checkout / target).read_bytes() == (tiny_run.folder / target).read_bytes(), target

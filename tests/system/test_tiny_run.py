@@ -315,7 +315,7 @@ def test_pairs_at_the_end_are_those_of_the_dense_hessian(results: Path, optimize
     theta = torch.from_numpy(trajectory["weights"][-1]).double()
     history = read_table(folder(results, run) / "history.csv", kind="history")
     assert history["train_loss"].iloc[-1] == pytest.approx(float(loss(theta, x, y)), rel=1e-5)
-    hessian = torch.func.jacrev(torch.func.grad(loss), chunk_size=64)(theta, x, y).numpy()
+    hessian = torch.func.jacrev(torch.func.grad(loss), chunk_size=256)(theta, x, y).numpy()
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
     pairs = ArrayFile(folder(results, run) / "eigenpairs-0.safetensors", kind="eigenpairs")

@@ -347,17 +347,19 @@ def test_a_checkpoint_without_its_arrays_counts_for_nothing(
 # Runs that go wrong
 
 
-def test_a_run_that_diverges_ends_at_its_first_bad_snapshot(tmp_path: Path) -> None:
-    wild = {"class": "SGD", "lr": 1e30}
-    found = run(tmp_path, wild)
-    assert found.diverged_at in SNAPSHOTS
-    kept = SNAPSHOTS.index(found.diverged_at)
-    assert found.steps.tolist() == SNAPSHOTS[:kept]
+@pytest.mark.parametrize("snapshots", [SNAPSHOTS, list(range(20))])
+@pytest.mark.parametrize("rate", [1e3, 1e30])
+def test_a_run_that_diverges_ends_at_its_first_bad_snapshot(tmp_path: Path, rate: float, snapshots: list[int]) -> None:
+    wild = {"class": "SGD", "lr": rate}
+    found = run(tmp_path, wild, snapshots=snapshots)
+    assert found.diverged_at in snapshots
+    kept = snapshots.index(found.diverged_at)
+    assert found.steps.tolist() == snapshots[:kept]
     parts = (found.weights, found.gradients, found.updates, found.history)
     assert {len(part) for part in parts} == {kept}
     assert all(np.isfinite(part).all() for part in parts)
     # Asked again, it says the same without training.
-    assert_same(run(tmp_path, wild), found)
+    assert_same(run(tmp_path, wild, snapshots=snapshots), found)
 
 
 @pytest.mark.parametrize("name", ["sgd", "sam", "adam"])
