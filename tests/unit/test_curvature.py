@@ -247,3 +247,19 @@ def test_the_hessian_is_symmetric_at_many_points() -> None:
         operator.move_to(flatten(model) * scale)
         matrix = identity(operator)
         torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-13)
+
+
+def test_the_float64_twin_follows_and_agrees() -> None:
+    x, y = samples(n=200)
+    exact = HessianOperator(network("relu"), CROSS_ENTROPY, x, y)
+    single = HessianOperator(network("relu").float(), CROSS_ENTROPY, x.float(), y)
+    rounded = HessianOperator(network("relu"), CROSS_ENTROPY, x.float().double(), y)
+    theta = flatten(exact.model) * 1.3
+    for operator in (exact, single, rounded):
+        operator.move_to(theta.to(operator.dtype))
+    twin = single.in_float64()
+    assert twin.dtype == torch.float64
+    assert single.in_float64() is twin
+    assert exact.in_float64() is exact
+    rounded.move_to(theta.float().double())
+    torch.testing.assert_close(identity(twin), identity(rounded), rtol=1e-11, atol=1e-14)

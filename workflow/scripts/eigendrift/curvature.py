@@ -1,5 +1,6 @@
 """The exact Hessian of a mean loss over a full data set, as an operator."""
 
+import copy
 import math
 from typing import overload
 
@@ -42,6 +43,8 @@ class HessianOperator:
         inputs = inputs.to(like.device, like.dtype if inputs.is_floating_point() else inputs.dtype)
         targets = targets.to(like.device)
         self.model, self.dtype, self.device = model, like.dtype, like.device
+        self._loss, self._inputs, self._targets, self._rows = loss, inputs, targets, rows
+        self._double: HessianOperator | None = None
         layers = mlp_layers(model) if _is_cross_entropy(loss) and inputs.ndim == 2 and targets.ndim == 1 else None
         self.path: MLPHessian | FunctionalHessian
         if layers is not None:
@@ -71,6 +74,19 @@ class HessianOperator:
                 parameter.copy_(part.view_as(parameter))
                 start += parameter.numel()
         self.path.refresh()
+
+    def in_float64(self) -> "HessianOperator":
+        """The same Hessian in float64 at the present point, for residuals that float32 products cannot reach.
+
+        It has a copy of model and data of its own, made at the first call and moved at the next ones.
+        """
+        if self.dtype == torch.float64:
+            return self
+        if self._double is None:
+            model = copy.deepcopy(self.model).double()
+            self._double = HessianOperator(model, self._loss, self._inputs, self._targets, rows=self._rows)
+        self._double.move_to(torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).double())
+        return self._double
 
     def guide(self, seed: int = 0) -> "Guide | None":
         """A cheaper operator near this one for `top_eigenpairs`, or None where none would pay.

@@ -59,8 +59,9 @@ class Needs:
     def eigen_megabytes(self, run: Run) -> int:
         """Eigenpairs of one chunk: the run's weights, the chunk's vectors, the solver's basis and its products."""
         snapshots, k = self._chunk_pairs(run)
-        rows = len(self.experiment.snapshots(run)) + 2 * snapshots * k + 2 * max(2 * k + 40, 60)
-        return TORCH_MB + self._data_megabytes(run.dataset) + math.ceil(rows * self._row_bytes(run) / 1e6)
+        rows = len(self.experiment.snapshots(run)) + 2 * snapshots * k + 4 * max(2 * k + 40, 60)
+        # float32, and a copy in float64 for tight tolerances.
+        return TORCH_MB + 3 * self._data_megabytes(run.dataset) + math.ceil(rows * self._row_bytes(run) / 1e6)
 
     def eigen_minutes(self, run: Run) -> int:
         """Eigenpairs of one chunk."""
