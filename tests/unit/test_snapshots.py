@@ -237,3 +237,14 @@ def test_a_guide_is_taken_for_loose_tolerances_alone(
     solved(operator, tmp_path, wanted)
     # Drawn from the step, so that a chunk takes the guide that the whole would.
     assert used == {3: "guide 3", 5: "guide 5", 7: None}
+
+
+def test_tolerances_below_float32_are_reached_in_float64(operator: HessianOperator, tmp_path: Path) -> None:
+    wanted = [Request(step, 4, 1e-9) for step in (0, 3)]
+    numbers, vectors = solved(operator, tmp_path, wanted)
+    assert numbers[:, list(UNITS).index("residual")].max() <= 1e-9
+    assert numbers[:, list(UNITS).index("converged")].all()
+    operator.move_to(weights(3))
+    product = operator.in_float64() @ torch.from_numpy(vectors[4]).double()
+    # The vector is kept in float32.
+    np.testing.assert_allclose(product.numpy(), numbers[4, 2] * vectors[4], atol=1e-6 * numbers[4, 2])
