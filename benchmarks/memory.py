@@ -66,7 +66,7 @@ def peak(folder: Path) -> dict[str, float]:
     point = flatten(model)
     for factor in (1.0, 1.1):
         operator.move_to(factor * point)
-        top_eigenpairs(operator, 3, 1e-3, seed=0)
+        top_eigenpairs(operator, 3, 1e-3, seed=0, guide=operator.guide())
     needed = kept_bytes(len(inputs), widths)
     used = resident("VmHWM") - before
     return {"needed_MB": needed / 1e6, "used_MB": used / 1e6, "ratio": used / needed}
@@ -88,7 +88,7 @@ def growth(scale: Scale) -> dict[str, float]:
             early = resident("VmRSS")
         moved = point * (1 + 0.2 * torch.rand(len(point), generator=generator))
         operator.move_to(moved)
-        products += top_eigenpairs(operator, 3, 1e-3, seed=solve).matvecs
+        products += top_eigenpairs(operator, 3, 1e-3, seed=solve, guide=operator.guide(solve)).matvecs
     grown = resident("VmRSS") - early
     return {
         "solves": scale.solves,

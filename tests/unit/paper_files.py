@@ -185,7 +185,7 @@ def build_figure_set(root: Path, environment: Mapping[str, str] | None = None) -
             **{name: tables[name] for name in ("history", "ipr", "baseline")},
         },
         output=output,
-        params={"layout": LAYOUT, "roles": ROLES, "config": CONFIG},
+        params={"layout": LAYOUT, "roles": ROLES, "config": CONFIG, "scratch": str(folder / ".scratch")},
         environment=environment,
     )
     assert done.returncode == 0, done.stderr

@@ -427,6 +427,8 @@ def test_what_an_overlay_leaves_of_another_optimizer_is_named() -> None:
         {"sweeps": {"batch_size": {}, "learning_rate": {"0.5": 1}}},
         {"data": {"root": "../data; rm -rf $HOME/ü x"}},
         {"interpolation": {"alpha": [-0.5, 1.5], "epsilon": [1]}},
+        # The grid of a sweep run grows with its length.
+        {"sweeps": {"batch_size": {64: 10**9}, "snapshots": {"every": 1}}},
         {"eigen": {"k": 1, "dense_k": 1, "tolerance_for": {"FashionMNIST": {"sgd": 1e-5}}}},
     ],
 )  # fmt: skip

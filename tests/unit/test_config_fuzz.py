@@ -76,8 +76,6 @@ NUMBERS = st.sampled_from(
         10**10,
         10**18,
         -(10**19),
-        10**4999,
-        10**5000,
         0.0,
         -0.0,
         0.3,
@@ -93,7 +91,7 @@ NUMBERS = st.sampled_from(
         float("nan"),
         1j,
     ]
-)
+) | st.sampled_from([4000, 5000]).map(lambda digits: 10**digits)
 OTHERS = st.sampled_from([None, True, False, b"bytes", datetime.date(2020, 1, 1), (1, 2), frozenset({1}), object])
 SCALARS = NASTY_TEXT | NUMBERS | OTHERS | st.text(max_size=20)
 KEYS = NASTY_TEXT | NUMBERS | st.sampled_from([None, True, (1, "a"), b"k", "class", "lr", "full", "MNIST", "sgd"])
@@ -122,7 +120,9 @@ SOUND = {
     "training.steps": st.integers(1, 10**9),
     "training.batch_size": st.integers(1, 2000) | st.just("full"),
     "training.seeds": st.lists(st.integers(0, 2**31 - 1), max_size=6),
-    "optimizers": st.dictionaries(st.sampled_from(["a", "sgd", "nan", "True"]), st.just({"class": "SGD", "lr": 1})),
+    "optimizers": st.dictionaries(
+        st.sampled_from(["a", "sgd", "nan", "True", "a\n"]), st.just({"class": "SGD", "lr": 1})
+    ),
     "optimizers.new": st.fixed_dictionaries(
         {"class": st.sampled_from(["SGD", "Adam", "AdamW", "Adadelta", "Rprop", "SAM"]), "lr": st.floats(0, 2)},
         optional={
@@ -143,7 +143,11 @@ SOUND = {
     "eigen.tolerance_for": st.dictionaries(
         st.sampled_from(["digits", "MNIST"]), st.dictionaries(st.sampled_from(["sgd", "adam"]), st.floats(1e-9, 0.1))
     ),
-    "sweeps.batch_size": st.dictionaries(st.integers(1, 2000) | st.just("full"), st.integers(1, 10**9), max_size=3),
+    "sweeps.batch_size": st.dictionaries(
+        st.integers(1, 2000) | st.sampled_from(["full", "full\n", "32\n", " 32", "3_2"]),
+        st.integers(1, 10**9),
+        max_size=3,
+    ),
     "sweeps.learning_rate": st.dictionaries(
         st.integers(0, 50).map(lambda n: n / 10), st.integers(1, 10**9), max_size=3
     ),

@@ -291,7 +291,7 @@ def test_sweep_means_average_runs_before_seeds(plain: Studio) -> None:
     row = plain[17].numbers.query("optimizer == 'sam' and variant == 'batch_size-full' and i == 2").iloc[0]
     assert row["update_alignment"] == pytest.approx(np.mean(runs))
     assert (row["update_alignment_min"], row["update_alignment_max"]) == pytest.approx((min(runs), max(runs)))
-    assert row["batch_size"] == 1437
+    assert row["batch_size"] == 1438
     assert row["n"] == 3
 
 
@@ -482,11 +482,11 @@ def test_full_batch_is_marked(plain: Studio) -> None:
     legend = axes_of(plain[17])[2].get_legend()
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["batch size 32", "batch size 128", "full batch (1437)"]
+    assert labels == ["batch size 32", "batch size 128", "full batch (1438)"]
     markers = [handle.get_marker() for handle in legend.legend_handles]  # type: ignore[union-attr]
     assert markers[-1] == "*"
     assert len(set(markers)) == 3
-    assert any("full batch (1437)" in text.get_text() for text in texts(plain[18].figure))
+    assert any("full batch (1438)" in text.get_text() for text in texts(plain[18].figure))
     assert any(text.get_text() == "SGD, lr 0.003" for text in texts(plain[21].figure))
 
 

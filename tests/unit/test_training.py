@@ -362,6 +362,15 @@ def test_a_run_that_diverges_ends_at_its_first_bad_snapshot(tmp_path: Path, rate
     assert_same(run(tmp_path, wild, snapshots=snapshots), found)
 
 
+def test_a_snapshot_whose_update_overflows_is_not_kept(tmp_path: Path) -> None:
+    data = samples(N_TRAIN, 0)
+    data.inputs *= 1e3
+    found = run(tmp_path, {"class": "SGD", "lr": 1e38}, data=data)
+    # Weights, loss and gradient at step 0 are finite; the step is not.
+    assert found.diverged_at == 0
+    assert len(found.updates) == 0
+
+
 @pytest.mark.parametrize("name", ["sgd", "sam", "adam"])
 def test_a_run_that_is_never_finite_has_no_snapshot(tmp_path: Path, name: str) -> None:
     data = samples(N_TRAIN, 0)
