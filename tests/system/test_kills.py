@@ -233,7 +233,7 @@ def test_a_killed_workflow_goes_on_after_unlock(
     refused = run_snakemake(checkout, *arguments, check=False)
     assert refused.status != 0
     assert "--unlock" in refused.output
-    run_snakemake(checkout, "--unlock", *TINY)
+    run_snakemake(checkout, "--unlock")
     went_on = run_snakemake(checkout, *arguments)
     assert trained.stat().st_mtime_ns == kept, "a finished training was done again"
     assert sum(job.rule == "train" for job in planned_jobs(went_on)) <= 1

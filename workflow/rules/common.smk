@@ -3,7 +3,10 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
+SCRIPTS = os.path.join(workflow.basedir, "workflow", "scripts")
+sys.path.insert(0, SCRIPTS)
+# Jobs take this checkout's library, whichever copy is installed: Snakemake adds the scripts' folder behind all others.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SCRIPTS, os.environ.get("PYTHONPATH")]))
 
 from eigendrift.config import validate
 from eigendrift.errors import ConfigError
