@@ -28,6 +28,9 @@ def start(snakemake: Any) -> None:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
     )
 
+    # matplotlib's font subsetting tells of every table that it drops.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
+
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not isinstance(error, EigendriftError):
             sys.__excepthook__(kind, error, trace)
