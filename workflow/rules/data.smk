@@ -18,7 +18,7 @@ rule prepare_data:
         mem_mb=1500,
         runtime=30,
     params:
-        root=EXPERIMENT.config["data"]["root"],
-        download=EXPERIMENT.config["data"]["download"],
+        root=lambda wildcards: EXPERIMENT.raw_data(wildcards.dataset)["root"],
+        download=lambda wildcards: EXPERIMENT.raw_data(wildcards.dataset)["download"],
     script:
         "../scripts/prepare_data.py"

@@ -129,6 +129,12 @@ class Experiment:
             "n_train": samples,
         }
 
+    def raw_data(self, dataset: str) -> dict[str, Any]:
+        """Where a data set's raw files are; nothing for the embedded ones, which have none."""
+        if dataset in ("digits", "digits_noisy"):
+            return {"root": "", "download": False}
+        return {"root": self.config["data"]["root"], "download": self.config["data"]["download"]}
+
     def train_parameters(self, run: Run) -> dict[str, Any]:
         """What a training run depends on, apart from the data file."""
         return {
