@@ -182,6 +182,7 @@ BAD = [
     # unknown keys, at each level, with the nearest spelling
     ("trainig", {}, ["trainig: unknown key", "did you mean 'training'?", "allowed here: name, datasets"]),
     ("training.step", 5, ["training.step: unknown key", "did you mean 'steps'?"]),
+    ("training.\u202esteps", 5, ["training.'\\u202esteps': unknown key", "did you mean 'steps'?"]),
     ("TRAINING", {}, ["TRAINING: unknown key", "did you mean 'training'?"]),
     ("data.path", "x", ["data.path: unknown key", "root, download, scaling"]),
     ("model.width", 3, ["model.width: unknown key"]),

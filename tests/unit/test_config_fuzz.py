@@ -117,7 +117,7 @@ SOUND = {
     "datasets": st.lists(st.sampled_from(["digits", "digits_noisy", "MNIST", "FashionMNIST"]), max_size=4),
     "data.root": NASTY_TEXT,
     "model.hidden": st.lists(st.integers(1, 300), max_size=4),
-    "training.steps": st.integers(1, 10**9),
+    "training.steps": st.integers(1, 10**9) | st.sampled_from([2000.0, 4000.0]),
     "training.batch_size": st.integers(1, 2000) | st.just("full"),
     "training.seeds": st.lists(st.integers(0, 2**31 - 1), max_size=6),
     "optimizers": st.dictionaries(
