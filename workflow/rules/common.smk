@@ -3,18 +3,16 @@ import os
 import sys
 from pathlib import Path
 
-SCRIPTS = os.path.join(workflow.basedir, "workflow", "scripts")
-sys.path.insert(0, SCRIPTS)
-# Jobs take this checkout's library, whichever copy is installed: Snakemake adds the scripts' folder behind all others.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SCRIPTS, os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
 
 from eigendrift.config import validate
 from eigendrift.errors import ConfigError
 from eigendrift.figures import FIGURES
-from eigendrift.modules import library_files
+from eigendrift.modules import library_files, use_this_copy
 from eigendrift.needs import Needs, gpus
 from eigendrift.runs import Experiment, Run
 
+use_this_copy()
 try:
     EXPERIMENT = Experiment(validate(config))
 except ConfigError as error:

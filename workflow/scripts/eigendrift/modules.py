@@ -1,6 +1,7 @@
 """Which files of this library a script imports, directly or through others: Snakemake watches the script alone."""
 
 import ast
+import os
 from functools import cache
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def _files(name: str) -> list[Path]:
     folders = [PACKAGE.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
     candidates = [folder / "__init__.py" for folder in folders] + [PACKAGE.joinpath(*parts).with_suffix(".py")]
     return [file for file in candidates if file.is_file()]
+
+
+def use_this_copy() -> None:
+    """Make the processes that are started from now on import this copy of the library, whichever is installed.
+
+    Snakemake adds the folder of a script behind all others, where an installed copy would win over the checkout's own.
+    """
+    others = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), others]))
