@@ -19,6 +19,12 @@ except ConfigError as error:
     # One line for the user, who has no use for a traceback of ours.
     sys.exit(str(error))
 
+# Every pass of Snakemake's scheduler starts a timer for another pass, for the sake of its limit on jobs a second, so that
+# they pile up: 1500 jobs in, they keep a core busy. Without the limit there is no timer.
+if workflow.scheduling_settings is not None and workflow.scheduling_settings.max_jobs_per_timespan is not None:
+    if workflow.scheduling_settings.max_jobs_per_timespan.max_jobs == 100:
+        workflow.scheduling_settings.max_jobs_per_timespan = None
+
 NEEDS = Needs(EXPERIMENT)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"

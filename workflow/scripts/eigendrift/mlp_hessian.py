@@ -26,8 +26,8 @@ class _Activation:
     second: Callable[[Tensor, Tensor], Tensor] | None
 
 
-_ACTIVATIONS: dict[type[nn.Module], _Activation] = {
-    nn.ReLU: _Activation(lambda z, a: (z > 0).to(z.dtype), None),
+ACTIVATIONS: dict[type[nn.Module], _Activation] = {
+    nn.ReLU: _Activation(lambda z, a: a.sign(), None),
     nn.Tanh: _Activation(lambda z, a: 1 - a * a, lambda z, a: -2 * a * (1 - a * a)),
     nn.Sigmoid: _Activation(lambda z, a: a * (1 - a), lambda z, a: a * (1 - a) * (1 - 2 * a)),
     nn.Softplus: _Activation(lambda z, a: torch.sigmoid(z), lambda z, a: torch.sigmoid(z) * (1 - torch.sigmoid(z))),
@@ -43,7 +43,7 @@ def mlp_layers(model: nn.Module) -> tuple[list[nn.Linear], list[nn.Module]] | No
         return None
     linear, activations = list(model[::2]), list(model[1::2])
     plain = all(type(layer) is nn.Linear and layer.bias is not None for layer in linear)
-    known = all(type(a) in _ACTIVATIONS for a in activations)
+    known = all(type(a) in ACTIVATIONS for a in activations)
     shifted = any(isinstance(a, nn.Softplus) and (a.beta != 1 or a.threshold < 20) for a in activations)
     # Shared layers would count a parameter once that the products here count twice.
     distinct = len({id(layer) for layer in linear}) == len(linear)
@@ -68,7 +68,7 @@ class MLPHessian:
         self._outputs = [like.new_empty(n, w) for w in widths[:-1]]
         self._slopes = [like.new_empty(n, w) for w in widths[:-1]]
         self._bends = [
-            None if _ACTIVATIONS[type(a)].second is None else like.new_empty(n, w)
+            None if ACTIVATIONS[type(a)].second is None else like.new_empty(n, w)
             for a, w in zip(activations, widths[:-1], strict=True)
         ]
         self._errors = [None, *(like.new_empty(n, w) for w in widths[1:])] if len(widths) > 1 else [None]
@@ -120,7 +120,7 @@ class MLPHessian:
             if index < len(self.activations):
                 a = self.activations[index](z)
                 self._outputs[index][rows] = a
-                self._slopes[index][rows] = _ACTIVATIONS[type(self.activations[index])].first(z, a)
+                self._slopes[index][rows] = ACTIVATIONS[type(self.activations[index])].first(z, a)
         log_p = torch.log_softmax(pre[-1], dim=1)
         self._probabilities[rows] = log_p.exp()
         targets = self.targets[rows, None]
@@ -134,7 +134,7 @@ class MLPHessian:
             error = back * self._slopes[index - 1][rows]
             bend = self._bends[index - 1]
             if bend is not None:
-                second = _ACTIVATIONS[type(self.activations[index - 1])].second
+                second = ACTIVATIONS[type(self.activations[index - 1])].second
                 assert second is not None
                 bend[rows] = back * second(pre[index - 1], self._outputs[index - 1][rows])
         return float(-log_p.gather(1, targets).sum(dtype=torch.float64))

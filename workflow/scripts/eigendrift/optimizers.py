@@ -5,6 +5,14 @@ from typing import Any
 
 import torch
 
+from eigendrift.gradients import FlatParameters
+
+# Their steps treat every element alike, so that one step on all parameters as one vector is the steps on each layer's.
+# What Adafactor does, and what a later torch brings, may depend on the shapes.
+_ELEMENTWISE = ["SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD"]
+# Written as one loop over memory where torch's other forms take about ten.
+_FUSED = ("Adam", "AdamW", "Adagrad")
+
 # Evaluates the loss at the current parameters, leaves its gradient in the parameters' .grad.
 Gradient = Callable[[], None]
 
@@ -20,7 +28,15 @@ class Step:
         # rho is SAM's alone: Adadelta has one of its own.
         ours = ("class", "base", "rho") if self.rho is not None else ("class",)
         arguments = {key: value for key, value in spec.items() if key not in ours}
+        if name in _FUSED and not {"fused", "foreach"} & set(arguments):
+            arguments["fused"] = True
         self.optimizer: torch.optim.Optimizer = getattr(torch.optim, name)(self.parameters, **arguments)
+
+    @classmethod
+    def of(cls, flat: FlatParameters, spec: Mapping[str, Any]) -> "Step":
+        """The step of a model's parameters, on one vector where that makes no difference but of time."""
+        name = spec.get("base", spec["class"])
+        return cls([flat.vector] if name in _ELEMENTWISE else flat.model.parameters(), spec)
 
     def __call__(self, gradient: Gradient) -> None:
         """Take the step. The gradient at the current parameters must be in their .grad.

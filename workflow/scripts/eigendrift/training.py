@@ -3,13 +3,15 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from eigendrift.model import flatten, stream_seed
+from eigendrift.gradients import FlatParameters, batch_gradient
+from eigendrift.model import stream_seed
 from eigendrift.optimizers import Step
 from eigendrift.progress import Progress, log
 from eigendrift.scratch import Scratch
@@ -55,6 +57,24 @@ class Batches:
             parts.append(part)
             start, left = start + len(part), left - len(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class _Feed:
+    """The inputs and targets of batch t, in memory that is used again; the full batch is the samples themselves."""
+
+    def __init__(self, samples: Samples, size: int, seed: int) -> None:
+        self.samples, self.whole = samples, size == len(samples)
+        self.batches = Batches(len(samples), size, seed)
+        self.inputs = samples.inputs.new_empty(0 if self.whole else size, *samples.inputs.shape[1:])
+        self.targets = samples.targets.new_empty(0 if self.whole else size)
+
+    def __getitem__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.whole:
+            return self.samples.inputs, self.samples.targets
+        chosen = self.batches[t].to(self.samples.inputs.device)
+        torch.index_select(self.samples.inputs, 0, chosen, out=self.inputs)
+        torch.index_select(self.samples.targets, 0, chosen, out=self.targets)
+        return self.inputs, self.targets
 
 
 @dataclass(frozen=True)
@@ -125,40 +145,31 @@ def train(
     too), and the update u_t = theta_{t+1} - theta_t; so one step is taken beyond the last snapshot. Same seed, same
     machine, same number of threads: the same bits, also when the run was killed and went on from its scratch folder.
     """
-    step = Step(model.parameters(), optimizer)
-    record = _Record(scratch, len(snapshots), sum(p.numel() for p in model.parameters()))
-    batches = Batches(len(train_samples), batch_size, seed)
+    flat = FlatParameters(model)
+    step, take_gradient = Step.of(flat, optimizer), batch_gradient(flat)
+    record = _Record(scratch, len(snapshots), len(flat.vector))
+    feed = _Feed(train_samples, batch_size, seed)
     done, diverged_at = 0, None
     if (state := record.load()) is not None:
         done, diverged_at = state["done"], state["diverged_at"]
-        nn.utils.vector_to_parameters(state["parameters"].to(train_samples.inputs.device), model.parameters())
+        flat.vector.data.copy_(state["parameters"])
         step.restore(state["optimizer"])
     first = snapshots[done - 1] + 1 if done else 0
     progress = Progress("training step", snapshots[-1] + 1, first)
     t = first
     while diverged_at is None and done < len(snapshots):
-        if batch_size == len(train_samples):
-            inputs, targets = train_samples.inputs, train_samples.targets
-        else:
-            chosen = batches[t].to(train_samples.inputs.device)
-            inputs, targets = train_samples.inputs[chosen], train_samples.targets[chosen]
-
-        def gradient(inputs: torch.Tensor = inputs, targets: torch.Tensor = targets) -> None:
-            model.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(model(inputs), targets).backward()
-
+        gradient = partial(take_gradient, *feed[t])
         gradient()
         if t != snapshots[done]:
             step(gradient)
         else:
-            before = flatten(model)
-            slope = torch.cat([_gradient_of(p) for p in model.parameters()])
+            before, slope = flat.vector.detach().clone(), flat.gradient.clone()
             (train_loss, train_hits), (test_loss, test_hits) = (
                 evaluate(model, train_samples),
                 evaluate(model, test_samples),
             )
             step(gradient)
-            update = flatten(model) - before
+            update = flat.vector.detach() - before
             finite = all(bool(torch.isfinite(x).all()) for x in (before, slope, update)) and np.isfinite(train_loss)
             if not finite:
                 diverged_at = t
@@ -172,7 +183,7 @@ def train(
                 {
                     "done": done,
                     "diverged_at": diverged_at,
-                    "parameters": flatten(model).cpu(),
+                    "parameters": flat.vector.detach().cpu(),
                     "optimizer": step.state(),
                 }
             )
@@ -182,7 +193,3 @@ def train(
     return Trajectory(
         np.array(snapshots[:done], dtype=np.int64), **arrays, history=record.history[:done], diverged_at=diverged_at
     )
-
-
-def _gradient_of(parameter: torch.Tensor) -> torch.Tensor:
-    return (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).detach().reshape(-1)
