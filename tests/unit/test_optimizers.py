@@ -210,3 +210,15 @@ def test_a_step_without_its_state_goes_elsewhere() -> None:
     forgetful(3)
     forgetful.step = Step(forgetful.parameters, copy.deepcopy(ORACLES["adam"][0]))
     assert not np.allclose(forgetful(2), expected[3:])
+
+
+@pytest.mark.parametrize("lr", [0.1, 1e-3, 3.0])
+def test_plain_sgd_is_torch_s_to_the_bit(lr: float) -> None:
+    ours, theirs = torch.from_numpy(START).float(), torch.from_numpy(START).float()
+    step, optimizer = Step([ours], {"class": "SGD", "lr": lr}), torch.optim.SGD([theirs], lr=lr)
+    for seed in range(20):
+        gradient = torch.randn(N, generator=torch.Generator().manual_seed(seed))
+        ours.grad, theirs.grad = gradient, gradient.clone()
+        step(lambda: None)
+        optimizer.step()
+        assert torch.equal(ours, theirs)
