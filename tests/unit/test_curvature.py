@@ -1,6 +1,7 @@
 """Hessian-vector products against four independent oracles, in float64."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -59,6 +60,43 @@ def test_general_path_is_the_dense_hessian(activation: str) -> None:
     operator = HessianOperator(model, CROSS_ENTROPY, x, y, rows=40)
     assert isinstance(operator.path, FunctionalHessian)
     torch.testing.assert_close(identity(operator), dense(model, x, y), rtol=1e-11, atol=1e-13)
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 7)), nn.Conv1d(1, 3, 3), nn.ELU(), nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(15, 4)
+    ).double()
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Sequential(network("gelu"), nn.Identity()), convolutional])
+def test_kept_graphs_give_what_new_ones_give_and_stay_within_their_memory(make: Callable[[], nn.Module]) -> None:
+    x, y = samples()
+    model = make().eval()
+    path = FunctionalHessian(model, CROSS_ENTROPY, x, y, rows=8)
+    chunks = len(path._kept)
+    assert chunks == -(-len(x) // 8)
+    vectors = torch.randn(3, path.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected, loss = path.product(vectors), path.loss
+    torch.testing.assert_close(expected, vectors @ dense(model, x, y), rtol=1e-11, atol=1e-13)
+    kept = []
+    for graph_bytes in (0, 1, 20_000, 60_000, 1 << 30):
+        limited = FunctionalHessian(model, CROSS_ENTROPY, x, y, rows=8, graph_bytes=graph_bytes)
+        kept.append(len(limited._kept))
+        for _ in range(2):
+            assert torch.equal(limited.product(vectors), expected)
+        assert limited.loss == loss
+    assert kept[:2] == [0, 0]
+    assert 0 < kept[2] < kept[3] <= kept[4] == chunks
+
+
+def test_kept_graphs_follow_the_parameters() -> None:
+    x, y = samples()
+    model = nn.Sequential(network("gelu"), nn.Identity())
+    operator = HessianOperator(model, CROSS_ENTROPY, x, y, rows=40)
+    point = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    for factor in (1.0, 0.5, 1.0):
+        operator.move_to(factor * point)
+        torch.testing.assert_close(identity(operator), dense(model, x, y), rtol=1e-11, atol=1e-13)
 
 
 def test_logistic_regression_has_the_closed_form() -> None:

@@ -119,3 +119,19 @@ def test_the_demos_jobs_fit_a_small_machine() -> None:
 def test_gpus(monkeypatch: pytest.MonkeyPatch, device: str, present: bool, expected: int) -> None:
     monkeypatch.setattr(os.path, "exists", lambda path: present)
     assert gpus(device) == expected
+
+
+def test_kept_graphs_have_room_where_there_is_no_analytic_path(paper: Needs) -> None:
+    from eigendrift.functional_hessian import GRAPH_BYTES
+
+    general = needs(read("config/paper.yaml"), {"model": {"activation": "gelu"}})
+    assert general.eigen_megabytes(PAPER_RUN) - paper.eigen_megabytes(PAPER_RUN) > GRAPH_BYTES / 1e6
+    assert general.baseline_megabytes("MNIST") - paper.baseline_megabytes("MNIST") > GRAPH_BYTES / 1e6
+
+
+def test_activations_without_an_analytic_path_are_known() -> None:
+    from eigendrift.mlp_hessian import ACTIVATIONS as ANALYTIC
+    from eigendrift.model import ACTIVATIONS
+    from eigendrift.needs import GENERAL
+
+    assert {name for name, make in ACTIVATIONS.items() if type(make()) not in ANALYTIC} == set(GENERAL)

@@ -26,7 +26,8 @@ found = best_solutions(read_run_tables(inputs.history, kind="history"), complete
 solutions = {optimizer: found[optimizer] for optimizer in dict.fromkeys(run[0] for run in by_run) if optimizer in found}
 weights = {optimizer: by_run[optimizer, seed]["weights"][0] for optimizer, (seed, _) in solutions.items()}
 spectra = read_run_tables(inputs.ipr, kind="ipr").query("i == 1").sort_values("step")
-lambda_1 = spectra.groupby(["optimizer", "seed"])["eigenvalue"].last().to_dict()
+ends = spectra.groupby(["optimizer", "seed"]).tail(1)
+lambda_1 = ends[ends["converged"] == 1].set_index(["optimizer", "seed"])["eigenvalue"].to_dict()
 model = build_model(dataset, options["model"], seed=0, device=device)  # its parameters are set at every point
 identity = {"dataset": dataset.name, "n_parameters": sum(p.numel() for p in model.parameters())}
 write_table(

@@ -6,6 +6,7 @@ start(snakemake)
 
 import numpy as np
 import pandas as pd
+from eigendrift.errors import DataError
 from eigendrift.model import layer_shapes, stream_seed
 from eigendrift.schedule import snapshot_steps
 from eigendrift.scratch import Scratch
@@ -17,7 +18,9 @@ from eigendrift.training import HISTORY, train
 output, params = snakemake.output, snakemake.params
 device = prepare_torch(snakemake.threads, params.run["device"])
 dataset, train_samples, test_samples = load_samples(snakemake.input.data, params.run["scaling"], device)
-seed = params.run["identity"]["seed"]
+seed, expected = params.run["identity"]["seed"], params.run["identity"]["n_train"]
+if len(train_samples) != expected:
+    raise DataError(f"{snakemake.input.data}: {len(train_samples)} training samples, expected {expected}")
 model = build_model(dataset, params.run["model"], stream_seed("initialization", seed), device)
 depends_on = {
     "run": params.run,

@@ -90,4 +90,4 @@ class MLPGradient:
             torch.sum(error, 1, out=self.bias_gradients[index])
             if index:
                 back = torch.mm(self.weights[index].T, error, out=self._errors[index - 1])
-                error = back.mul_(self.rules[index - 1].first(self._pre[index - 1], below[index]))
+                error = back.mul_(self.rules[index - 1].first(below[index]))

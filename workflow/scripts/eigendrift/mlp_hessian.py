@@ -1,6 +1,6 @@
 """Exact Hessian-vector products of a fully connected network with mean cross-entropy, by Pearlmutter's R-operator.
 
-What depends on the parameters alone (activations, their derivatives, backpropagated errors) is computed once and kept,
+What depends on the parameters alone (activations and backpropagated errors) is computed once and kept,
 so a product costs the matrix products that the R-operator needs and no more: for N weights in layers of sizes d_0, ...,
 d_L and n samples, 2 n (2 d_0 d_1 + 6 d_1 d_2 + ... + 6 d_{L-1} d_L) floating-point operations. It runs over `rows`
 samples at a time, so that what lies between the matrix products stays in cache.
@@ -19,18 +19,24 @@ ROWS = 2048
 
 
 @dataclass(frozen=True)
-class _Activation:
-    """phi' and phi'' as functions of (z, phi(z)); `second` is None where phi'' = 0 almost everywhere."""
+class Activation:
+    """phi' and phi'' as functions of phi(z), so that z need not be kept; `second` is None where phi'' = 0 (almost)."""
 
-    first: Callable[[Tensor, Tensor], Tensor]
-    second: Callable[[Tensor, Tensor], Tensor] | None
+    first: Callable[[Tensor], Tensor]
+    second: Callable[[Tensor], Tensor] | None
 
 
-ACTIVATIONS: dict[type[nn.Module], _Activation] = {
-    nn.ReLU: _Activation(lambda z, a: a.sign(), None),
-    nn.Tanh: _Activation(lambda z, a: 1 - a * a, lambda z, a: -2 * a * (1 - a * a)),
-    nn.Sigmoid: _Activation(lambda z, a: a * (1 - a), lambda z, a: a * (1 - a) * (1 - 2 * a)),
-    nn.Softplus: _Activation(lambda z, a: torch.sigmoid(z), lambda z, a: torch.sigmoid(z) * (1 - torch.sigmoid(z))),
+def _logistic_from_softplus(a: Tensor) -> Tensor:
+    return -torch.expm1(-a)
+
+
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.ReLU: Activation(torch.sign, None),
+    nn.Tanh: Activation(lambda a: 1 - a * a, lambda a: -2 * a * (1 - a * a)),
+    nn.Sigmoid: Activation(lambda a: a * (1 - a), lambda a: a * (1 - a) * (1 - 2 * a)),
+    nn.Softplus: Activation(
+        _logistic_from_softplus, lambda a: _logistic_from_softplus(a) * (1 - _logistic_from_softplus(a))
+    ),
 }
 
 
@@ -60,16 +66,15 @@ class MLPHessian:
     ) -> None:
         """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices."""
         self.linear, self.activations, self.inputs, self.targets, self.rows = linear, activations, inputs, targets, rows
+        self.rules = [ACTIVATIONS[type(a)] for a in activations]
         self.n_parameters = sum(layer.weight.numel() + layer.out_features for layer in linear)
         n, like = len(inputs), inputs
         widths = [layer.out_features for layer in linear]
-        # One entry a layer: phi(z), phi'(z) and phi''(z) * dL/dphi of hidden layers, and dL/dz of layers above the
-        # first.
+        # One entry a layer: phi(z) and phi''(z) * dL/dphi of hidden layers, and dL/dz of layers above the first.
         self._outputs = [like.new_empty(n, w) for w in widths[:-1]]
-        self._slopes = [like.new_empty(n, w) for w in widths[:-1]]
         self._bends = [
-            None if ACTIVATIONS[type(a)].second is None else like.new_empty(n, w)
-            for a, w in zip(activations, widths[:-1], strict=True)
+            None if rule.second is None else like.new_empty(n, w)
+            for rule, w in zip(self.rules, widths[:-1], strict=True)
         ]
         self._errors = [None, *(like.new_empty(n, w) for w in widths[1:])] if len(widths) > 1 else [None]
         self._probabilities = like.new_empty(n, widths[-1])
@@ -84,17 +89,12 @@ class MLPHessian:
         chosen (m,) indices, weights (m,). What is kept is copied, so the subset stays where it is when this one moves.
         """
         part = object.__new__(MLPHessian)
-        part.linear, part.activations, part.rows, part.n_parameters = (
-            self.linear,
-            self.activations,
-            self.rows,
-            self.n_parameters,
-        )
+        part.linear, part.activations, part.rules = self.linear, self.activations, self.rules
+        part.rows, part.n_parameters = self.rows, self.n_parameters
         part.inputs, part.targets, part.total = self.inputs[chosen], self.targets[chosen], self.total
         part._matrices = [matrix.clone() for matrix in self._matrices]
         part._weights = weights[:, None].to(self.inputs.dtype)
         part._outputs = [output[chosen] for output in self._outputs]
-        part._slopes = [slope[chosen] for slope in self._slopes]
         part._bends = [None if bend is None else bend[chosen] * part._weights for bend in self._bends]
         part._errors = [None if error is None else error[chosen] * part._weights for error in self._errors]
         part._probabilities = self._probabilities[chosen]
@@ -113,15 +113,13 @@ class MLPHessian:
         self.loss = loss / len(self.inputs)
 
     def _refresh_rows(self, rows: slice) -> float:
-        a, pre = self.inputs[rows], []
+        a = self.inputs[rows]
         for index, layer in enumerate(self.linear):
             z = torch.addmm(layer.bias, a, layer.weight.T)
-            pre.append(z)
             if index < len(self.activations):
                 a = self.activations[index](z)
                 self._outputs[index][rows] = a
-                self._slopes[index][rows] = ACTIVATIONS[type(self.activations[index])].first(z, a)
-        log_p = torch.log_softmax(pre[-1], dim=1)
+        log_p = torch.log_softmax(z, dim=1)
         self._probabilities[rows] = log_p.exp()
         targets = self.targets[rows, None]
         # p - 1 at the target as -sum of the others would round better, but enters only terms of the same small size.
@@ -131,12 +129,10 @@ class MLPHessian:
             assert kept is not None
             kept[rows] = error
             back = error @ self.linear[index].weight
-            error = back * self._slopes[index - 1][rows]
-            bend = self._bends[index - 1]
-            if bend is not None:
-                second = ACTIVATIONS[type(self.activations[index - 1])].second
-                assert second is not None
-                bend[rows] = back * second(pre[index - 1], self._outputs[index - 1][rows])
+            below, rule, bend = self._outputs[index - 1][rows], self.rules[index - 1], self._bends[index - 1]
+            error = back * rule.first(below)
+            if rule.second is not None and bend is not None:
+                bend[rows] = back * rule.second(below)
         return float(-log_p.gather(1, targets).sum(dtype=torch.float64))
 
     @torch.no_grad()
@@ -183,14 +179,16 @@ class MLPHessian:
         n = len(below)
         pre: list[Tensor] = []  # R(z) of each layer (n, b, width)
         moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
+        slopes: list[Tensor] = []  # phi' of each hidden layer (n, 1, width)
         for index in range(len(self.linear)):
             rz = torch.addmm(biases[index], below, weights[index].T)
             if index:
                 rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
             pre.append(rz.view(n, b, -1))
             if index < len(self.activations):
-                moved.append(pre[-1] * self._slopes[index][rows, None])
                 below = self._outputs[index][rows]
+                slopes.append(self.rules[index].first(below)[:, None])
+                moved.append(pre[-1] * slopes[-1])
         p = self._probabilities[rows, None]
         error = p * pre[-1]
         error -= p * error.sum(dim=2, keepdim=True)
@@ -211,7 +209,7 @@ class MLPHessian:
             back = kept[rows] @ turned
             back.view(n * b, -1).addmm_(error.view(n * b, -1), self._matrices[index])
             error = back.view(n, b, -1)
-            error *= self._slopes[index - 1][rows, None]
+            error *= slopes[index - 1]
             bend = self._bends[index - 1]
             if bend is not None:
                 error += bend[rows, None] * pre[index - 1]

@@ -13,6 +13,9 @@ TORCH_MB = 1500
 FLOPS_PER_SECOND = 15e9
 # Products of one solve at tolerance 1e-3 and 1e-6 with room to spare, a pair.
 PRODUCTS_PER_PAIR = 8
+# Activations without an analytic path; their graphs are kept (functional_hessian.GRAPH_BYTES, which needs torch to read).
+GENERAL = ("gelu", "silu", "elu")
+GRAPH_MB = 2200
 
 
 class Needs:
@@ -29,6 +32,9 @@ class Needs:
         # 8-bit pixels of both sets, their float32 inputs twice while they are scaled, the activations that are kept.
         widths: int = sum(self.experiment.config["model"]["hidden"]) * 3 + 4 * CLASSES
         return math.ceil(samples * (1.2 * inputs * (1 + 8) + 4 * widths) / 1e6)
+
+    def _graph_megabytes(self) -> int:
+        return GRAPH_MB if self.experiment.config["model"]["activation"] in GENERAL else 0
 
     def _product_flops(self, dataset: str) -> float:
         samples, inputs = DATASET_SIZES[dataset]
@@ -61,7 +67,8 @@ class Needs:
         snapshots, k = self._chunk_pairs(run)
         rows = len(self.experiment.snapshots(run)) + 2 * snapshots * k + 4 * max(2 * k + 40, 60)
         # float32, and a copy in float64 for tight tolerances.
-        return TORCH_MB + 3 * self._data_megabytes(run.dataset) + math.ceil(rows * self._row_bytes(run) / 1e6)
+        data = 3 * self._data_megabytes(run.dataset) + self._graph_megabytes()
+        return TORCH_MB + data + math.ceil(rows * self._row_bytes(run) / 1e6)
 
     def eigen_minutes(self, run: Run) -> int:
         """Eigenpairs of one chunk."""
@@ -72,7 +79,8 @@ class Needs:
         """The baseline, and the interpolation, which keeps less."""
         vectors: int = self.experiment.config["eigen"]["k"] * self.experiment.config["baseline"]["initializations"]
         row = 4 * self.experiment.n_parameters(dataset)
-        return TORCH_MB + self._data_megabytes(dataset) + math.ceil((vectors + 200) * row / 1e6)
+        data = self._data_megabytes(dataset) + self._graph_megabytes()
+        return TORCH_MB + data + math.ceil((vectors + 200) * row / 1e6)
 
     def baseline_minutes(self, dataset: str) -> int:
         """The baseline's solves."""
