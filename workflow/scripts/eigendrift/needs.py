@@ -13,7 +13,7 @@ TORCH_MB = 1500
 FLOPS_PER_SECOND = 15e9
 # Products of one solve at tolerance 1e-3 and 1e-6 with room to spare, a pair.
 PRODUCTS_PER_PAIR = 8
-# Activations without an analytic path; their graphs are kept (functional_hessian.GRAPH_BYTES, which needs torch to read).
+# Activations without an analytic path; their graphs are kept (functional_hessian.GRAPH_BYTES, which imports torch).
 GENERAL = ("gelu", "silu", "elu")
 GRAPH_MB = 2200
 
