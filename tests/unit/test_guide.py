@@ -1,11 +1,14 @@
 """The guide: a sampled Hessian that saves full products and changes nothing else."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from eigendrift import HessianOperator, top_eigenpairs
-from eigendrift.curvature import _heavy_samples
+from eigendrift.guide import Guide, sampled_guide, weighted_sample
+from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.model import initialize, mlp
 
 CROSS_ENTROPY = nn.CrossEntropyLoss()
@@ -78,26 +81,124 @@ def test_weights_scale_each_sample(trained: HessianOperator) -> None:
     torch.testing.assert_close(trained.path.subset(rows, weights).product(vector), expected, rtol=1e-11, atol=1e-15)
 
 
-def test_the_sample_is_unbiased() -> None:
+@pytest.mark.parametrize("kinds", [1, 3, 40])
+def test_the_sample_is_unbiased(kinds: int) -> None:
     sizes = torch.rand(2000, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) ** 8
     terms = torch.randn(2000, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) * sizes
+    strata = torch.randint(kinds, (2000,), generator=torch.Generator().manual_seed(5))
     estimates = []
     for seed in range(400):
-        rows, weights = _heavy_samples(sizes, 50, 250, seed)
+        rows, weights = weighted_sample(sizes, strata, 250, seed)
         assert len(rows) == len(set(rows.tolist())) <= 250
+        assert float(weights.min()) >= 1 - 1e-12
         estimates.append(float((terms[rows] * weights).sum()))
     found = torch.tensor(estimates, dtype=torch.float64)
     assert abs(float(found.mean() - terms.sum())) < 4 * float(found.std()) / 20
 
 
-def test_fitted_samples_leave_nothing_to_draw() -> None:
-    sizes = torch.zeros(1000, dtype=torch.float64)
+def test_terms_that_are_too_large_to_be_drawn_are_certain() -> None:
+    sizes = torch.tensor([10.0, 0.1, 0.2, 9.0, 0.3, 0.1], dtype=torch.float64)
+    for seed in range(20):
+        rows, weights = weighted_sample(sizes, torch.zeros(6, dtype=torch.int64), 3, seed)
+        chosen = dict(zip(rows.tolist(), weights.tolist(), strict=True))
+        assert len(chosen) == 3
+        assert chosen.pop(0) == chosen.pop(3) == 1
+        ((last, weight),) = chosen.items()
+        assert weight == pytest.approx(0.7 / float(sizes[last]))
+
+
+def test_each_kind_has_its_share() -> None:
+    sizes, strata = torch.ones(1000, dtype=torch.float64), torch.arange(1000) % 10
+    for seed in range(20):
+        rows, _ = weighted_sample(sizes, strata, 105, seed)
+        counts = torch.bincount(strata[rows], minlength=10)
+        assert int(counts.min()) >= 10
+        assert int(counts.max()) <= 11
+
+
+@pytest.mark.parametrize("m", [1, 20])
+def test_fitted_samples_leave_nothing_to_draw(m: int) -> None:
+    sizes, strata = torch.zeros(1000, dtype=torch.float64), torch.zeros(1000, dtype=torch.int64)
+    rows, weights = weighted_sample(sizes, strata, m, 0)
+    assert len(rows) == m
+    assert bool(torch.isfinite(weights).all())
     sizes[5] = 1.0
-    rows, weights = _heavy_samples(sizes, 20, 100, 0)
-    assert 5 in rows.tolist()
-    assert bool(torch.isfinite(weights).all())
-    rows, weights = _heavy_samples(torch.zeros(1000, dtype=torch.float64), 20, 100, 0)
-    assert bool(torch.isfinite(weights).all())
+    rows, weights = weighted_sample(sizes, strata, m, 0)
+    assert rows.tolist() == [5]
+    assert weights.tolist() == [1.0]
+
+
+def test_importance_is_the_trace_of_the_last_layers_gauss_newton_block(trained: HessianOperator) -> None:
+    path = trained.path
+    assert isinstance(path, MLPHessian)
+    x, y = path.inputs, path.targets
+    hidden = trained.model[:-1](x).detach()
+    p = torch.softmax(trained.model(x), dim=1).detach()
+    trace = (1 - p.square().sum(dim=1)) * (1 + hidden.square().sum(dim=1))
+    sizes, pairs = path.importance()
+    right = p.argmax(dim=1) == y
+    torch.testing.assert_close(sizes[right], trace[right], rtol=1e-9, atol=1e-12)
+    assert bool((sizes >= trace * (1 - 1e-9) - 1e-12).all())
+    first, second = p.topk(2, dim=1).indices.T
+    assert torch.equal(pairs, first * 5 + second)
+
+
+def test_a_confident_mistake_is_important() -> None:
+    layer = nn.Linear(2, 3).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[40.0, 0.0], [0.0, 40.0], [-40.0, -40.0]]))
+        layer.bias.zero_()
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    path = MLPHessian([layer], [], x, torch.tensor([0, 1]))
+    sizes, _ = path.importance()
+    # 1 - p of the right one is e^-40, which 1 - p in floating point does not have.
+    assert float(sizes[0]) == pytest.approx(2 * 2 * math.exp(-40), rel=1e-9)
+    assert float(sizes[1]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "levels"), [(0.0, (12_000 // 8,)), (3.0, None), (60.0, None)], ids=["untrained", "fitted", "very fitted"]
+)
+def test_the_guide_is_as_large_as_the_curvature_is_spread(
+    trained: HessianOperator, scale: float, levels: tuple[int, ...] | None
+) -> None:
+    path = trained.path
+    theta = torch.cat([p.detach().reshape(-1) for p in trained.model.parameters()])
+    trained.move_to(theta * scale**0.33 if scale else theta * 0.0)
+    guide = sampled_guide(path, 0)
+    assert guide is not None
+    sizes = [len(level.path.inputs) for level in (guide.cruder, guide) if level is not None]
+    if levels:
+        assert sizes == [pytest.approx(size, abs=2) for size in levels]
+    assert max(sizes) <= SAMPLES // 3
+    trained.move_to(theta)
+
+
+def test_a_guide_may_have_a_guide(trained: HessianOperator) -> None:
+    path = trained.path
+    sizes, strata = path.importance()
+    levels = [path.subset(*weighted_sample(sizes, strata, m, 0)) for m in (700, 6000)]
+    nested = Guide(levels[1], cruder=Guide(levels[0]))
+    exact = top_eigenpairs(trained, 3, 1e-11)
+    pairs = top_eigenpairs(trained, 3, 1e-4, guide=nested)
+    assert bool(pairs.converged.all())
+    assert float((pairs.vectors * exact.vectors).sum(0).abs().min()) > 1 - 1e-4
+    assert pairs.guide_matvecs > 0
+
+
+def test_a_perfect_guide_leaves_the_certificate_alone(trained: HessianOperator) -> None:
+    """k products; the next eigenvalue is then the guide's, and the gaps are what a plain solve finds."""
+    exact = top_eigenpairs(trained, 4, 1e-11)
+    pairs = top_eigenpairs(trained, 3, 1e-3, guide=Guide(trained.path))
+    assert pairs.matvecs == 3
+    assert bool(pairs.converged.all())
+    distances = (exact.values[:3, None] - exact.values[None]).abs()
+    distances[range(3), range(3)] = torch.inf
+    true = distances.min(dim=1).values
+    assert bool((pairs.gaps <= true * (1 + 1e-6)).all())
+    assert bool((pairs.gaps >= true - 5e-3 * exact.values[0]).all())
+    sines = (1 - (pairs.vectors * exact.vectors[:, :3]).sum(0).square()).clamp(min=0).sqrt()
+    assert bool((sines <= pairs.angle_bounds + 1e-9).all())
 
 
 def test_none_where_it_would_not_pay(trained: HessianOperator) -> None:

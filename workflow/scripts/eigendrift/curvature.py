@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from eigendrift import functional_hessian, mlp_hessian
 from eigendrift.functional_hessian import FunctionalHessian, Loss
+from eigendrift.guide import Guide, sampled_guide
 from eigendrift.mlp_hessian import MLPHessian, mlp_layers
 
 _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -88,18 +89,13 @@ class HessianOperator:
         self._double.move_to(torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).double())
         return self._double
 
-    def guide(self, seed: int = 0) -> "Guide | None":
-        """A cheaper operator near this one for `top_eigenpairs`, or None where none would pay.
+    def guide(self, seed: int = 0) -> Guide | None:
+        """A cheaper operator near this one, for `top_eigenpairs`, or None where there is none.
 
-        Late in training few samples carry the curvature. The guide keeps those with the largest output curvature
-        1 - sum p^2, and as many again drawn in proportion to it with weights that make the mean unbiased: twice as many
-        as hold 99% of it, but between 1/40 and 1/8 of all. Only the analytic path has one, from 10 000 samples on.
+        Late in training few samples carry the curvature. The analytic path has a guide, of weighted samples that are
+        drawn with this seed (`guide.sampled_guide`); other paths have none.
         """
-        n = len(self.path.inputs)
-        if not isinstance(self.path, MLPHessian) or n < 10_000:
-            return None
-        chosen, weights = _heavy_samples(self.path.uncertainty().double().cpu(), n // 40, n // 8, seed)
-        return Guide(self.path.subset(chosen.to(self.device), weights.to(self.device)), self)
+        return sampled_guide(self.path, seed) if isinstance(self.path, MLPHessian) else None
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row of (b, N), as rows: what the eigensolver calls."""
@@ -120,36 +116,6 @@ class HessianOperator:
         rows = (vector[None] if vector.ndim == 1 else vector.T).to(self.device, self.dtype).contiguous()
         product_rows = self.product(rows)
         return product_rows[0] if vector.ndim == 1 else product_rows.T
-
-
-class Guide:
-    """An approximate Hessian from weighted samples, at the point where it was made."""
-
-    def __init__(self, path: MLPHessian, like: HessianOperator) -> None:
-        self.path, self.shape, self.dtype, self.device = path, like.shape, like.dtype, like.device
-
-    def product(self, vectors: Tensor) -> Tensor:
-        """G v for each row of (b, N)."""
-        return self.path.product(vectors)
-
-
-def _heavy_samples(sizes: Tensor, fewest: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices and weights of a sample of rows: the largest ones, and others with probability in proportion to size."""
-    ordered, order = sizes.sort(descending=True)
-    held = ordered.cumsum(0)
-    heavy = int(torch.searchsorted(held, 0.99 * held[-1]))
-    half = min(max(heavy, fewest // 2), most // 2)
-    rest = ordered[half:]
-    if not float(rest.sum()) > 0:
-        return order[:half], torch.ones(half, dtype=torch.float64)
-    # Systematic sampling: one uniform number, so every rerun takes the same rows.
-    expected = rest / rest.sum() * half
-    start = torch.rand(1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    drawn = torch.searchsorted(expected.cumsum(0), torch.arange(half, dtype=torch.float64) + start)
-    drawn = drawn.clamp(max=len(rest) - 1)
-    rows, times = torch.unique(drawn, return_counts=True)
-    weights = torch.cat([torch.ones(half, dtype=torch.float64), times / expected[rows]])
-    return torch.cat([order[:half], order[half + rows]]), weights
 
 
 def _is_cross_entropy(loss: Loss) -> bool:

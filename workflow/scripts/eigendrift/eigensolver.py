@@ -8,9 +8,10 @@ comes from. Every new direction is orthogonalized twice against the whole basis,
 shows copies of the first eigenvalue with small residuals. When the basis is full, it is cut down to the best Ritz
 vectors and their products (thick restart; Wu and Simon 2000).
 
-With a guide, a cheaper operator that resembles H, the basis starts from the guide's own top vectors, and each residual
-passes through the guide's approximate inverse of H - theta before it becomes a direction (Davidson 1975). What comes
-out is judged by the same residuals, of full products; the guide only decides how many of them there are.
+With a guide, a cheaper operator that resembles H, the basis starts from the guide's own top vectors (found with the
+help of a still cheaper one, where the guide has it), and each residual passes through the guide's approximate inverse
+of H - theta before it becomes a direction (Davidson 1975). What comes out is judged by the same residuals, of full
+products; the guide only decides how many of them there are.
 
 Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11 and 13; Daniel et al. 1976 on the second
 pass.
@@ -22,6 +23,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+# A guide's own residuals, as a part of what is asked of the full products' residuals.
+GUIDE = 0.5
+# Residuals of a guide's guide.
+CRUDE = 1e-2
 
 
 class Operator(Protocol):
@@ -42,11 +49,12 @@ class EigenPairs:
 
     values (k,) float64; vectors (N, k), unit columns in the operator's type; residuals (k,): |Hv - lambda v| /
     |lambda|, from products over the full data (relative to the largest |lambda| where lambda_i is zero within its
-    rounding); gaps (k,): distance to the nearest other Ritz value less that one's own residual, 0 where they cannot be
-    told apart; angle_bounds (k,): sin of the angle between v_i and its eigenvector is at most |r| / gap (Davis and
-    Kahan 1970), at most 1, as far as no eigenvalue between the Ritz values was missed, which no Krylov method can
-    exclude; matvecs: full products taken, guide_matvecs: products of the guide; converged (k,): residual <= tol;
-    orthogonality: max |V'V - I|.
+    rounding); gaps (k,): distance to the nearest other Ritz value less that one's own residual, 0 where they
+    cannot be told apart (where guided pairs need no full product of a further vector, the next eigenvalue is the
+    guide's, and counts as known to three times the guide's largest error on the k pairs); angle_bounds (k,): sin
+    of the angle between v_i and its eigenvector is at most |r| / gap (Davis and Kahan 1970), at most 1, as far as
+    no eigenvalue between the Ritz values was missed, which no Krylov method can exclude; matvecs: full products
+    taken, guide_matvecs: products of the guide; converged (k,): residual <= tol; orthogonality: max |V'V - I|.
     """
 
     values: Tensor
@@ -121,14 +129,23 @@ class _Basis:
 
 
 class _Guide:
-    """The spectrum of a cheaper operator, as far as its own Lanczos run shows it."""
+    """What is known of the spectrum from cheaper operators: vectors to start from, and an approximate inverse."""
 
     def __init__(self, operator: Operator, k: int, tol: float, seed: int) -> None:
-        random = torch.Generator().manual_seed(seed)
-        solved = _solve(operator, k, tol, random, max_matvecs=100, size=_basis_size(k, operator.shape[0]))
-        self.matvecs = solved.basis.matvecs
-        self.values, coefficients = solved.basis.rayleigh_ritz()
-        self.vectors = solved.basis.combine(coefficients)[0]
+        cruder: Operator | None = getattr(operator, "cruder", None)
+        # The cruder one only has to lead to the finer one, which is far from it anyway.
+        known = None if cruder is None else _Guide(cruder, k, max(tol, CRUDE), seed)
+        random, size = torch.Generator().manual_seed(seed), _basis_size(k, operator.shape[0])
+        solved = _solve(operator, k, tol, random, 100, size, known)
+        self.start, self.matvecs = solved.y, solved.basis.matvecs
+        self.next_values = solved.values[k : k + 1]
+        if known is None:
+            # A whole Krylov space: it shows more of the spectrum than the few directions of a corrected solve.
+            self.values, coefficients = solved.basis.rayleigh_ritz()
+            self.vectors = solved.basis.combine(coefficients)[0]
+        else:
+            self.values, self.vectors = known.values, known.vectors
+            self.matvecs += known.matvecs
 
     def correct(self, rest: Tensor, value: float) -> Tensor:
         """(theta - G)^-1 r, where G is the guide in the space it knows and zero outside of it.
@@ -166,10 +183,11 @@ def top_eigenpairs(
 ) -> EigenPairs:
     """The k algebraically largest eigenpairs of a symmetric operator, each to a true residual of `tol`.
 
-    `seed` draws the start vector. `guide` is a cheaper operator near this one (`HessianOperator.guide`): it saves full
-    products and has no part in the residuals. `max_matvecs` bounds the products. Pairs that are not there by then, or
-    when the residuals have reached the rounding of the products, come back with converged = False. `basis_size` bounds
-    the memory: two arrays of (basis_size, N), default max(2 k + 40, 60).
+    `seed` draws the start vector. `guide` is a cheaper operator near this one (`HessianOperator.guide`): it saves
+    full products and has no part in the residuals; it may have one of its own as `cruder`. `max_matvecs` bounds
+    the products. Pairs that are not there by then, or when the residuals have reached the rounding of the
+    products, come back with converged = False. `basis_size` bounds the memory: two arrays of (basis_size, N),
+    default max(2 k + 40, 60).
 
     The smallest residual that float32 products can reach is about 1e-6 lambda_1 / |lambda_i|. From one start vector an
     eigenvalue that is exactly repeated is found once, as in every single-vector Lanczos method.
@@ -182,7 +200,7 @@ def top_eigenpairs(
     if not tol > 0:
         raise ValueError(f"tol = {tol} is not allowed; give a positive number")
     size = min(n, max(basis_size or _basis_size(k, n), k + 2))
-    known = None if guide is None else _Guide(guide, min(k + 1, n), max(tol, 1e-3), seed)
+    known = None if guide is None else _Guide(guide, k, max(GUIDE * tol, 1e-4), seed)
     solved = _solve(operator, k, tol, torch.Generator().manual_seed(seed), max_matvecs, size, known)
     return _result(solved, k, tol, 0 if known is None else known.matvecs)
 
@@ -203,7 +221,8 @@ def _solve(
     n = operator.shape[0]
     basis = _Basis(operator, size)
     best, best_at = float("inf"), 0
-    directions = [] if guide is None else list(guide.vectors[: k + 1])
+    # The guide's next vector has to wait: with a good guide the first k are all that is needed.
+    directions, waiting = ([], []) if guide is None else (list(guide.start[:k]), list(guide.start[k : k + 1]))
     while True:
         if basis.extend(directions) == 0:
             # At the start, or where the basis spans an invariant subspace: go on outside it.
@@ -224,12 +243,17 @@ def _solve(
         # A whole basis without progress, and what is left is rounding of the products.
         stalled = basis.matvecs - best_at > size and bool((lengths[:k] <= rounding).all())
         if done or stalled or basis.matvecs >= max_matvecs or basis.m == n:
+            if guide is not None and basis.m == k:
+                # The next eigenvalue is known from the guide alone, which errs there as it did on these.
+                values = torch.cat([values, guide.next_values])
+                lengths = torch.cat([lengths, 3 * lengths.max().expand(len(guide.next_values))])
             return _Solved(basis, values, y, lengths, residuals)
         if guide is None:
             directions = [rests[int(residuals.argmax())]]
         else:
             wanted = [i for i in range(len(residuals)) if not residuals[i] <= tol]
-            directions = [guide.correct(rests[i], float(values[i])) for i in wanted]
+            directions = [*waiting, *(guide.correct(rests[i], float(values[i])) for i in wanted)]
+            waiting = []
         if basis.m + len(directions) > size:
             keep = min(k + (size - k) // 2, size - len(directions))
             basis.cut(values[:keep], coefficients[:keep])

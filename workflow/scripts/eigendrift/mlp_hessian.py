@@ -100,9 +100,30 @@ class MLPHessian:
         part._probabilities = self._probabilities[chosen]
         return part
 
-    def uncertainty(self) -> Tensor:
-        """1 - sum p^2 of each sample (n,): the trace of its output curvature, which fades as a sample is fitted."""
-        return 1 - self._probabilities.square().sum(dim=1)
+    def importance(self) -> tuple[Tensor, Tensor]:
+        """How much of the curvature each sample may carry, (n,) float64, and the pair of classes between which it lies.
+
+        (1 - sum p^2) (1 + |a|^2) with the last layer's inputs a is the trace of its part of the last layer's
+        Gauss-Newton block. A confident mistake has none, but errors that weigh the second derivatives of the outputs:
+        1 - p of the target stands for them where it is larger. The pair, (n,) int64, is that of its two most probable
+        classes, in their order.
+        """
+        top = self._probabilities.topk(min(2, self._probabilities.shape[1]), dim=1)
+        largest, pairs = (
+            top.values[:, 0].double(),
+            top.indices[:, 0] * self._probabilities.shape[1] + top.indices[:, -1],
+        )
+        # 1 - p as the sum of the other probabilities: of a fitted sample 1 - p is lost in the rounding of p.
+        others = self._probabilities.double().scatter(1, top.indices[:, :1], 0.0)
+        missing = others.sum(dim=1)
+        uncertainty = missing * (1 + largest) - others.square().sum(dim=1)
+        below = self._outputs[-1] if self._outputs else self.inputs
+        mistaken = torch.where(top.indices[:, 0] == self.targets, 0.0, 1 - self._of_targets())
+        sizes = torch.linalg.vector_norm(below, dim=1).double().square().add_(1)
+        return sizes.mul_(torch.maximum(uncertainty, mistaken)), pairs
+
+    def _of_targets(self) -> Tensor:
+        return self._probabilities.gather(1, self.targets[:, None])[:, 0].double()
 
     @torch.no_grad()
     def refresh(self) -> None:
