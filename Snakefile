@@ -14,6 +14,7 @@ include: "workflow/rules/spectrum.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/plan.smk"
 
 
 # The figure set, which is every figure and every claim.

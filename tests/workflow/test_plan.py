@@ -86,6 +86,30 @@ def test_the_papers_plan(paper_plan: Finished, root: Path) -> None:
     assert snapshots(config["training"]["steps"], **config["snapshots"]) == 1584
 
 
+def test_the_plan_for_two_cores_keeps_what_the_figures_need(clean_checkout: Path, root: Path) -> None:
+    config, paper = merged(root, "config/cpu.yaml"), merged(root, "config/paper.yaml")
+    finished = run_snakemake(clean_checkout, "-n", "--configfile", "config/cpu.yaml")
+    assert planned_rules(finished) == expected(config)
+    assert snapshots(config["training"]["steps"], **config["snapshots"]) >= 120
+    assert config["snapshots"]["waiting_times"] == paper["snapshots"]["waiting_times"]
+    for same in ("datasets", "model", "optimizers", "baseline"):
+        assert config[same] == paper[same]
+    assert config["training"]["steps"] == paper["training"]["steps"]
+    assert len(config["training"]["seeds"]) >= 3
+    assert "full" in config["sweeps"]["batch_size"]
+
+
+def test_the_plan_is_told_before_anything_starts(clean_checkout: Path) -> None:
+    finished = run_snakemake(clean_checkout, "--cores", "1", "plan")
+    told = re.findall(r"^(runs|snapshots|jobs|disk|time) +(.*)$", finished.output, re.MULTILINE)
+    assert [name for name, _ in told] == ["runs", "snapshots", "jobs", "disk", *["time"] * 4]
+    counts = planned_rules(run_snakemake(clean_checkout, "-n"))
+    # The plan does not count the rule that only collects.
+    assert dict(told[:3])["runs"] == str(counts["train"])
+    assert dict(told[:3])["jobs"] == str(sum(counts.values()) - counts.get("all", 0))
+    assert not any((clean_checkout / "results" / "demo").glob("runs/*"))
+
+
 def test_the_papers_plan_takes_less_than_ten_seconds(paper_plan: Finished) -> None:
     # CPU seconds, which other work on the machine does not lengthen as it does wall seconds.
     assert paper_plan.cpu_seconds < 10

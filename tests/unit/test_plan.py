@@ -1,0 +1,58 @@
+"""What an experiment will take: counts and bytes exactly, time in proportion to the work."""
+
+import pytest
+from experiments import overlaid, read
+
+from eigendrift.config import validate
+from eigendrift.plan import Costs, make_plan, measure, products
+from eigendrift.runs import Experiment
+
+
+def experiment(*names: str, **changes: object) -> Experiment:
+    return Experiment(validate(overlaid(*(read(name) for name in names), changes)))
+
+
+def costs(scale: float = 1.0) -> Costs:
+    names = ("digits", "digits_noisy", "MNIST", "FashionMNIST")
+    steps = {(name, optimizer): scale * 1e-3 for name in names for optimizer in ("sgd", "adam", "sam")}
+    return Costs(dict.fromkeys(names, scale * 6e-06), steps)
+
+
+def test_the_papers_plan_counts_its_runs_snapshots_and_bytes() -> None:
+    paper = experiment("config/paper.yaml")
+    plan = make_plan(paper, costs())
+    assert plan.runs == 30 + 63
+    assert plan.snapshots >= 30 * 1584
+    main = 4 * 89_610 * (30 * 1584 * 3 + 24 * 1584 * 3 + 6 * 1584 * 15)
+    sweeps = sum(4 * 89_610 * 6 * len(paper.snapshots(run)) for run in paper if run.variant != "main")
+    assert plan.disk == main + sweeps
+
+
+def test_time_is_proportional_to_the_machines_costs() -> None:
+    own = experiment("config/cpu.yaml")
+    one, two = make_plan(own, costs()), make_plan(own, costs(2.0))
+    assert two.seconds == pytest.approx({rule: 2 * seconds for rule, seconds in one.seconds.items()})
+    assert one.seconds["train"] > 18 * 100_000 * 1e-3
+
+
+def test_tighter_and_more_pairs_take_more_products() -> None:
+    assert products(3, 1e-3, 60_000) < products(3, 1e-3, 1000) < products(15, 1e-3, 1000) < products(15, 1e-6, 1000)
+    assert products(3, 1e-5, 60_000) == products(3, 1e-5, 1000)
+    assert products(3, 1e-6, 1000) > 2 * products(3, 1e-5, 1000)
+
+
+def test_cores_share_the_work_and_lines_say_so() -> None:
+    plan = make_plan(experiment(), costs())
+    total = sum(plan.seconds.values())
+    (one,), (four,) = ([line for line in plan.lines(cores) if "in all" in line] for cores in (1, 4))
+    assert f"{total:.0f} s" in one or f"{total / 60:.0f} min" in one
+    assert f"{total / 4:.0f} s" in four or f"{total / 240:.0f} min" in four
+    assert "on 4 cores" in four
+
+
+def test_costs_are_measured_for_every_data_set_and_optimizer() -> None:
+    own = experiment()
+    measured = measure(own)
+    assert set(measured.product) == {"digits", "digits_noisy"}
+    assert set(measured.step) == {(d, o) for d in measured.product for o in ("sgd", "adam", "sam")}
+    assert all(0 < value < 1 for value in (*measured.product.values(), *measured.step.values()))

@@ -1,0 +1,23 @@
+# Needs: nothing.
+# Leaves: nothing; tells what the configured experiment will take.
+
+
+# It has no output, so that it tells every time that it is asked.
+rule plan:
+    input:
+        modules=library("plan"),
+    log:
+        f"{LOGS}/plan.log",
+    benchmark:
+        f"{BENCHMARKS}/plan.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=5,
+    params:
+        config=EXPERIMENT.config,
+        cores=workflow.cores,
+    script:
+        "../scripts/plan.py"

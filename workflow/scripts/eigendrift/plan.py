@@ -1,0 +1,180 @@
+"""What an experiment will take before it starts: runs, jobs, disk, and time from a few timed products and steps.
+
+Time is an estimate. Its unit, one Hessian product with the full data, is timed here; how many of them a solve takes is
+what was measured on MNIST.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from eigendrift.config import CLASSES, DATASET_SIZES
+from eigendrift.curvature import HessianOperator
+from eigendrift.figures import FIGURES
+from eigendrift.gradients import FlatParameters, batch_gradient
+from eigendrift.guide import FEWEST_SAMPLES
+from eigendrift.model import mlp
+from eigendrift.optimizers import Step
+from eigendrift.runs import Experiment, Run
+from eigendrift.setup import prepare_torch
+from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE
+
+# Timed products take this many samples, and longer ones are reckoned from them.
+SAMPLES = 6000
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on one core, or on the GPU: of a product a sample by data set, of a step by (data set, optimizer)."""
+
+    product: dict[str, float]
+    step: dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of runs, jobs and snapshots; bytes of all files and of one run's; seconds of one core or GPU by rule."""
+
+    runs: int
+    jobs: int
+    snapshots: int
+    disk: int
+    largest: int
+    seconds: dict[str, float]
+
+    def lines(self, cores: int) -> Iterator[str]:
+        """The plan as it is shown."""
+        yield f"runs       {self.runs}"
+        yield f"snapshots  {self.snapshots}"
+        yield f"jobs       {self.jobs}"
+        # A running job's arrays are in its scratch folder, and again in its output while that is written.
+        yield f"disk       at most {(self.disk + cores * self.largest) / 1e9:.1f} GB"
+        for rule, seconds in self.seconds.items():
+            yield f"time       {rule}: {_duration(seconds)} of one core or GPU"
+        total = sum(self.seconds.values())
+        yield f"time       in all about {_duration(total / cores)} on {cores} cores, estimated from timed products"
+
+
+def make_plan(experiment: Experiment, costs: Costs) -> Plan:
+    """The plan of an experiment on a machine with these costs."""
+    runs = list(experiment)
+    fixed = len(FIGURES) + 2  # claims and figure set
+    jobs = sum(4 + experiment.chunks(run) for run in runs) + 3 * len(experiment.datasets()) + fixed
+    seconds = {
+        "train": sum(_train_seconds(experiment, run, costs) for run in runs),
+        "eigensnapshot": sum(_eigen_seconds(experiment, run, costs) for run in runs),
+        "baseline": sum(_baseline_seconds(experiment, name, costs) for name in experiment.datasets()),
+    }
+    snapshots = sum(len(experiment.snapshots(run)) for run in runs)
+    sizes = [_bytes(experiment, run) for run in runs]
+    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), seconds)
+
+
+def products(k: int, tolerance: float, samples: int) -> float:
+    """Full-data products, or their worth in others, that k pairs to this tolerance take."""
+    plain = 2.5 * (k + 2) * (1 + 0.25 * max(0.0, math.log10(1e-3 / tolerance)))
+    if tolerance >= GUIDED_TOLERANCE and samples >= FEWEST_SAMPLES:
+        return 0.65 * plain
+    return plain * (2 if tolerance < FLOAT32_TOLERANCE else 1)
+
+
+def _pairs(experiment: Experiment, run: Run) -> Iterator[tuple[int, float]]:
+    """k and tolerance of each snapshot's solve."""
+    own, steps = experiment.eigen_parameters(run), experiment.snapshots(run)
+    dense = own.get("dense")
+    for step in steps:
+        if dense and (step % dense["every"] == 0 or step in (steps[0], steps[-1])):
+            yield dense["k"], dense["tolerance"]
+        else:
+            yield own["k"], own["tolerance"]
+
+
+def _eigen_seconds(experiment: Experiment, run: Run, costs: Costs) -> float:
+    samples = DATASET_SIZES[run.dataset][0]
+    taken = sum(products(k, tolerance, samples) for k, tolerance in _pairs(experiment, run))
+    return taken * samples * costs.product[run.dataset]
+
+
+def _train_seconds(experiment: Experiment, run: Run, costs: Costs) -> float:
+    identity = experiment.identity(run)
+    main = experiment.config["training"]["batch_size"]
+    reference = identity["n_train"] if main == "full" else main
+    step = costs.step[run.dataset, run.optimizer] * max(0.3, identity["batch_size"] / reference)
+    # A forward pass is a quarter of a product.
+    evaluation = 0.3 * identity["n_train"] * costs.product[run.dataset]
+    return float(identity["steps"] * step + len(experiment.snapshots(run)) * evaluation)
+
+
+def _baseline_seconds(experiment: Experiment, dataset: str, costs: Costs) -> float:
+    own, samples = experiment.baseline_parameters(), DATASET_SIZES[dataset][0]
+    each = products(own["k"], own["tolerance"], samples) * samples * costs.product[dataset]
+    return float(own["initializations"] * each)
+
+
+def _bytes(experiment: Experiment, run: Run) -> int:
+    """Weights, gradients and updates of every snapshot, and every eigenvector."""
+    vectors = sum(k for k, _ in _pairs(experiment, run))
+    return 4 * experiment.n_parameters(run.dataset) * (3 * len(experiment.snapshots(run)) + vectors)
+
+
+def measure(experiment: Experiment) -> Costs:
+    """Time a few products and training steps of each data set's network on this machine, as one job takes them."""
+    device = prepare_torch(1, experiment.config["training"]["device"])
+    product, step = {}, {}
+    batch = experiment.config["training"]["batch_size"]
+    for dataset in experiment.datasets():
+        n, inputs = DATASET_SIZES[dataset]
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(min(n, SAMPLES), inputs, generator=generator).to(device)
+        y = torch.randint(CLASSES, (len(x),), generator=generator).to(device)
+        model = experiment.config["model"]
+        network = mlp(inputs, model["hidden"], CLASSES, model["activation"]).to(device)
+        operator = HessianOperator(network, nn.functional.cross_entropy, x, y)
+        vector = torch.randn(1, operator.shape[0], generator=generator).to(device)
+        product[dataset] = _seconds(partial(operator.product, vector), device) / len(x)
+        size = n if batch == "full" else batch
+        taken = torch.arange(size, device=device) % len(x)
+        for name, spec in experiment.config["optimizers"].items():
+            step[dataset, name] = _seconds(_stepper(network, spec, x[taken], y[taken]), device)
+    return Costs(product, step)
+
+
+def _stepper(network: nn.Sequential, spec: dict[str, Any], x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
+    flat = FlatParameters(network)
+    step, gradient = Step.of(flat, spec), batch_gradient(flat)
+
+    def take() -> None:
+        gradient(x, y)
+        step(lambda: gradient(x, y))
+
+    return take
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    """The median of repeated calls, for half a second and at least five."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    call()
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < 0.5:
+        wait()
+        begun = time.perf_counter()
+        call()
+        wait()
+        times.append(time.perf_counter() - begun)
+    return sorted(times)[len(times) // 2]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
