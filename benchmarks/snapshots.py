@@ -1,23 +1,33 @@
 """The networks whose curvature is measured: one run an optimizer, with its parameters at a spread of steps.
 
-The runs are kept in the cache and go on from there after a kill. One thread each, as many side by side as there are
+A finished run is kept in the cache. One thread each, as many side by side as there are
 cores.
 """
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 import torch
 
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import stopwatch
+from eigendrift import gradients, mlp_hessian, model, optimizers, training
 from eigendrift.scratch import Scratch
 from eigendrift.training import HISTORY, Samples, Trajectory, train
+
+# Modules that what a run leaves depends on; the parts of the benchmark load different ones beside them.
+_TRAINING = (training, gradients, optimizers, model, mlp_hessian)
+_ARRAYS = ("steps", "weights", "gradients", "updates", "history")
 
 
 def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
@@ -25,23 +35,29 @@ def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
     data, cpu = load(scale.dataset), torch.device("cpu")
     steps = sorted({*scale.snapshots, *scale.compared})
     spec = OPTIMIZERS[optimizer]
-    depends_on = {
-        "optimizer": spec,
-        "steps": steps,
-        "hidden": scale.hidden,
-        "batch": BATCH_SIZE,
-        "torch": torch.__version__,
-    }
-    return train(
-        network(data, scale.hidden),
-        Samples(data.train_inputs, data.train_targets, cpu),
-        Samples(data.test_inputs, data.test_targets, cpu),
-        spec,
-        BATCH_SIZE,
-        SEED,
-        steps,
-        Scratch(cache, f"runs/{scale.dataset}/{optimizer}", depends_on),
-    )
+    sources = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in _TRAINING]
+    depends_on = [spec, steps, scale.hidden, BATCH_SIZE, torch.__version__, sources]
+    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+    kept = cache / "runs" / scale.dataset / f"{optimizer}-{key}.npz"
+    if kept.exists():
+        with np.load(kept, allow_pickle=False) as arrays:
+            return Trajectory(**{name: arrays[name] for name in _ARRAYS}, diverged_at=None)
+    with TemporaryDirectory() as folder:
+        run = train(
+            network(data, scale.hidden),
+            Samples(data.train_inputs, data.train_targets, cpu),
+            Samples(data.test_inputs, data.test_targets, cpu),
+            spec,
+            BATCH_SIZE,
+            SEED,
+            steps,
+            Scratch(folder, "run", {}),
+        )
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(".part.npz")
+        np.savez(part, **{name: np.array(getattr(run, name)) for name in _ARRAYS})
+        part.replace(kept)
+        return replace(run, **{name: np.array(getattr(run, name)) for name in _ARRAYS})
 
 
 def main(argv: Sequence[str] | None = None) -> None:

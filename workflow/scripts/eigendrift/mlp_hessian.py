@@ -8,14 +8,16 @@ samples at a time, so that what lies between the matrix products stays in cache.
 Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from eigendrift.threads import shared_out
+
 # rows * widest hidden layer * a few float32 arrays should fit the cache of one core.
-ROWS = 2048
+ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,16 @@ class MLPHessian:
                 bend[rows] = back * rule.second(below)
         return float(-log_p.gather(1, targets).sum(dtype=torch.float64))
 
-    @torch.no_grad()
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""
+        starts = range(0, len(self.inputs), self.rows)
+        threads = torch.get_num_threads() if vectors.device.type == "cpu" else 1
+        sums = shared_out(lambda share: self._product_of_chunks(share, vectors), starts, threads)
+        return torch.stack(sums).sum(dim=0) / self.total
+
+    @torch.no_grad()
+    def _product_of_chunks(self, starts: Sequence[int], vectors: Tensor) -> Tensor:
+        """The sum over the samples of these chunks."""
         b = len(vectors)
         weights, biases = self._split(vectors)
         totals = [torch.zeros_like(w) for w in weights]
@@ -168,13 +177,13 @@ class MLPHessian:
             for v, layer in zip(weights, self.linear, strict=True)
         ]
         bias_totals = [torch.zeros_like(c) for c in biases]
-        for start in range(0, len(self.inputs), self.rows):
+        for start in starts:
             self._product_rows(slice(start, start + self.rows), b, weights, biases, totals, crossed, bias_totals)
         parts = []
         for layer, total, cross, bias in zip(self.linear, totals, crossed, bias_totals, strict=True):
             turned = cross.view(layer.out_features, b, layer.in_features).transpose(0, 1)
             parts += [(total.view(b, layer.out_features, layer.in_features) + turned).reshape(b, -1), bias.view(b, -1)]
-        return torch.cat(parts, dim=1) / self.total
+        return torch.cat(parts, dim=1)
 
     def _split(self, vectors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Views of the rows as weights (b * out, in) and biases (b * out,) of each layer."""

@@ -77,7 +77,7 @@ class Step:
             scale = torch.where(norm > 0, self.rho / norm, torch.zeros_like(norm))
             start = [(p, p.clone()) for p, _ in slopes]
             for parameter, slope in slopes:
-                parameter.add_(slope * scale)
+                parameter.addcmul_(slope, scale)
         gradient()
         with torch.no_grad():
             for parameter, value in start:
