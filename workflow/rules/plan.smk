@@ -18,6 +18,7 @@ rule plan:
         runtime=5,
     params:
         config=EXPERIMENT.config,
-        cores=workflow.cores,
+        # Known when a job runs, and not when the workflow is only looked at.
+        cores=lambda wildcards: workflow.cores,
     script:
         "../scripts/plan.py"
