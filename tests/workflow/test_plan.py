@@ -100,6 +100,8 @@ def test_the_plan_for_two_cores_keeps_what_the_figures_need(clean_checkout: Path
 
 
 def test_the_plan_is_told_before_anything_starts(clean_checkout: Path) -> None:
+    assert "runs" in run_snakemake(clean_checkout, "--cores", "1", "plan").output
+    # Asked again, it tells again.
     finished = run_snakemake(clean_checkout, "--cores", "1", "plan")
     told = re.findall(r"^(runs|snapshots|jobs|disk|time) +(.*)$", finished.output, re.MULTILINE)
     assert [name for name, _ in told] == ["runs", "snapshots", "jobs", "disk", *["time"] * 4]

@@ -2,14 +2,12 @@
 # Leaves: nothing; tells what the configured experiment will take.
 
 
-# It has no output, so that it tells every time that it is asked.
+# It has no output, not even a benchmark file, so that it tells every time that it is asked.
 rule plan:
     input:
         modules=library("plan"),
     log:
         f"{LOGS}/plan.log",
-    benchmark:
-        f"{BENCHMARKS}/plan.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
