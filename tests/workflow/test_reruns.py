@@ -109,3 +109,12 @@ def test_one_figure_is_drawn_again_alone_and_the_same(finished_checkout: Path) -
     assert [job.rule for job in planned_jobs(drawn)] == ["fig07"]
     assert [path.read_bytes() for path in files] == before
     assert plan(finished_checkout) == {}
+
+
+@pytest.mark.parametrize(("options", "lifted"), [((), True), (("--max-jobs-per-timespan", "50/1s"), False)])
+def test_the_scheduler_sets_no_timers_unless_the_user_limits_jobs(
+    finished_checkout: Path, options: tuple[str, ...], lifted: bool
+) -> None:
+    redrawn = ("--cores", "1", "fig04", "--forcerun", "fig04", "--verbose")
+    finished = run_snakemake(finished_checkout, *redrawn, *options, *TINY)
+    assert ("No limit on jobs a second." in finished.output) == lifted

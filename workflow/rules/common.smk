@@ -19,12 +19,6 @@ except ConfigError as error:
     # One line for the user, who has no use for a traceback of ours.
     sys.exit(str(error))
 
-# Every pass of Snakemake's scheduler starts a timer for another pass, for the sake of its limit on jobs a second, so that
-# they pile up: 1500 jobs in, they keep a core busy. Without the limit there is no timer.
-if workflow.scheduling_settings is not None and workflow.scheduling_settings.max_jobs_per_timespan is not None:
-    if workflow.scheduling_settings.max_jobs_per_timespan.max_jobs == 100:
-        workflow.scheduling_settings.max_jobs_per_timespan = None
-
 NEEDS = Needs(EXPERIMENT)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
@@ -95,3 +89,12 @@ def tables(kind, selections):
 def figure_inputs(number):
     """Named inputs of a figure."""
     return {kind: tables(kind, selections) for kind, selections in FIGURES[number]["inputs"].items()}
+
+
+# Every pass of Snakemake's scheduler starts a timer for another pass, for the sake of its limit on jobs a second, so that
+# they pile up by the thousand. Without the limit, here the one that nobody asked for, there is none.
+onstart:
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter is not None and limiter.max_jobs == 100:
+        workflow.scheduler.job_rate_limiter = None
+        logger.debug("No limit on jobs a second.")
