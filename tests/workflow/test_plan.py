@@ -90,7 +90,11 @@ def test_the_plan_for_two_cores_keeps_what_the_figures_need(clean_checkout: Path
     config, paper = merged(root, "config/cpu.yaml"), merged(root, "config/paper.yaml")
     finished = run_snakemake(clean_checkout, "-n", "--configfile", "config/cpu.yaml")
     assert planned_rules(finished) == expected(config)
-    assert snapshots(config["training"]["steps"], **config["snapshots"]) >= 120
+    # As its comments say.
+    steps, every = config["training"]["steps"], config["snapshots"]["every"]
+    assert snapshots(steps, **config["snapshots"]) == 142
+    assert len(range(0, steps + 1, every)) == 51
+    assert len(range(0, steps + 1, every * config["eigen"]["dense_every"])) == 11
     assert config["snapshots"]["waiting_times"] == paper["snapshots"]["waiting_times"]
     for same in ("datasets", "model", "optimizers", "baseline"):
         assert config[same] == paper[same]

@@ -11,8 +11,12 @@ start(snakemake)
 
 from eigendrift.plan import make_plan, measure
 from eigendrift.runs import Experiment
+from eigendrift.setup import prepare_torch
 
 experiment = Experiment(snakemake.params.config)
-for line in make_plan(experiment, measure(experiment)).lines(snakemake.params.cores):
+device = prepare_torch(snakemake.threads, experiment.config["training"]["device"])
+# Jobs on the GPU wait for each other.
+at_once = snakemake.params.cores if device.type == "cpu" else 1
+for line in make_plan(experiment, measure(experiment, device)).lines(at_once):
     print(line)
     print(line, file=terminal, flush=True)

@@ -22,8 +22,7 @@ from eigendrift.guide import FEWEST_SAMPLES
 from eigendrift.model import mlp
 from eigendrift.optimizers import Step
 from eigendrift.runs import Experiment, Run
-from eigendrift.setup import prepare_torch
-from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE
+from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE, Request, requests
 
 # Timed products take this many samples, and longer ones are reckoned from them.
 SAMPLES = 6000
@@ -48,17 +47,18 @@ class Plan:
     largest: int
     seconds: dict[str, float]
 
-    def lines(self, cores: int) -> Iterator[str]:
-        """The plan as it is shown."""
+    def lines(self, jobs_at_once: int) -> Iterator[str]:
+        """The plan as it is shown, for so many jobs side by side: one a core, or one a GPU."""
         yield f"runs       {self.runs}"
         yield f"snapshots  {self.snapshots}"
         yield f"jobs       {self.jobs}"
         # A running job's arrays are in its scratch folder, and again in its output while that is written.
-        yield f"disk       at most {(self.disk + cores * self.largest) / 1e9:.1f} GB"
+        yield f"disk       at most {(self.disk + jobs_at_once * self.largest) / 1e9:.1f} GB"
         for rule, seconds in self.seconds.items():
-            yield f"time       {rule}: {_duration(seconds)} of one core or GPU"
+            yield f"time       {rule}: {_duration(seconds)} of one job after the other"
         total = sum(self.seconds.values())
-        yield f"time       in all about {_duration(total / cores)} on {cores} cores, estimated from timed products"
+        together = _duration(total / jobs_at_once)
+        yield f"time       in all about {together} with {jobs_at_once} at once, estimated from timed products"
 
 
 def make_plan(experiment: Experiment, costs: Costs) -> Plan:
@@ -84,20 +84,14 @@ def products(k: int, tolerance: float, samples: int) -> float:
     return plain * (2 if tolerance < FLOAT32_TOLERANCE else 1)
 
 
-def _pairs(experiment: Experiment, run: Run) -> Iterator[tuple[int, float]]:
-    """k and tolerance of each snapshot's solve."""
-    own, steps = experiment.eigen_parameters(run), experiment.snapshots(run)
-    dense = own.get("dense")
-    for step in steps:
-        if dense and (step % dense["every"] == 0 or step in (steps[0], steps[-1])):
-            yield dense["k"], dense["tolerance"]
-        else:
-            yield own["k"], own["tolerance"]
+def _solves(experiment: Experiment, run: Run) -> list[Request]:
+    own = experiment.eigen_parameters(run)
+    return requests(experiment.snapshots(run), own["k"], own["tolerance"], own.get("dense"))
 
 
 def _eigen_seconds(experiment: Experiment, run: Run, costs: Costs) -> float:
     samples = DATASET_SIZES[run.dataset][0]
-    taken = sum(products(k, tolerance, samples) for k, tolerance in _pairs(experiment, run))
+    taken = sum(products(solve.k, solve.tolerance, samples) for solve in _solves(experiment, run))
     return taken * samples * costs.product[run.dataset]
 
 
@@ -119,13 +113,12 @@ def _baseline_seconds(experiment: Experiment, dataset: str, costs: Costs) -> flo
 
 def _bytes(experiment: Experiment, run: Run) -> int:
     """Weights, gradients and updates of every snapshot, and every eigenvector."""
-    vectors = sum(k for k, _ in _pairs(experiment, run))
+    vectors = sum(solve.k for solve in _solves(experiment, run))
     return 4 * experiment.n_parameters(run.dataset) * (3 * len(experiment.snapshots(run)) + vectors)
 
 
-def measure(experiment: Experiment) -> Costs:
-    """Time a few products and training steps of each data set's network on this machine, as one job takes them."""
-    device = prepare_torch(1, experiment.config["training"]["device"])
+def measure(experiment: Experiment, device: torch.device) -> Costs:
+    """Time a few products and training steps of each data set's network on the device, as one job takes them."""
     product, step = {}, {}
     batch = experiment.config["training"]["batch_size"]
     for dataset in experiment.datasets():
