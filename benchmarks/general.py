@@ -1,4 +1,4 @@
-"""The general path, for any module: a small convolutional network on real images, through torch.func."""
+"""The general path, for any module: a small convolutional network on real images."""
 
 from collections.abc import Sequence
 from math import prod

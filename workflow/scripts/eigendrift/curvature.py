@@ -21,7 +21,7 @@ class HessianOperator:
 
     Products are exact to the rounding of the parameters' type; nothing is sampled. A fully connected network (an
     nn.Sequential of linear layers with ReLU, tanh, sigmoid or softplus between them) with nn.CrossEntropyLoss() or
-    nn.functional.cross_entropy takes an analytic path; every other module and loss goes through torch.func.
+    nn.functional.cross_entropy takes an analytic path; every other module and loss is differentiated by autograd.
 
         H = HessianOperator(model, nn.CrossEntropyLoss(), inputs, targets)
         H @ v

@@ -7,6 +7,7 @@ backward pass through it.
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class FunctionalHessian:
                 with torch.no_grad():
                     losses.append(float(self._chunk_loss(start)))
                 continue
-            with torch.autograd.graph.saved_tensors_hooks(counter, _as_it_is) if start == 0 else torch.enable_grad():
+            with torch.autograd.graph.saved_tensors_hooks(counter, _as_it_is) if start == 0 else nullcontext():
                 loss, slopes = self._chunk_gradient(start)
             losses.append(loss)
             if counter.bytes <= self.graph_bytes:

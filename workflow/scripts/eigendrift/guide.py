@@ -51,11 +51,11 @@ def sampled_guide(path: MLPHessian, seed: int) -> Guide | None:
 
 
 def weighted_sample(sizes: Tensor, strata: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices and weights of about m of n terms, such that the weighted sum over them is unbiased for any terms.
+    """Indices and weights of at most m of n terms, such that the weighted sum over them is unbiased.
 
-    sizes (n,): how large the terms may be; strata (n,): labels of kinds of terms. A term is drawn with probability
-    proportional to its size, or for certain where that would exceed one; systematically within strata, so that each
-    kind has its share (Tille, Sampling Algorithms, 2006, chapters 5 and 7).
+    sizes (n,): how large the terms may be, zero only where a term is zero; strata (n,): labels of kinds of terms. A
+    term is drawn with probability proportional to its size, or for certain where that would exceed one;
+    systematically within strata, so that each kind has its share (Tille, Sampling Algorithms, 2006, chapters 5 and 7).
     """
     certain = torch.zeros(len(sizes), dtype=torch.bool)
     while True:

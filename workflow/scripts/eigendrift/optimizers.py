@@ -18,7 +18,7 @@ Gradient = Callable[[], None]
 
 
 class _PlainSGD:
-    """torch.optim.SGD without momentum and weight decay, to the bit, at half the cost of a step and of the import."""
+    """torch.optim.SGD without momentum and weight decay, to the bit, without the compiler that torch.optim loads."""
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float) -> None:
         self.parameters, self.lr = list(parameters), lr
