@@ -51,7 +51,7 @@ def slurm_run(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -
     folder = copy_checkout(tmp_path_factory.mktemp("slurm") / "checkout")
     edit_profile(folder)
     before = len(cluster.jobs())
-    finished = run_snakemake(folder, "--profile", "profiles/slurm", *QUICK, *TINY, **cluster.environment)
+    finished = run_snakemake(folder, "--profile", "profiles/slurm", *QUICK, *TINY, timeout=1200, **cluster.environment)
     return SlurmRun(folder, finished, cluster.jobs()[before:])
 
 
