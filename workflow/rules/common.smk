@@ -25,11 +25,6 @@ if workflow.scheduling_settings is not None and workflow.scheduling_settings.max
     if workflow.scheduling_settings.max_jobs_per_timespan.max_jobs == 100:
         workflow.scheduling_settings.max_jobs_per_timespan = None
 
-# A group of jobs in a SLURM job would otherwise take every core that it sees: of some, the two threads of its one core, for
-# which it has no memory.
-if workflow.remote_exec and "SLURM_CPUS_PER_TASK" in os.environ:
-    workflow.register_resource("_cores", int(os.environ["SLURM_CPUS_PER_TASK"]))
-
 NEEDS = Needs(EXPERIMENT)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
