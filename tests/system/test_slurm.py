@@ -153,11 +153,6 @@ def test_what_needs_the_network_is_not_submitted(slurm_run: SlurmRun) -> None:
     assert counted["train"] == 18
 
 
-def test_the_profile_leaves_nothing_behind(slurm_run: SlurmRun) -> None:
-    logs = slurm_run.folder / ".snakemake" / "slurm_logs"
-    assert not [path for path in logs.rglob("*") if path.is_file()]
-
-
 @pytest.mark.parametrize(
     ("written", "recorded"),
     [
