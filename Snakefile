@@ -17,6 +17,13 @@ include: "workflow/rules/paper.smk"
 include: "workflow/rules/plan.smk"
 
 
+# On a cluster these run where Snakemake does: they need the network, or TeX, or tell about this machine.
+localrules:
+    prepare_data,
+    paper,
+    plan,
+
+
 # The figure set, which is every figure and every claim.
 rule all:
     default_target: True

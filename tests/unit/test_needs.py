@@ -104,6 +104,14 @@ def test_minutes_are_enough_for_what_was_measured(paper: Needs) -> None:
     assert paper.baseline_minutes("MNIST") > 100 * 21 * 0.24 / 60
 
 
+def test_a_gpu_needs_less_time(paper: Needs) -> None:
+    on_gpu = needs(read("config/paper.yaml"), {"training": {"device": "cuda"}})
+    dense = Run("MNIST", "adam", "main", 0)
+    # Two such chunks in one job end within the day that many partitions allow.
+    assert 2 * on_gpu.eigen_minutes(dense) < 24 * 60 < 2 * paper.eigen_minutes(dense)
+    assert on_gpu.train_minutes(PAPER_RUN) < paper.train_minutes(PAPER_RUN)
+
+
 def test_the_demos_jobs_fit_a_small_machine() -> None:
     demo = needs()
     jobs = list(demo.experiment)

@@ -9,8 +9,8 @@ from eigendrift.runs import Experiment, Run
 
 # An interpreter with torch; with CUDA's libraries it maps more, which counts on some clusters.
 TORCH_MB = 1500
-# Far below what any processor in use reaches in matrix products, so that no job is killed for being slow.
-FLOPS_PER_SECOND = 15e9
+# Far below what any device in use reaches in matrix products (a GPU in float64): no job is killed for being slow.
+FLOPS_PER_SECOND = {"cpu": 15e9, "auto": 15e9, "cuda": 150e9}
 # Products of one solve at tolerance 1e-3 and 1e-6 with room to spare, a pair.
 PRODUCTS_PER_PAIR = 8
 # Activations without an analytic path; their graphs are kept (functional_hessian.GRAPH_BYTES, which imports torch).
@@ -23,6 +23,7 @@ class Needs:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.flops_per_second = FLOPS_PER_SECOND[experiment.config["training"]["device"]]
 
     def _row_bytes(self, run: Run) -> int:
         return 4 * self.experiment.n_parameters(run.dataset)
@@ -53,8 +54,8 @@ class Needs:
         step = 2.0 * identity["batch_size"] * identity["n_parameters"] * 3 * 2
         evaluation = 2.0 * 1.2 * identity["n_train"] * identity["n_parameters"]
         # Half a millisecond a step is Python and the optimizer, whatever the size.
-        seconds = identity["steps"] * (step / FLOPS_PER_SECOND + 5e-3)
-        return _minutes(seconds + len(self.experiment.snapshots(run)) * evaluation / FLOPS_PER_SECOND)
+        seconds = identity["steps"] * (step / self.flops_per_second + 5e-3)
+        return _minutes(seconds + len(self.experiment.snapshots(run)) * evaluation / self.flops_per_second)
 
     def _chunk_pairs(self, run: Run) -> tuple[int, int]:
         parameters = self.experiment.eigen_parameters(run)
@@ -73,7 +74,9 @@ class Needs:
     def eigen_minutes(self, run: Run) -> int:
         """Eigenpairs of one chunk."""
         snapshots, k = self._chunk_pairs(run)
-        return _minutes(snapshots * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(run.dataset) / FLOPS_PER_SECOND)
+        return _minutes(
+            snapshots * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(run.dataset) / self.flops_per_second
+        )
 
     def baseline_megabytes(self, dataset: str) -> int:
         """The baseline, and the interpolation, which keeps less."""
@@ -85,7 +88,7 @@ class Needs:
     def baseline_minutes(self, dataset: str) -> int:
         """The baseline's solves."""
         k, count = self.experiment.config["eigen"]["k"], self.experiment.config["baseline"]["initializations"]
-        return _minutes(count * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(dataset) / FLOPS_PER_SECOND)
+        return _minutes(count * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(dataset) / self.flops_per_second)
 
     def interpolation_minutes(self, dataset: str) -> int:
         """Losses on all lines, and the searches of the epsilon-sharpness at some 40 gradients each."""
@@ -94,7 +97,7 @@ class Needs:
         searches = optimizers * len(config["interpolation"]["epsilon"]) * 40 * 3
         forward = 2.4 * DATASET_SIZES[dataset][0] * self.experiment.n_parameters(dataset)
         evaluations = optimizers * (optimizers - 1) // 2 * points + searches
-        return _minutes(evaluations * forward / FLOPS_PER_SECOND)
+        return _minutes(evaluations * forward / self.flops_per_second)
 
     def metric_megabytes(self, run: Run) -> int:
         """A metric rule: the trajectory's arrays and the vectors of up to k pairs, or one chunk of all pairs."""

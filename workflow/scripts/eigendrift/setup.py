@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from eigendrift.data import Dataset, load_dataset
+from eigendrift.devices import claim_gpu
 from eigendrift.model import initialize, mlp, pick_device
 from eigendrift.storage import ArrayFile
 from eigendrift.training import Samples
@@ -16,6 +17,8 @@ from eigendrift.training import Samples
 def prepare_torch(threads: int, device: str) -> torch.device:
     """Fix what bit-identical results need, the number of threads among it, and give the device."""
     torch.set_num_threads(threads)
+    if device != "cpu":
+        claim_gpu()
     picked = pick_device(device)
     if picked.type == "cuda":
         # cuBLAS is deterministic only with a workspace of fixed size. On a CPU all that is used here is deterministic.

@@ -1,0 +1,51 @@
+"""Several GPUs in one machine: each job claims one for as long as it lives."""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import MutableMapping, Sequence
+from pathlib import Path
+
+# Open for the life of the process: its end, whatever it is, lets the GPU go.
+_claims: list[int] = []
+
+
+def visible_gpus(environment: MutableMapping[str, str]) -> list[str]:
+    """The GPUs that CUDA would show to this process, as CUDA_VISIBLE_DEVICES names them."""
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    numbers = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+    return sorted(filter(str.isdigit, numbers), key=int)
+
+
+def claim_gpu(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Show one GPU to this process that no other one has claimed; before CUDA starts.
+
+    Where there is one, as in a job of SLURM, or where all are claimed, nothing changes.
+    """
+    gpus = visible_gpus(environment)
+    if len(gpus) < 2:
+        return
+    claimed = _first_free(gpus)
+    if claimed is not None:
+        # The numbers are those of nvidia-smi, not by speed.
+        environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        environment["CUDA_VISIBLE_DEVICES"] = claimed
+
+
+def _first_free(gpus: Sequence[str]) -> str | None:
+    folder = Path(tempfile.gettempdir()) / f"eigendrift-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for gpu in gpus:
+        name = hashlib.sha256(gpu.encode()).hexdigest()[:16]
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        _claims.append(descriptor)
+        return gpu
+    return None
