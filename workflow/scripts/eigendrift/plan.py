@@ -21,7 +21,7 @@ from eigendrift.gradients import FlatParameters, batch_gradient
 from eigendrift.guide import FEWEST_SAMPLES
 from eigendrift.model import mlp
 from eigendrift.optimizers import Step
-from eigendrift.runs import Experiment, Run
+from eigendrift.runs import SENSITIVITY, Experiment, Run
 from eigendrift.setup import prepare_torch
 from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE
 
@@ -39,7 +39,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of runs, jobs and snapshots; bytes of all files and of one run's; seconds of one core or GPU by rule."""
+    """Counts of runs, jobs and snapshots; bytes of all files and of one run's; seconds of one core or GPU by rule.
+
+    `supplement`: runs and seconds that the target of that name adds.
+    """
 
     runs: int
     jobs: int
@@ -47,6 +50,7 @@ class Plan:
     disk: int
     largest: int
     seconds: dict[str, float]
+    supplement: tuple[int, float] = (0, 0.0)
 
     def lines(self, cores: int) -> Iterator[str]:
         """The plan as it is shown."""
@@ -59,6 +63,7 @@ class Plan:
             yield f"time       {rule}: {_duration(seconds)} of one core or GPU"
         total = sum(self.seconds.values())
         yield f"time       in all about {_duration(total / cores)} on {cores} cores, estimated from timed products"
+        yield f"supplement {self.supplement[0]} runs and {_duration(self.supplement[1] / cores)} more"
 
 
 def make_plan(experiment: Experiment, costs: Costs) -> Plan:
@@ -73,7 +78,16 @@ def make_plan(experiment: Experiment, costs: Costs) -> Plan:
     }
     snapshots = sum(len(experiment.snapshots(run)) for run in runs)
     sizes = [_bytes(experiment, run) for run in runs]
-    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), seconds)
+    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), seconds, _supplement(experiment, costs))
+
+
+def _supplement(experiment: Experiment, costs: Costs) -> tuple[int, float]:
+    """Runs of figure S1 alone, and the seconds of these and of the permuted networks."""
+    runs = [run for run in experiment.select(variants=SENSITIVITY) if experiment.is_supplementary(run)]
+    seconds = sum(_train_seconds(experiment, run, costs) + _eigen_seconds(experiment, run, costs) for run in runs)
+    share = experiment.config["baseline"]["permutations"] / experiment.config["baseline"]["initializations"]
+    permuted = len(experiment.config["optimizers"]) * share
+    return len(runs), seconds + permuted * sum(_baseline_seconds(experiment, d, costs) for d in experiment.datasets())
 
 
 def products(k: int, tolerance: float, samples: int) -> float:
