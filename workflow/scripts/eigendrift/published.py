@@ -11,7 +11,7 @@ import os
 import runpy
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,9 +34,14 @@ from eigendrift.storage import atomic_path
 ROOT = Path(__file__).parents[3]
 SCRIPTS, CAPTIONS, PAPER = ROOT / "workflow" / "scripts", ROOT / "workflow" / "report", ROOT / "paper"
 PUBLISHED, BUILD = PAPER / "published", PAPER / "generated" / "published"
+ALL: tuple[int | str, ...] = (*FIGURES, *SUPPLEMENT)
 CLAIMS = ("claims.csv", "claims.md", "claims.tex")
 # Tables that the numbers of the text are taken from, besides those of the figures.
-_NUMBERS = {"history": [{"variants": "all"}], "ipr": [{"variants": "all"}], "baseline": [{}]}
+_NUMBERS: dict[str, list[dict[str, str]]] = {
+    "history": [{"variants": "all"}],
+    "ipr": [{"variants": "all"}],
+    "baseline": [{}],
+}
 
 
 def fill(results: Path, published: Path = PUBLISHED) -> int:
@@ -47,7 +52,7 @@ def fill(results: Path, published: Path = PUBLISHED) -> int:
     record = json.loads(manifest.read_text(encoding="utf-8"))["provenance"]
     shutil.rmtree(published, ignore_errors=True)
     experiment = Experiment(validate(record["config"]))
-    drawn = [number for number in (*FIGURES, *SUPPLEMENT) if (results / f"figures/{figure_name(number)}.pdf").is_file()]
+    drawn = [number for number in ALL if (results / f"figures/{figure_name(number)}.pdf").is_file()]
     copies = [f"figures/{figure_name(number)}.{kind}" for number in drawn for kind in ("pdf", "png")]
     for name in (*copies, *(f"claims/{name}" for name in CLAIMS)):
         _copy(results / name, published / name)
@@ -84,7 +89,7 @@ def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1)
         target = build / path.relative_to(published / "tables").with_suffix("")
         _write(target, gzip.decompress(path.read_bytes()))
     names = sorted(path.stem for path in (published / "figures").glob("*.pdf"))
-    numbers = [number for number in (*FIGURES, *SUPPLEMENT) if figure_name(number) in names]
+    numbers = [number for number in ALL if figure_name(number) in names]
     use_this_copy()
     # Processes of their own, since each script sends its output to its own log.
     with get_context("spawn").Pool(processes) as pool:
@@ -117,9 +122,9 @@ def _inputs(number: int | str) -> Mapping[str, Any]:
     return (FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number])["inputs"]
 
 
-def _tables(experiment: Experiment, numbers: list[int | str]) -> list[str]:
+def _tables(experiment: Experiment, numbers: Sequence[int | str]) -> list[str]:
     """Paths below the results of every table that these figures and the numbers are drawn from."""
-    wanted = [*(_inputs(number) for number in numbers), _NUMBERS]
+    wanted: list[Mapping[str, Any]] = [*(_inputs(number) for number in numbers), _NUMBERS]
     found = (path for one in wanted for kind, chosen in one.items() for path in table_paths(experiment, kind, chosen))
     return list(dict.fromkeys(found))
 

@@ -89,10 +89,10 @@ def _spans_displacement(
     pair_at: Mapping[tuple[int, int], int], vectors: np.ndarray, then: int, now: int, i: int
 ) -> float:
     """Displacement of the span of v_1..v_i between two steps, NaN where one of the vectors is missing."""
-    bases = [[pair_at.get((step, j)) for j in range(1, i + 1)] for step in (then, now)]
-    if any(row is None for basis in bases for row in basis):
+    first, second = ([pair_at[step, j] for j in range(1, i + 1) if (step, j) in pair_at] for step in (then, now))
+    if len(first) < i or len(second) < i:
         return float("nan")
-    return float(metrics.subspace_displacement(*(vectors[basis] for basis in bases)))
+    return float(metrics.subspace_displacement(vectors[first], vectors[second]))
 
 
 def ipr_table(pairs: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
