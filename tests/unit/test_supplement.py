@@ -31,6 +31,12 @@ SENSITIVITY = {
     "steps": 2000,
     "snapshots": {"every": 400, "waiting_times": [0, 100, 1000], "lags_per_decade": 3},
 }
+FEW_SWEEPS: dict[str, Any] = {
+    "seeds": [0],
+    "batch_size": {},
+    "learning_rate": {},
+    "snapshots": {"every": 200, "waiting_times": [0], "lags_per_decade": 1},
+}
 FULL = {"sensitivity": SENSITIVITY}
 BROKEN = {Run("digits", "adam", "scaling-unit", 1): 0.4, Run("digits", "sgd", "main", 0): 0.0}
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -43,12 +49,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
             training={"steps": 500, "seeds": [3]},
             snapshots={"every": 100, "waiting_times": [0], "lags_per_decade": 2},
             eigen={"dense_seed": 3, "k": 1, "dense_k": 4},
-            sweeps={
-                "seeds": [3],
-                "batch_size": {},
-                "learning_rate": {},
-                "snapshots": {"every": 200, "waiting_times": [0], "lags_per_decade": 1},
-            },
+            sweeps={**FEW_SWEEPS, "seeds": [3]},
         )
     },
 }
@@ -111,6 +112,19 @@ def test_every_run_of_every_reading_is_a_point(figures: dict[tuple[str, str], Dr
     # The paper's value belongs to its own network alone.
     assert len(points(drawn.figure, "paper")) == 0
     assert numbers["paper_adam_ipr"].isna().all()
+
+
+def test_the_papers_value_stands_in_panels_of_its_network_alone(tmp_path: Path) -> None:
+    config = small_config(datasets=["MNIST", "digits"], training={"steps": 500, "seeds": [0]}, sweeps=FEW_SWEEPS)
+    config["snapshots"] = {"every": 100, "waiting_times": [0, 100], "lags_per_decade": 3}
+    drawn: list[Drawn] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eigendrift.job.start", lambda snakemake: None)
+        patch.setattr("eigendrift.figures.save.save", lambda figure, name, output: drawn.append(figure))
+        draw(Synthetic(tmp_path, config), "S1", None)
+    (lines,) = (line for ax in drawn[0].figure.axes for line in ax.lines if line.get_gid() == "paper")
+    assert list(lines.get_xdata()) == [0.1, 0.1]  # type: ignore[arg-type]
+    assert drawn[0].numbers.set_index("dataset")["paper_adam_ipr"].notna().to_dict() == {"MNIST": True, "digits": False}
 
 
 def test_runs_that_broke_off_are_named_and_no_part_of_means(figures: dict[tuple[str, str], Drawn]) -> None:

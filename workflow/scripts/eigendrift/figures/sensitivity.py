@@ -128,7 +128,7 @@ def _references(left: Axes, right: Axes, numbers: pd.DataFrame, baseline: pd.Dat
 
 
 def _axes(grid: Grid, numbers: pd.DataFrame, readings: Readings) -> None:
-    names = [f"{reading['scaling']}, {reading['init'].replace('_', ' ')}" for reading in readings.values()]
+    names = [f"{reading['scaling']}, {reading['init'].replace('_', ' ').capitalize()}" for reading in readings.values()]
     for (row, column), ax in grid.axes.items():
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.5, -0.5)
