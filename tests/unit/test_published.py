@@ -49,7 +49,9 @@ def draw(synthetic: Synthetic, folder: Path) -> None:
         }
         for number in FIGURES
     ]
-    code = "import json, sys; from eigendrift.published import _draw\nfor job in json.loads(sys.argv[1]): _draw(job)"
+    code = (
+        "import json, sys; from eigendrift.published import run_script; list(map(run_script, json.loads(sys.argv[1])))"
+    )
     done = subprocess.run([sys.executable, "-c", code, json.dumps(jobs)], env=surroundings(), check=False)
     assert done.returncode == 0
 

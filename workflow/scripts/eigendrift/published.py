@@ -26,7 +26,7 @@ from eigendrift.figures import FIGURES, SUPPLEMENT, figure_name
 from eigendrift.latex import latex_integer
 from eigendrift.modules import use_this_copy
 from eigendrift.numbers import numbers_of, numbers_tex
-from eigendrift.paper import PaperError, compile_paper
+from eigendrift.paper import INSTALL
 from eigendrift.result_paths import table_paths
 from eigendrift.runs import Experiment
 from eigendrift.storage import atomic_path
@@ -93,15 +93,12 @@ def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1)
     use_this_copy()
     # Processes of their own, since each script sends its output to its own log.
     with get_context("spawn").Pool(processes) as pool:
-        pool.map(_draw, [_job(experiment, number, build) for number in numbers], chunksize=1)
-    _figure_set(experiment, published, build, record)
-    try:
-        files = sorted((build / "figure_set").iterdir())
-        compile_paper(PAPER / "main.tex", PAPER / "refs.bib", files, build / "latex", build / "paper.pdf")
-    except PaperError as error:
-        if shutil.which("latexmk") and shutil.which("pdflatex"):
-            raise
-        print(f"paper.pdf: left out; {error}", file=sys.stderr)
+        pool.map(run_script, [_figure_job(experiment, number, build) for number in numbers], chunksize=1)
+        _figure_set(experiment, published, build, record)
+        if all(map(shutil.which, ("latexmk", "pdflatex"))):
+            pool.apply(run_script, [_paper_job(build)])
+        else:
+            print(f"paper.pdf: left out, without latexmk and pdflatex; {INSTALL}", file=sys.stderr)
     return list(different(published, build))
 
 
@@ -129,7 +126,7 @@ def _tables(experiment: Experiment, numbers: Sequence[int | str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _job(experiment: Experiment, number: int | str, build: Path) -> dict[str, Any]:
+def _figure_job(experiment: Experiment, number: int | str, build: Path) -> dict[str, Any]:
     """What the rule of a figure gives to its script."""
     name = figure_name(number)
     paths = {kind: table_paths(experiment, kind, chosen) for kind, chosen in _inputs(number).items()}
@@ -142,7 +139,21 @@ def _job(experiment: Experiment, number: int | str, build: Path) -> dict[str, An
     }
 
 
-def _draw(job: dict[str, Any]) -> None:
+def _paper_job(build: Path) -> dict[str, Any]:
+    """What the rule of the paper gives to its script."""
+    figure_set = [str(path) for path in sorted((build / "figure_set").iterdir())]
+    sources = {"main": str(PAPER / "main.tex"), "references": str(PAPER / "refs.bib"), "figure_set": figure_set}
+    return {
+        "rule": "paper",
+        "input": sources,
+        "params": {"build": str(build / "latex")},
+        "output": {"pdf": str(build / "paper.pdf")},
+        "log": [str(build / "logs" / "paper.log")],
+    }
+
+
+def run_script(job: dict[str, Any]) -> None:
+    """Run the script of a rule as Snakemake would, in this process, whose output then goes to the rule's log."""
     named = {key: SimpleNamespace(**value) if isinstance(value, dict) else value for key, value in job.items()}
     runpy.run_path(str(SCRIPTS / f"{job['rule']}.py"), init_globals={"snakemake": SimpleNamespace(**named)})
 
