@@ -4,7 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 SNAKEMAKE := $(VENV)/bin/snakemake
 
-.PHONY: all environment demo paper test lint format benchmark
+.PHONY: all environment demo paper publish published test lint format benchmark
 
 all: demo
 
@@ -21,6 +21,13 @@ demo: environment
 
 paper: environment
 	$(SNAKEMAKE) --cores $(CORES) paper
+
+# What is committed of a finished run: make publish NAME=cpu. Then everything is drawn again from it: make published
+publish: environment
+	$(VENV)/bin/python -m eigendrift.published fill results/$(NAME)
+
+published: environment
+	$(VENV)/bin/python -m eigendrift.published redraw
 
 lint: environment
 	$(VENV)/bin/ruff check .

@@ -14,6 +14,7 @@ include: "workflow/rules/spectrum.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/supplement.smk"
 include: "workflow/rules/plan.smk"
 
 
@@ -29,3 +30,9 @@ rule all:
     default_target: True
     input:
         rules.figure_set.output,
+
+
+# What the 21 figures leave open: sensitivity, null models, accuracy.
+rule supplement:
+    input:
+        expand(f"{RESULTS}/figures/fig{{number}}.pdf", number=SUPPLEMENT),

@@ -7,7 +7,7 @@ anything.
 import copy
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, pairwise
@@ -19,21 +19,14 @@ import pandas as pd
 import yaml
 
 from eigendrift.config import DATASET_SIZES, validate
-from eigendrift.figures import DATASET_KINDS, FIGURES
+from eigendrift.figures import DATASET_KINDS, FIGURES, SUPPLEMENT
+from eigendrift.result_paths import DATASET_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
 from eigendrift.runs import Experiment, Run
 from eigendrift.schedule import two_time_pairs
 from eigendrift.storage import write_arrays
 from eigendrift.tables import write_table
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
-FILES = {kind: f"{kind}.csv" for kind in ("history", "ipr", "alignment", "displacement")}
-FILES["final_eigenvector"] = "final_eigenvector.safetensors"
-TABLES = {
-    "baseline": "baseline/{}.csv",
-    "interpolation": "interpolation/{}.csv",
-    "solutions": "interpolation/{}.solutions.csv",
-}
-
 # What sets the optimizers apart: IPR exponent at the start and its change, overlap left at long lags, gradient and
 # update alignment, loss reached. Optimizers that are not the paper's get a mixture.
 _CHARACTER = {
@@ -88,28 +81,27 @@ class Synthetic:
     def experiment(self) -> Experiment:
         return Experiment(validate(copy.deepcopy(dict(self.config))))
 
-    def inputs(self, number: int) -> dict[str, list[str]]:
+    def inputs(self, number: int | str) -> dict[str, list[str]]:
         """The named inputs of a figure, as its rule has them; missing ones are written."""
-        named: dict[str, list[str]] = {}
-        for kind, selections in FIGURES[number]["inputs"].items():
-            if kind in DATASET_KINDS:
-                datasets = dict.fromkeys(
-                    d for selection in selections for d in self.experiment.datasets(selection["datasets"])
-                )
-                named[kind] = [self._dataset_path(dataset, kind) for dataset in datasets]
-            else:
-                runs = dict.fromkeys(run for selection in selections for run in self.experiment.select(**selection))
-                named[kind] = [self._run_path(run, kind) for run in runs]
-        return named
+        figure = FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number]
+        return {kind: self.paths(kind, selections) for kind, selections in figure["inputs"].items()}
+
+    def paths(self, kind: str, selections: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The tables of one kind of the selected runs or data sets; missing ones are written."""
+        if kind in DATASET_KINDS:
+            datasets = dict.fromkeys(d for selection in selections for d in self.experiment.datasets(**selection))
+            return [self._dataset_path(dataset, kind) for dataset in datasets]
+        runs = dict.fromkeys(run for selection in selections for run in self.experiment.select(**selection))
+        return [self._run_path(run, kind) for run in runs]
 
     def _run_path(self, run: Run, kind: str) -> str:
-        path = self.root / "runs" / run.folder / FILES[kind]
+        path = self.root / "runs" / run.folder / RUN_TABLES[kind]
         if not path.exists():
             self._write_run(path, self.experiment, run, kind)
         return str(path)
 
     def _dataset_path(self, dataset: str, kind: str) -> str:
-        path = self.root / TABLES[kind].format(dataset)
+        path = self.root / {**DATASET_TABLES, **SUPPLEMENT_TABLES}[kind].format(dataset=dataset)
         if not path.exists():
             self._write_dataset(path, self.experiment, dataset, kind)
         return str(path)
@@ -161,9 +153,14 @@ class Synthetic:
     def _write_dataset(self, path: Path, experiment: Experiment, dataset: str, kind: str) -> None:
         random = np.random.default_rng(zlib.crc32(f"{dataset}/{kind}".encode()))
         n = experiment.n_parameters(dataset)
-        table = {"baseline": _baseline, "interpolation": _interpolation, "solutions": _solutions}[kind](
-            experiment, n, random
-        )
+        make = {
+            "baseline": _baseline,
+            "interpolation": _interpolation,
+            "solutions": _solutions,
+            "baseline_overlaps": _overlaps,
+            "permuted_overlaps": _permuted,
+        }
+        table = make[kind](experiment, n, random)
         identity = {"dataset": dataset, "n_parameters": n}
         write_table(path, table, kind=kind, identity=identity, units=dict.fromkeys(table.columns, "1"))
 
@@ -253,8 +250,18 @@ def _displacement(
             overlap = np.clip(1 - relaxed * (1 - character[2]) + 0.03 * random.standard_normal(), 0, 1)
             moved = 1e-6 * lag**1.2 / (1 + tw / 300)
             aligned = abs(0.02 * random.standard_normal()) + character[4] / (1 + lag)
-            rows.append((tw, lag, i, 2 / n * (1 - overlap), overlap, moved, aligned, 0.01, 1))
-    columns = ["waiting_time", "lag", "i", "displacement", "overlap", "weight_displacement", "update_alignment"]
+            d = 2 / n * (1 - overlap)
+            rows.append((tw, lag, i, d, d / i, overlap, moved, aligned, 0.01, 1))
+    columns = [
+        "waiting_time",
+        "lag",
+        "i",
+        "displacement",
+        "subspace_displacement",
+        "overlap",
+        "weight_displacement",
+        "update_alignment",
+    ]
     return pd.DataFrame(rows, columns=[*columns, "angle_bound", "converged"])
 
 
@@ -267,6 +274,20 @@ def _baseline(experiment: Experiment, n: int, random: np.random.Generator) -> pd
         frame[f"displacement_{name}"] = 2 / n * (1 - overlap + end)
         frame[f"overlap_{name}"] = overlap + end
     return frame.assign(n_initializations=100)
+
+
+def _overlaps(experiment: Experiment, n: int, random: np.random.Generator) -> pd.DataFrame:
+    k, pairs = experiment.config["eigen"]["k"], list(combinations(range(12), 2))
+    rows = [(a, b, i, min(1.0, 0.05 * abs(random.standard_normal()))) for i in range(1, k + 1) for a, b in pairs]
+    return pd.DataFrame(rows, columns=["first", "second", "i", "overlap"])
+
+
+def _permuted(experiment: Experiment, n: int, random: np.random.Generator) -> pd.DataFrame:
+    frames = [
+        _overlaps(experiment, n, random).assign(optimizer=optimizer, converged=1)
+        for optimizer in experiment.config["optimizers"]
+    ]
+    return pd.concat(frames, ignore_index=True)[["optimizer", "first", "second", "i", "overlap", "converged"]]
 
 
 def _interpolation(experiment: Experiment, n: int, random: np.random.Generator) -> pd.DataFrame:

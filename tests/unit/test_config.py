@@ -83,7 +83,7 @@ def test_choices_are_those_of_the_library() -> None:
     names = schema()["$defs"]["dataset"]["enum"]
     assert sorted(names) == sorted(DATASETS) == sorted(DATASET_SIZES)
     assert sorted(properties["model"]["properties"]["activation"]["enum"]) == sorted(ACTIVATIONS)
-    assert sorted(properties["data"]["properties"]["scaling"]["enum"]) == sorted(SCALINGS)
+    assert sorted(schema()["$defs"]["scaling"]["enum"]) == sorted(SCALINGS)
 
 
 def test_n_parameters_by_hand() -> None:
@@ -364,6 +364,33 @@ def test_a_mapping_that_contains_itself() -> None:
 def test_the_uppermost_of_several_errors_is_named() -> None:
     config = pinned({"training": {"steps": 0, "batch_size": "x"}, "trainingg": {}, "model": {"hidden": [0]}})
     assert refusal(config).startswith("config: trainingg: unknown key")
+
+
+# Figure S1
+
+ON = {"scalings": ["unit"]}
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"seeds": [0, 7]}, "sensitivity.seeds: 7 is not allowed; give some of training.seeds [0, 1, 2]"),
+        ({"optimizers": ["adamw"]}, "sensitivity.optimizers: 'adamw' is not allowed; give some of optimizers"),
+        ({"snapshots": {"waiting_times": [100, 0]}}, "sensitivity.snapshots.waiting_times: [100, 0] is not allowed"),
+        ({"snapshots": {"waiting_times": [0, 2000]}}, "sensitivity.snapshots.waiting_times: 2000 is not allowed"),
+        ({"scalings": ["units"]}, "sensitivity.scalings.0: 'units' is not allowed; give one of standard, unit"),
+    ],
+)
+def test_readings_must_fit_the_main_runs(block: dict[str, Any], message: str) -> None:
+    assert refusal(pinned({"sensitivity": {**ON, **block}})).startswith(f"config: {message}")
+
+
+def test_without_readings_nothing_has_to_fit() -> None:
+    overlay = {"training": {"steps": 60, "seeds": [5]}, "snapshots": {"every": 20, "waiting_times": [0]}}
+    rest = {"eigen": {"dense_seed": 5}, "sweeps": {"seeds": [5], "snapshots": {"every": 20, "waiting_times": [0]}}}
+    validate(pinned({**overlay, **rest, "optimizers": {"adam": None}}))
+    # The main runs' own reading is none beside it.
+    validate(pinned({**overlay, **rest, "sensitivity": {"scalings": ["standard"], "inits": ["xavier_uniform"]}}))
 
 
 # Too much of it

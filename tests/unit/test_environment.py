@@ -65,8 +65,11 @@ def rules() -> dict[str, str]:
     for path in sorted((REPOSITORY / "workflow" / "rules").glob("*.smk")):
         pattern = r'conda:\s+"\.\./\.\./envs/(\w+)\.yaml"(?:(?!conda:).)*?"\.\./scripts/([^"]+)\.py"'
         for environment_name, script in re.findall(pattern, path.read_text(), re.DOTALL):
-            names = [f"fig{number:02d}" for number in range(1, 22)] if "{" in script else [script]
-            found |= dict.fromkeys(names, environment_name)
+            # A loop over figures, S1 to S3 or the paper's.
+            figures = (
+                [f"figS{n}" for n in (1, 2, 3)] if path.stem == "supplement" else [f"fig{n:02d}" for n in range(1, 22)]
+            )
+            found |= dict.fromkeys(figures if "{" in script else [script], environment_name)
     return found
 
 

@@ -64,6 +64,17 @@ def test_displacement_and_overlap_of_known_angles() -> None:
     assert table["displacement"].tolist() == pytest.approx(expected, abs=1e-8)
 
 
+def test_the_span_of_the_leading_vectors_ignores_their_order() -> None:
+    swapped = pairs([(0, 1), (0, 2), (10, 1), (10, 2), (20, 1)], angle_bound=[0.0] * 5)
+    vectors = np.stack([E[0], E[1], -E[1], E[0], turned(60)])
+    table = displacement_table(swapped, vectors, STEPS, WEIGHTS, [(0, 10), (0, 20)])
+    table = table.set_index(["waiting_time", "lag", "i"])
+    assert table.loc[(0, 10, 1), "subspace_displacement"] == pytest.approx(2 / N)
+    assert table.loc[(0, 10, 2), "displacement"] == pytest.approx(2 / N)
+    assert table.loc[(0, 10, 2), "subspace_displacement"] == pytest.approx(0, abs=1e-12)
+    assert table.loc[(0, 20, 1), "subspace_displacement"] == pytest.approx(table.loc[(0, 20, 1), "displacement"])
+
+
 def test_weight_displacement_and_two_time_alignment() -> None:
     table = displacements([(0, 10), (0, 20), (10, 10)])
     # |theta_10 - theta_0| = 5, |theta_20 - theta_0| = 5, theta_20 - theta_10 = (-3, 1, ...)

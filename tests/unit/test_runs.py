@@ -154,16 +154,52 @@ def test_tolerances_and_dense_pairs() -> None:
     assert "dense" not in experiment.eigen_parameters(Run("digits", "sgd", "batch_size-32", 1))
 
 
+def test_readings_stand_beside_the_main_runs() -> None:
+    block = {"scalings": ["unit", "standard"], "inits": ["xavier_normal"], "seeds": [1], "optimizers": ["adam", "sgd"]}
+    experiment = Experiment(validate(pinned({"sensitivity": {**block, "steps": 2000}})))
+    assert experiment.readings == {
+        "main": {"scaling": "standard", "init": "xavier_uniform"},
+        "scaling-unit": {"scaling": "unit", "init": "xavier_uniform"},
+        "init-xavier_normal": {"scaling": "standard", "init": "xavier_normal"},
+    }
+    runs = experiment.select(variants="sensitivity")
+    assert runs[:3] == [Run("digits", "adam", "main", 1), Run("digits", "sgd", "main", 1), runs[2]]
+    assert len(runs) == 2 * 3 * 2
+    assert not set(runs) - set(experiment.select()) & set(experiment)
+    unit, normal = Run("digits", "sgd", "scaling-unit", 1), Run("digits", "sgd", "init-xavier_normal", 1)
+    assert experiment.train_parameters(unit)["scaling"] == experiment.eigen_parameters(unit)["scaling"] == "unit"
+    assert experiment.train_parameters(unit)["model"] == experiment.config["model"]
+    assert experiment.eigen_parameters(normal)["model"]["init"] == "xavier_normal"
+    assert experiment.eigen_parameters(normal)["scaling"] == "standard"
+    assert experiment.schedule(unit)["waiting_times"] == experiment.config["sensitivity"]["snapshots"]["waiting_times"]
+
+
+def test_readings_of_another_length_have_a_run_of_the_main_reading() -> None:
+    experiment = Experiment(validate(pinned({"sensitivity": {"scalings": ["unit"], "steps": 1500}})))
+    assert list(experiment.readings) == ["scaling-standard", "scaling-unit"]
+    assert {run.variant for run in experiment.select(variants="sensitivity")} == set(experiment.readings)
+    assert experiment.identity(Run("digits", "sgd", "scaling-standard", 0))["steps"] == 1500
+
+
+def test_without_readings_there_are_the_main_runs(demo: Experiment) -> None:
+    assert demo.select(variants="sensitivity") == demo.select()
+    assert list(demo.readings) == ["main"]
+
+
 # What depends on what: the parts of a configuration that a change touches, for a run that is there before and after.
 
-MAIN, SIZE, RATE = (
+MAIN, SIZE, RATE, UNIT, NORMAL = (
     Run("digits", "sgd", "main", 0),
     Run("digits", "sgd", "batch_size-32", 0),
     Run("digits", "sgd", "learning_rate-3", 0),
+    Run("digits", "sgd", "scaling-unit", 0),
+    Run("digits", "sgd", "init-xavier_normal", 0),
 )
-TRAIN = {"train main", "train size", "train rate"}
-EIGEN = {"eigen main", "eigen size", "eigen rate"}
-ALL = {*TRAIN, *EIGEN, "baseline", "interpolation"}
+READINGS = {"scalings": ["unit"], "inits": ["xavier_normal"]}
+READ = {"train unit", "train normal"}
+TRAIN = {"train main", "train size", "train rate", *READ}
+EIGEN = {"eigen main", "eigen size", "eigen rate", "eigen unit", "eigen normal"}
+ALL = {*TRAIN, *EIGEN, "baseline", "permuted", "interpolation"}
 CHANGES = [
     ({"name": "other"}, set()),
     ({"data": {"root": "elsewhere", "download": False}}, set()),
@@ -182,35 +218,41 @@ CHANGES = [
     # The dense pairs stand on the grid of the main runs.
     ({"snapshots": {"every": 50}}, {"train main", "eigen main"}),
     # Sweep runs keep their length, and their grid is scaled with it.
-    ({"training": {"steps": 4000}}, {"train main", "train size", "train rate"}),
-    ({"training": {"batch_size": 64}}, {"train main", "train rate"}),
+    ({"training": {"steps": 4000}}, TRAIN),
+    ({"training": {"batch_size": 64}}, {"train main", "train rate", *READ}),
     ({"training": {"device": "cpu"}}, ALL),
-    ({"model": {"init": "xavier_normal"}}, ALL),
-    ({"data": {"scaling": "unit"}}, ALL),
-    ({"eigen": {"k": 2}}, {*EIGEN, "baseline"}),
-    ({"eigen": {"tolerance": 1e-5}}, {*EIGEN, "baseline"}),
+    # The runs of figure S1 have their own scaling, or their own initialization.
+    ({"model": {"init": "kaiming_normal"}}, ALL - {"train normal", "eigen normal"}),
+    ({"data": {"scaling": "symmetric"}}, ALL - {"train unit", "eigen unit"}),
+    ({"eigen": {"k": 2}}, {*EIGEN, "baseline", "permuted"}),
+    ({"eigen": {"tolerance": 1e-5}}, {*EIGEN, "baseline", "permuted"}),
     ({"eigen": {"dense_k": 5, "dense_tolerance": 1e-5, "dense_every": 1}}, {"eigen main"}),
     ({"eigen": {"dense_seed": 1}}, {"eigen main"}),
     ({"eigen": {"snapshots_per_job": 5}}, EIGEN),
     ({"eigen": {"tolerance_for": {"digits": {"adam": 1e-5}}}}, set()),
     ({"eigen": {"tolerance_for": {"digits": {"sgd": 1e-5}}}}, EIGEN),
     ({"baseline": {"initializations": 10}}, {"baseline"}),
+    ({"baseline": {"permutations": 10}}, {"permuted"}),
+    ({"sensitivity": {"scalings": ["unit", "pixelwise"], "seeds": [0, 1, 2], "optimizers": ["sgd"]}}, set()),
+    ({"sensitivity": {"steps": 1000}}, READ),
+    ({"sensitivity": {"snapshots": {"every": 200}}}, READ),
     ({"interpolation": {"points": 10}}, {"interpolation"}),
 ]  # fmt: skip
 
 
 def parts(config: dict[str, Any]) -> dict[str, str]:
     experiment = Experiment(validate(config))
-    runs = {"main": MAIN, "size": SIZE, "rate": RATE}
+    runs = {"main": MAIN, "size": SIZE, "rate": RATE, "unit": UNIT, "normal": NORMAL}
     found: dict[str, Any] = {f"train {name}": experiment.train_parameters(run) for name, run in runs.items()}
     found |= {f"eigen {name}": experiment.eigen_parameters(run) for name, run in runs.items()}
     found |= {"baseline": experiment.baseline_parameters(), "interpolation": experiment.interpolation_parameters()}
+    found["permuted"] = experiment.permuted_parameters()
     return {name: json.dumps(value, allow_nan=False) for name, value in found.items()}
 
 
 @pytest.mark.parametrize(("overlay", "touched"), CHANGES, ids=[json.dumps(overlay)[:60] for overlay, _ in CHANGES])
 def test_a_change_touches_only_what_uses_the_key(overlay: dict[str, Any], touched: set[str]) -> None:
-    before, after = parts(pinned()), parts(pinned(overlay))
+    before, after = (parts(pinned({"sensitivity": READINGS}, change)) for change in ({}, overlay))
     assert {name for name in before if before[name] != after[name]} == touched
 
 

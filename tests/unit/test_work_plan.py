@@ -32,6 +32,15 @@ def test_the_papers_plan_counts_its_runs_snapshots_and_bytes() -> None:
     assert plan.disk == main + sweeps
 
 
+def test_the_supplement_is_planned_apart() -> None:
+    own = experiment("config/cpu.yaml")
+    runs, seconds = make_plan(own, costs()).supplement
+    # Four readings beside the main one, on two data sets, under two optimizers, with two seeds.
+    assert runs == 4 * 2 * 2 * 2
+    assert seconds > runs * 100_000 * 1e-3
+    assert make_plan(experiment(), costs()).supplement[0] == 0
+
+
 def test_time_is_proportional_to_the_machines_costs() -> None:
     own = experiment("config/cpu.yaml")
     one, two = make_plan(own, costs()), make_plan(own, costs(2.0))

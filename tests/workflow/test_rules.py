@@ -12,9 +12,12 @@ import pytest
 from snakemake_process import environment, run_snakemake
 
 FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
+SUPPLEMENT = ["figS1", "figS2", "figS3"]
+TARGETS = {"all", "supplement"}
 COMPUTING = ["prepare_data", "train", "eigensnapshot", "baseline", "displacement", "ipr", "alignment", "interpolation"]
+COMPUTING += ["permuted"]
 ENDS = ["claims", "figure_set", "paper", "plan"]
-USES_GPU = {"train", "eigensnapshot", "baseline", "interpolation"}
+USES_GPU = {"train", "eigensnapshot", "baseline", "interpolation", "permuted"}
 IMPORTS_TORCH = {*USES_GPU, "prepare_data", "plan"}
 ORDER = ["name", "input", "output", "log", "benchmark", "conda", "threads", "resources", "params", "script"]
 
@@ -49,14 +52,14 @@ def test_snakefmt_would_change_nothing(root: Path) -> None:
 
 
 def test_the_rules_are_those_of_the_design(rules: dict[str, dict[str, Any]]) -> None:
-    assert sorted(rules) == sorted([*COMPUTING, *FIGURES, *ENDS, "all"])
+    assert sorted(rules) == sorted([*COMPUTING, *FIGURES, *SUPPLEMENT, *ENDS, *TARGETS])
 
 
 def test_every_rule_is_a_script_of_its_own_name_with_environment_log_and_benchmark(
     rules: dict[str, dict[str, Any]], root: Path
 ) -> None:
     for name, rule in rules.items():
-        if name == "all":
+        if name in TARGETS:
             continue
         assert rule["script"] == f"../scripts/{name}.py", name
         assert (root / "workflow" / "scripts" / f"{name}.py").is_file(), name
@@ -73,7 +76,7 @@ def test_every_rule_is_a_script_of_its_own_name_with_environment_log_and_benchma
 
 def test_every_rule_declares_memory_and_time_and_only_torch_rules_a_gpu(rules: dict[str, dict[str, Any]]) -> None:
     for name, rule in rules.items():
-        if name != "all":
+        if name not in TARGETS:
             assert {"mem_mb", "runtime"} <= set(rule["resources"]), name
         assert ("gpu" in rule["resources"]) == (name in USES_GPU), name
 
@@ -93,7 +96,7 @@ def test_every_rule_depends_on_the_library_files_that_its_script_loads(
         "    if name.startswith('eigendrift.'):\n"
         "        print(module.__file__)\n"
     )
-    for name in ("train", "displacement", "fig12", "claims", "figure_set"):
+    for name in ("train", "permuted", "displacement", "fig12", "figS1", "claims", "figure_set"):
         script = f"workflow/scripts/{name}.py"
         done = subprocess.run(
             [sys.executable, "-c", program, script],
@@ -111,7 +114,7 @@ def test_every_rule_depends_on_the_library_files_that_its_script_loads(
 
 
 def test_scripts_that_are_not_given_torch_do_not_import_it(rules: dict[str, dict[str, Any]], root: Path) -> None:
-    for name in set(rules) - IMPORTS_TORCH - {"all"}:
+    for name in set(rules) - IMPORTS_TORCH - TARGETS:
         for path in (f"workflow/scripts/{name}.py", *rules[name]["modules"]):
             source = (root / path).read_text(encoding="utf-8")
             assert not re.search(r"^\s*(import|from) torch\b", source, re.MULTILINE), f"{name}: {path}"

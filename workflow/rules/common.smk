@@ -7,9 +7,10 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
 
 from eigendrift.config import validate
 from eigendrift.errors import ConfigError
-from eigendrift.figures import FIGURES
+from eigendrift.figures import FIGURES, SUPPLEMENT
 from eigendrift.modules import library_files, use_this_copy
 from eigendrift.needs import Needs, gpus
+from eigendrift.result_paths import DATASET_TABLES, table_paths
 from eigendrift.runs import Experiment, Run
 
 use_this_copy()
@@ -22,19 +23,9 @@ except ConfigError as error:
 NEEDS = Needs(EXPERIMENT)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
-RUN_TABLES = {
-    "history": "history.csv",
-    "ipr": "ipr.csv",
-    "alignment": "alignment.csv",
-    "displacement": "displacement.csv",
-    "final_eigenvector": "final_eigenvector.safetensors",
-}
-DATASET_TABLES = {
-    "baseline": "baseline/{dataset}.csv",
-    "interpolation": "interpolation/{dataset}.csv",
-    "solutions": "interpolation/{dataset}.solutions.csv",
-}
 LOGS, BENCHMARKS, SCRATCH = f"{RESULTS}/logs", f"{RESULTS}/benchmarks", f"{RESULTS}/.scratch"
+# The figure set, which does not wait for the supplement, empties the other one when it is done.
+SUPPLEMENT_SCRATCH = f"{RESULTS}/.supplement"
 
 
 wildcard_constraints:
@@ -60,6 +51,11 @@ def run_of(wildcards):
     return Run(wildcards.dataset, wildcards.optimizer, wildcards.variant, int(wildcards.seed))
 
 
+def scratch_of(wildcards):
+    """Where the jobs of a run keep what is half done."""
+    return SUPPLEMENT_SCRATCH if EXPERIMENT.is_supplementary(run_of(wildcards)) else SCRATCH
+
+
 def run_files(name, runs):
     """The file of this name of each run."""
     return [f"{RESULTS}/runs/{run.folder}/{name}" for run in runs]
@@ -80,15 +76,13 @@ def eigenpairs(wildcards):
 
 def tables(kind, selections):
     """The files of one kind of table, of the runs or the datasets that any of the selections takes."""
-    if kind in RUN_TABLES:
-        return run_files(RUN_TABLES[kind], dict.fromkeys(run for s in selections for run in EXPERIMENT.select(**s)))
-    datasets = dict.fromkeys(dataset for s in selections for dataset in EXPERIMENT.datasets(**s))
-    return [f"{RESULTS}/{DATASET_TABLES[kind]}".format(dataset=dataset) for dataset in datasets]
+    return [f"{RESULTS}/{path}" for path in table_paths(EXPERIMENT, kind, selections)]
 
 
 def figure_inputs(number):
-    """Named inputs of a figure."""
-    return {kind: tables(kind, selections) for kind, selections in FIGURES[number]["inputs"].items()}
+    """Named inputs of a figure or of one of the supplement."""
+    figure = (FIGURES | SUPPLEMENT)[number]
+    return {kind: tables(kind, selections) for kind, selections in figure["inputs"].items()}
 
 
 # Every pass of Snakemake's scheduler starts a timer for another pass, for the sake of its limit on jobs a second, so that

@@ -45,7 +45,7 @@ rule ipr:
         mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
-        scratch=SCRATCH,
+        scratch=scratch_of,
         finished=lambda wildcards: f"eigensnapshot/{run_of(wildcards).folder}",
     script:
         "../scripts/ipr.py"

@@ -29,7 +29,7 @@ rule claims:
         runtime=30,
     params:
         layout=EXPERIMENT.layout(),
-        roles={role: role for role in ("sgd", "adam", "sam") if role in EXPERIMENT.config["optimizers"]},
+        roles=EXPERIMENT.roles(),
         scale=EXPERIMENT.scale(),
     script:
         "../scripts/claims.py"

@@ -24,7 +24,7 @@ rule eigensnapshot:
     params:
         eigen=lambda wildcards: EXPERIMENT.eigen_parameters(run_of(wildcards)),
         identity=lambda wildcards: EXPERIMENT.identity(run_of(wildcards)),
-        scratch=SCRATCH,
+        scratch=scratch_of,
         job=lambda wildcards: f"eigensnapshot/{run_of(wildcards).folder}/{wildcards.chunk}",
         finished=lambda wildcards: f"train/{run_of(wildcards).folder}",
     script:

@@ -23,7 +23,7 @@ rule train:
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         run=lambda wildcards: EXPERIMENT.train_parameters(run_of(wildcards)),
-        scratch=SCRATCH,
+        scratch=scratch_of,
         job=lambda wildcards: f"train/{run_of(wildcards).folder}",
     script:
         "../scripts/train.py"

@@ -211,6 +211,27 @@ def _check_seeds(config: Mapping[str, Any]) -> None:
             )
 
 
+def _check_sensitivity(config: Mapping[str, Any]) -> None:
+    block = config["sensitivity"]
+    if not _is_sensitivity_on(config):
+        return
+    for key, allowed, where in (
+        ("optimizers", list(config["optimizers"]), "optimizers"),
+        ("seeds", config["training"]["seeds"], "training.seeds"),
+    ):
+        for value in block[key]:
+            if value not in allowed:
+                raise ConfigError(
+                    f"config: sensitivity.{key}: {shown(value)} is not allowed; give some of {where} {shown(allowed)}"
+                )
+
+
+def _is_sensitivity_on(config: Mapping[str, Any]) -> bool:
+    """Whether any run is added for figure S1; without one, nothing has to fit."""
+    block = config["sensitivity"]
+    return bool({*block["scalings"]} - {config["data"]["scaling"]} or {*block["inits"]} - {config["model"]["init"]})
+
+
 def _check_sweeps(config: Mapping[str, Any]) -> None:
     dataset = config["sweeps"]["dataset"]
     if dataset not in config["datasets"]:
@@ -251,7 +272,10 @@ def _check_tolerances(config: Mapping[str, Any]) -> None:
 
 def _check_snapshots(config: Mapping[str, Any]) -> None:
     steps = config["training"]["steps"]
-    for path, block in (("snapshots", config["snapshots"]), ("sweeps.snapshots", config["sweeps"]["snapshots"])):
+    blocks = {"snapshots": config["snapshots"], "sweeps.snapshots": config["sweeps"]["snapshots"]}
+    if _is_sensitivity_on(config):
+        blocks["sensitivity.snapshots"] = config["sensitivity"]["snapshots"]
+    for path, block in blocks.items():
         times = block["waiting_times"]
         if times != sorted(times):
             raise ConfigError(
@@ -272,6 +296,9 @@ def _check_amounts(config: Mapping[str, Any]) -> None:
     schedules = [("snapshots", config["snapshots"], main)]
     for steps in (*sweeps["batch_size"].values(), *sweeps["learning_rate"].values()):
         schedules.append(("sweeps.snapshots", sweeps["snapshots"], steps))
+    sensitivity = config["sensitivity"]
+    if _is_sensitivity_on(config):
+        schedules.append(("sensitivity.snapshots", sensitivity["snapshots"], sensitivity["steps"]))
     for path, block, steps in schedules:
         # For the main runs this is `every` itself.
         every = scaled_every(block["every"], steps, main)
@@ -283,6 +310,8 @@ def _check_amounts(config: Mapping[str, Any]) -> None:
             )
     variants = len(sweeps["seeds"]) * (len(sweeps["batch_size"]) + len(sweeps["learning_rate"]))
     runs = len(config["optimizers"]) * (len(config["datasets"]) * len(config["training"]["seeds"]) + variants)
+    readings = len(sensitivity["scalings"]) + len(sensitivity["inits"])
+    runs += len(config["datasets"]) * readings * len(sensitivity["optimizers"]) * len(sensitivity["seeds"])
     if runs > MAX_RUNS:
         raise ConfigError(f"config: training.seeds: {runs} runs in all are not allowed; give at most {MAX_RUNS}")
 
@@ -322,6 +351,7 @@ _CHECKS = (
     _check_optimizers,
     _check_seeds,
     _check_sweeps,
+    _check_sensitivity,
     _check_tolerances,
     _check_snapshots,
     _check_amounts,

@@ -101,13 +101,16 @@ def write_figure_set(
 
 
 def manifest(files: Sequence[Path], provenance: Mapping[str, Any]) -> str:
-    """JSON with size and sha256 of every file by name, and where the set comes from; no time, no absolute path."""
+    """JSON with size and sha256 of every file by name, and where the set comes from; no time, no absolute path.
+
+    The configuration keeps its order, in which figures show data sets and optimizers.
+    """
     content = {
+        "files": {path.name: _described(path) for path in sorted(files, key=lambda path: path.name)},
         "format": FORMAT,
-        "files": {path.name: _described(path) for path in files},
         "provenance": portable(provenance),
     }
-    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
 
 
 def portable(value: Any) -> Any:

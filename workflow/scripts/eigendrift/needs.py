@@ -80,14 +80,29 @@ class Needs:
 
     def baseline_megabytes(self, dataset: str) -> int:
         """The baseline, and the interpolation, which keeps less."""
-        vectors: int = self.experiment.config["eigen"]["k"] * self.experiment.config["baseline"]["initializations"]
+        return self._networks_megabytes(dataset, self.experiment.config["baseline"]["initializations"])
+
+    def permuted_megabytes(self, dataset: str) -> int:
+        """The permuted networks of one optimizer at a time."""
+        return self._networks_megabytes(dataset, self.experiment.config["baseline"]["permutations"])
+
+    def _networks_megabytes(self, dataset: str, count: int) -> int:
+        vectors: int = self.experiment.config["eigen"]["k"] * count
         row = 4 * self.experiment.n_parameters(dataset)
         data = self._data_megabytes(dataset) + self._graph_megabytes()
         return TORCH_MB + data + math.ceil((vectors + 200) * row / 1e6)
 
     def baseline_minutes(self, dataset: str) -> int:
         """The baseline's solves."""
-        k, count = self.experiment.config["eigen"]["k"], self.experiment.config["baseline"]["initializations"]
+        return self._networks_minutes(dataset, self.experiment.config["baseline"]["initializations"])
+
+    def permuted_minutes(self, dataset: str) -> int:
+        """The solves at the permuted networks of all optimizers."""
+        networks = len(self.experiment.config["optimizers"]) * self.experiment.config["baseline"]["permutations"]
+        return self._networks_minutes(dataset, networks)
+
+    def _networks_minutes(self, dataset: str, count: int) -> int:
+        k = self.experiment.config["eigen"]["k"]
         return _minutes(count * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(dataset) / self.flops_per_second)
 
     def interpolation_minutes(self, dataset: str) -> int:

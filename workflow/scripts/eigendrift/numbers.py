@@ -7,7 +7,8 @@ a key that does not exist stops LaTeX.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from eigendrift.claims.scoring import VERDICTS
 from eigendrift.claims.statistics import Measurement, estimate
 from eigendrift.errors import DataError
 from eigendrift.latex import escape, latex_given, latex_integer, latex_interval, latex_number
+from eigendrift.tables import read_header, read_run_tables, read_table
 
 # The experiment of arXiv:2606.30226, sections 3 and B, for the text to quote beside ours.
 PAPER: Mapping[str, int | float | list[int]] = {
@@ -92,6 +94,42 @@ def collect_numbers(
     for role in OPTIMIZER_ROLES:
         numbers[f"label.{role}"] = escape(layout["optimizers"].get(roles.get(role, ""), role))
     return numbers
+
+
+def numbers_of(
+    *,
+    claims: str,
+    history: Sequence[str],
+    ipr: Sequence[str],
+    baseline: Sequence[str],
+    layout: Mapping[str, Any],
+    roles: Mapping[str, str],
+    provenance: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """All numbers by key, from the tables at these paths, and the record of `provenance` of the runs' identities."""
+    paths = sorted(history)
+    identities = [read_header(path, kind="history")["identity"] for path in paths]
+    record = provenance(identities)
+    numbers = collect_numbers(
+        claims=read_table(claims, kind="claims"),
+        history=read_run_tables(paths, kind="history").infer_objects(),
+        ipr=read_run_tables(sorted(ipr), kind="ipr").infer_objects(),
+        baseline=_baselines(baseline),
+        identities=identities,
+        layout=layout,
+        roles=roles,
+        provenance=record,
+    )
+    return numbers, record
+
+
+def _baselines(paths: Sequence[str]) -> pd.DataFrame:
+    """The baselines of all datasets, with the dataset in front."""
+    frames = []
+    for path in sorted(paths):
+        dataset = read_header(path, kind="baseline")["identity"].get("dataset", Path(path).stem)
+        frames.append(read_table(path, kind="baseline").assign(dataset=dataset))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _scale(history: pd.DataFrame, ipr: pd.DataFrame, identities: Sequence[Mapping[str, Any]]) -> dict[str, str]:

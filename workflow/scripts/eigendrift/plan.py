@@ -21,7 +21,7 @@ from eigendrift.gradients import FlatParameters, batch_gradient
 from eigendrift.guide import FEWEST_SAMPLES
 from eigendrift.model import mlp
 from eigendrift.optimizers import Step
-from eigendrift.runs import Experiment, Run
+from eigendrift.runs import SENSITIVITY, Experiment, Run
 from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE, Request, requests
 
 # Timed products take this many samples, and longer ones are reckoned from them.
@@ -38,7 +38,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of runs, jobs and snapshots; bytes of all files and of one run's; seconds of one core or GPU by rule."""
+    """Counts of runs, jobs and snapshots; bytes of all files and of one run's; seconds of one core or GPU by rule.
+
+    `supplement`: runs and seconds that the target of that name adds.
+    """
 
     runs: int
     jobs: int
@@ -46,6 +49,7 @@ class Plan:
     disk: int
     largest: int
     seconds: dict[str, float]
+    supplement: tuple[int, float] = (0, 0.0)
 
     def lines(self, jobs_at_once: int) -> Iterator[str]:
         """The plan as it is shown, for so many jobs side by side: one a core, or one a GPU."""
@@ -59,6 +63,7 @@ class Plan:
         total = sum(self.seconds.values())
         together = _duration(total / jobs_at_once)
         yield f"time       in all about {together} with {jobs_at_once} at once, estimated from timed products"
+        yield f"supplement {self.supplement[0]} runs and {_duration(self.supplement[1] / jobs_at_once)} more"
 
 
 def make_plan(experiment: Experiment, costs: Costs) -> Plan:
@@ -73,7 +78,16 @@ def make_plan(experiment: Experiment, costs: Costs) -> Plan:
     }
     snapshots = sum(len(experiment.snapshots(run)) for run in runs)
     sizes = [_bytes(experiment, run) for run in runs]
-    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), seconds)
+    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), seconds, _supplement(experiment, costs))
+
+
+def _supplement(experiment: Experiment, costs: Costs) -> tuple[int, float]:
+    """Runs of figure S1 alone, and the seconds of these and of the permuted networks."""
+    runs = [run for run in experiment.select(variants=SENSITIVITY) if experiment.is_supplementary(run)]
+    seconds = sum(_train_seconds(experiment, run, costs) + _eigen_seconds(experiment, run, costs) for run in runs)
+    share = experiment.config["baseline"]["permutations"] / experiment.config["baseline"]["initializations"]
+    permuted = len(experiment.config["optimizers"]) * share
+    return len(runs), seconds + permuted * sum(_baseline_seconds(experiment, d, costs) for d in experiment.datasets())
 
 
 def products(k: int, tolerance: float, samples: int) -> float:

@@ -12,6 +12,7 @@ DISPLACEMENT_UNITS = {
     "lag": "training steps",
     "i": "1",
     "displacement": "1",
+    "subspace_displacement": "1",
     "overlap": "1",
     "weight_displacement": "1",
     "update_alignment": "1",
@@ -49,7 +50,8 @@ def displacement_table(
     """Two-time statistics at each (waiting time, lag) and i; times at which the run has no snapshot are left out.
 
     pairs (P rows) and vectors (P, N) as `pair_files.read_run` gives them; steps (S,) and weights (S, N) of the
-    trajectory. `angle_bound`: how far solver errors of both vectors can turn them apart, as a sum of sines, at most 1.
+    trajectory. `subspace_displacement` is that of the span of v_1..v_i. `angle_bound`: how far solver errors of both
+    vectors can turn them apart, as a sum of sines, at most 1.
     """
     at = {int(step): row for row, step in enumerate(steps)}
     pair_at = {(int(s), int(i)): row for row, (s, i) in enumerate(zip(pairs["step"], pairs["i"], strict=True))}
@@ -72,6 +74,7 @@ def displacement_table(
                     lag,
                     i,
                     float(metrics.displacement(vectors[a], vectors[b])),
+                    _spans_displacement(pair_at, vectors, waiting_time, waiting_time + lag, i),
                     float(metrics.overlap(vectors[a], vectors[b])),
                     float(moved),
                     float(metrics.update_alignment(vectors[a], then, now)),
@@ -80,6 +83,16 @@ def displacement_table(
                 )
             )
     return _typed(rows, DISPLACEMENT_UNITS)
+
+
+def _spans_displacement(
+    pair_at: Mapping[tuple[int, int], int], vectors: np.ndarray, then: int, now: int, i: int
+) -> float:
+    """Displacement of the span of v_1..v_i between two steps, NaN where one of the vectors is missing."""
+    first, second = ([pair_at[step, j] for j in range(1, i + 1) if (step, j) in pair_at] for step in (then, now))
+    if len(first) < i or len(second) < i:
+        return float("nan")
+    return float(metrics.subspace_displacement(vectors[first], vectors[second]))
 
 
 def ipr_table(pairs: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from eigendrift.config import DATASET_SIZES, n_parameters
 from eigendrift.schedule import scaled_every, snapshot_steps
 
 MAIN = "main"
+SENSITIVITY = "sensitivity"
 
 
 @dataclass(frozen=True)
@@ -34,25 +35,57 @@ class Experiment:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
         sweeps = config["sweeps"]
-        # variant -> the two things that may differ from the main runs, and the number of steps
+        # variant -> what differs from the main runs, and the number of steps
         self._variants: dict[str, dict[str, Any]] = {MAIN: {"steps": config["training"]["steps"]}}
         for size, steps in sweeps["batch_size"].items():
             self._variants[f"batch_size-{size}"] = {"batch_size": size, "steps": steps}
         for factor, steps in sweeps["learning_rate"].items():
             self._variants[f"learning_rate-{factor}"] = {"factor": float(factor), "steps": steps}
+        self._readings = self._all_readings()
+        for name, reading in self._readings.items():
+            if name != MAIN:
+                self._variants[name] = {**reading, "steps": config["sensitivity"]["steps"]}
+
+    def _all_readings(self) -> dict[str, dict[str, str]]:
+        """Variant -> data scaling and initialization of each run of figure S1; `main` where the main runs are one."""
+        block = self.config["sensitivity"]
+        own = {"scaling": self.config["data"]["scaling"], "init": self.config["model"]["init"]}
+        others = {f"scaling-{name}": {**own, "scaling": name} for name in block["scalings"]}
+        others |= {f"init-{name}": {**own, "init": name} for name in block["inits"]}
+        others = {name: reading for name, reading in others.items() if reading != own}
+        shorter = bool(others) and block["steps"] != self.config["training"]["steps"]
+        return {f"scaling-{own['scaling']}" if shorter else MAIN: own, **others}
+
+    @property
+    def readings(self) -> dict[str, dict[str, str]]:
+        """Variant -> {scaling, init} of the runs that figure S1 compares, that of the main runs first."""
+        return self._readings
 
     @property
     def variants(self) -> list[str]:
-        """`main` and the rows of the two sweeps."""
+        """`main`, the rows of the two sweeps, and the readings of figure S1."""
         return list(self._variants)
 
     def select(self, datasets: str = "all", variants: str = MAIN, seeds: str = "all") -> list[Run]:
-        """Runs by role: datasets all, first, last; variants main, batch_size, learning_rate, all; seeds all, dense.
+        """Runs by role: datasets all, first, last; seeds all, dense; variants main, batch_size, learning_rate, all
+        (of these three), sensitivity.
 
-        A sweep includes the main runs of its dataset and seeds, which show the sweep's middle value.
+        A sweep includes the main runs of its dataset and seeds, which show the sweep's middle value, and the
+        sensitivity runs those main runs that are one of its readings.
         """
         if variants == "all":
             return list(self)
+        if variants == SENSITIVITY and len(self._readings) > 1:
+            block = self.config["sensitivity"]
+            return [
+                Run(dataset, optimizer, name, seed)
+                for dataset in self.datasets()
+                for name in self._readings
+                for optimizer in block["optimizers"]
+                for seed in block["seeds"]
+            ]
+        if variants == SENSITIVITY:
+            return self.select()
         if variants != MAIN:
             sweeps = self.config["sweeps"]
             names = [MAIN, *(name for name in self._variants if name.startswith(f"{variants}-"))]
@@ -67,9 +100,14 @@ class Experiment:
         return [Run(d, o, MAIN, s) for d in chosen for o in self.config["optimizers"] for s in wanted]
 
     def __iter__(self) -> Iterator[Run]:
+        """The runs of the 21 figures: the main runs and both sweeps."""
         yield from self.select()
         for kind in ("batch_size", "learning_rate"):
             yield from (run for run in self.select(variants=kind) if run.variant != MAIN)
+
+    def is_supplementary(self, run: Run) -> bool:
+        """Whether a run is there for figure S1 alone."""
+        return run.variant != MAIN and run.variant in self._readings
 
     def datasets(self, datasets: str = "all") -> list[str]:
         """Data sets by role: all | first | last | sweep."""
@@ -78,9 +116,9 @@ class Experiment:
             datasets
         ]
 
-    def of_dataset(self, dataset: str) -> list[Run]:
-        """The main runs on one data set."""
-        return [run for run in self.select() if run.dataset == dataset]
+    def of_dataset(self, dataset: str, seeds: str = "all") -> list[Run]:
+        """The main runs on one data set; seeds all or dense."""
+        return [run for run in self.select(seeds=seeds) if run.dataset == dataset]
 
     def n_parameters(self, dataset: str) -> int:
         """N of the network for a data set."""
@@ -91,7 +129,7 @@ class Experiment:
         steps = self._variants[run.variant]["steps"]
         if run.variant == MAIN:
             return {"steps": steps, **self.config["snapshots"]}
-        block = self.config["sweeps"]["snapshots"]
+        block = self.config[SENSITIVITY if self.is_supplementary(run) else "sweeps"]["snapshots"]
         every = scaled_every(block["every"], steps, self.config["training"]["steps"])
         return {"steps": steps, **block, "every": every}
 
@@ -112,6 +150,13 @@ class Experiment:
         optimizer = dict(self.config["optimizers"][run.optimizer])
         optimizer["lr"] *= self._variants[run.variant].get("factor", 1.0)
         return optimizer
+
+    def _scaling(self, run: Run) -> str:
+        return str(self._variants[run.variant].get("scaling", self.config["data"]["scaling"]))
+
+    def _model(self, run: Run) -> dict[str, Any]:
+        model = dict(self.config["model"])
+        return {**model, "init": self._variants[run.variant].get("init", model["init"])}
 
     def identity(self, run: Run) -> dict[str, Any]:
         """What the files of a run say of themselves."""
@@ -139,10 +184,10 @@ class Experiment:
         """What a training run depends on, apart from the data file."""
         return {
             "identity": self.identity(run),
-            "model": dict(self.config["model"]),
+            "model": self._model(run),
             "optimizer": self._optimizer(run),
             "schedule": self.schedule(run),
-            "scaling": self.config["data"]["scaling"],
+            "scaling": self._scaling(run),
             "device": self.config["training"]["device"],
         }
 
@@ -154,8 +199,8 @@ class Experiment:
             "k": eigen["k"],
             "tolerance": tolerance,
             "snapshots_per_job": eigen["snapshots_per_job"],
-            "model": dict(self.config["model"]),
-            "scaling": self.config["data"]["scaling"],
+            "model": self._model(run),
+            "scaling": self._scaling(run),
             "device": self.config["training"]["device"],
         }
         if run.variant == MAIN and run.seed == eigen["dense_seed"]:
@@ -177,6 +222,11 @@ class Experiment:
             "device": self.config["training"]["device"],
         }
 
+    def permuted_parameters(self) -> dict[str, Any]:
+        """What the permuted networks of figure S2 depend on, apart from the data and the trained weights."""
+        kept = {key: value for key, value in self.baseline_parameters().items() if key != "initializations"}
+        return {"permutations": self.config["baseline"]["permutations"], **kept}
+
     def interpolation_parameters(self) -> dict[str, Any]:
         """What the interpolation depends on, apart from the data and the solutions."""
         return {
@@ -194,6 +244,10 @@ class Experiment:
             "snapshots": len(self.snapshots(self.select()[0])),
             "runs": len(list(self)),
         }
+
+    def roles(self) -> dict[str, str]:
+        """The paper's optimizers among the configured ones, by the name that plays each part."""
+        return {role: role for role in ("sgd", "adam", "sam") if role in self.config["optimizers"]}
 
     def layout(self) -> dict[str, Any]:
         """Names and labels that figures and tables show; optimizers of one class are told apart by their names."""

@@ -1,11 +1,12 @@
-"""The 21 figures of the paper, drawn from tables alone.
+"""The 21 figures of the paper and those of the supplement, drawn from tables alone.
 
 `FIGURES` says what each figure reads. It imports nothing heavy, so the Snakefile builds its rules from it: the input
 `kind` of figure n is the list of the tables of that kind of every selected run (RUN_KINDS), or one table a dataset
 (DATASET_KINDS: only the key `datasets` counts). A selection's keys are the arguments of `Experiment.select`:
 
 - datasets: first | last | all of the configured ones, or sweep: the one dataset of the sweeps
-- variants: main | batch_size | learning_rate; a sweep brings the main runs of its seeds, which show its middle value
+- variants: main | batch_size | learning_rate; a sweep brings the main runs of its seeds, which show its middle value;
+  sensitivity: the runs of figure S1
 - seeds: all, or dense: the one seed for which more eigenpairs are taken; a sweep has its own
 
 Several selections for one kind mean their union, each run once.
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 RUN_KINDS = ("history", "ipr", "alignment", "displacement", "final_eigenvector")
-DATASET_KINDS = ("baseline", "interpolation", "solutions")
+DATASET_KINDS = ("baseline", "interpolation", "solutions", "baseline_overlaps", "permuted_overlaps")
 
 
 class Selection(TypedDict, total=False):
@@ -86,6 +87,36 @@ FIGURES: Mapping[int, FigureInputs] = {
         "inputs": {"displacement": _LEARNING_RATE, "baseline": [{"datasets": "sweep"}]},
     },
 }
+
+# What answers questions that the paper's own figures leave open; not part of the 21.
+SUPPLEMENT: Mapping[str, FigureInputs] = {
+    "S1": {
+        "title": "What input scaling and initialization decide",
+        "inputs": {
+            "ipr": [{"variants": "sensitivity"}],
+            "displacement": [{"variants": "sensitivity"}],
+            "baseline": [{"datasets": "all"}],
+        },
+    },
+    "S2": {
+        "title": "Null models of the overlap between eigenvectors",
+        "inputs": {"baseline_overlaps": [{"datasets": "all"}], "permuted_overlaps": [{"datasets": "all"}]},
+    },
+    "S3": {
+        "title": "Displacement against solver accuracy, and of subspaces",
+        "inputs": {"displacement": _ALL},
+    },
+}
+
+
+def figure_name(number: int | str) -> str:
+    """The name of a figure's rule, script and files: fig01 for 1, figS1 for S1."""
+    return f"fig{number:02d}" if isinstance(number, int) else f"fig{number}"
+
+
+def figure_title(number: int | str) -> str:
+    """The title of a figure or of one of the supplement."""
+    return (FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number])["title"]
 
 
 def mapped_optimizers(optimizers: Iterable[str]) -> list[str]:

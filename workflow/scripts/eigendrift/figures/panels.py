@@ -39,7 +39,9 @@ class Drawn(NamedTuple):
 
 
 _UNITS = {
-    **dict.fromkeys(("dataset", "optimizer", "variant", "sweep", "first", "second"), "name"),
+    **dict.fromkeys(
+        ("dataset", "optimizer", "variant", "sweep", "first", "second", "scaling", "init", "source"), "name"
+    ),
     **dict.fromkeys(("step", "waiting_time", "lag"), "training steps"),
     **dict.fromkeys(("train_loss", "loss"), "nat"),
     **dict.fromkeys(("eigenvalue", "lambda_1"), "loss / parameter^2"),

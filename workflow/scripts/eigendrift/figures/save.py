@@ -5,7 +5,7 @@ from typing import Protocol
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
-from eigendrift.figures import FIGURES
+from eigendrift.figures import figure_name, figure_title
 from eigendrift.figures.panels import Drawn
 from eigendrift.figures.style import DPI, styled
 from eigendrift.storage import atomic_path
@@ -24,9 +24,9 @@ class Outputs(Protocol):
 
 
 @styled
-def save(drawn: Drawn, number: int, output: Outputs) -> None:
+def save(drawn: Drawn, number: int | str, output: Outputs) -> None:
     """Write figure `number`: no date and no program version goes into the files."""
-    title, figure = FIGURES[number]["title"], drawn.figure
+    title, figure = figure_title(number), drawn.figure
     # Straight to the canvases: Figure.savefig would draw everything five times, and lay it out for each file anew.
     figure.set_dpi(DPI)
     with atomic_path(output.png) as part:
@@ -41,4 +41,4 @@ def save(drawn: Drawn, number: int, output: Outputs) -> None:
     with atomic_path(output.pdf) as part:
         FigureCanvasPdf(figure).print_pdf(part, metadata=metadata)  # type: ignore[no-untyped-call]
     identity = {"figure": number, "title": title}
-    write_table(output.csv, drawn.numbers, kind=f"fig{number:02d}", identity=identity, units=drawn.units)
+    write_table(output.csv, drawn.numbers, kind=figure_name(number), identity=identity, units=drawn.units)

@@ -1,0 +1,80 @@
+"""What is published of a finished run, and its figures drawn again from that alone."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TinyRun
+from snakemake_process import ROOT, environment
+
+FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
+
+
+def call(folder: Path, *arguments: str, **extra: str) -> "subprocess.CompletedProcess[str]":
+    """python -m eigendrift.published in a checkout, with that checkout's library."""
+    paths = [str(folder / "workflow" / "scripts")]
+    paths += [extra.pop("before")] if "before" in extra else []
+    surroundings = environment(PYTHONPATH=os.pathsep.join(reversed(paths)), **extra)
+    return subprocess.run(
+        [sys.executable, "-m", "eigendrift.published", *arguments],
+        cwd=folder,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose paper/published is filled from the tiny run, and which has no results."""
+    folder = shutil.copytree(tiny_run.folder, tmp_path_factory.mktemp("published") / "checkout", symlinks=True)
+    done = call(folder, "fill", "results/tiny")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(folder / "results")
+    return folder
+
+
+def test_what_is_published(published: Path, tiny_run: TinyRun) -> None:
+    folder = published / "paper" / "published"
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{n}.{k}" for n in FIGURES for k in ("pdf", "png")
+    }
+    assert {path.name for path in (folder / "claims").iterdir()} == {f"claims.{kind}" for kind in ("csv", "md", "tex")}
+    for path in (folder / "tables").rglob("*.gz"):
+        original = tiny_run.results / path.relative_to(folder / "tables").with_suffix("")
+        assert gzip.decompress(path.read_bytes()) == original.read_bytes()
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    assert {"config", "versions", "device", "threads", "commit", "hours"} == set(provenance)
+    assert list(provenance["config"]["optimizers"]) == ["sgd", "adam", "sam"]
+    assert {"train", "eigensnapshot", "baseline", "fig01", "claims"} <= set(provenance["hours"])
+    assert (folder / "paper.pdf").is_file() == tiny_run.has_paper
+
+
+def test_everything_comes_back_to_the_byte_without_torch(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
+    done = call(published, "redraw", before=str(tmp_path), TZ="Asia/Tokyo", PYTHONHASHSEED="3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every file as published" in done.stdout
+
+
+def test_a_changed_table_shows(published: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(published, tmp_path / "checkout", symlinks=True)
+    figure = folder / "paper" / "published" / "figures" / "fig03.png"
+    figure.write_bytes(figure.read_bytes() + b"more")
+    done = call(folder, "redraw")
+    assert done.returncode == 1
+    assert "differs in figures/fig03.png" in done.stdout
+
+
+def test_an_unfinished_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = call(ROOT, "fill", str(tmp_path))
+    assert done.returncode == 1
+    assert "run to its end first" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,64 @@
+# Needs: tables of main and sensitivity runs, final weights, a dataset's file.
+# Leaves: overlaps between eigenvectors of permuted networks; figures S1 to S3, each as PDF, PNG and the plotted numbers.
+
+
+rule permuted:
+    input:
+        data=rules.prepare_data.output[0],
+        final_weights=lambda wildcards: run_files(
+            "final_weights.safetensors", EXPERIMENT.of_dataset(wildcards.dataset, seeds="dense")
+        ),
+        modules=library("permuted"),
+    output:
+        f"{RESULTS}/baseline/{{dataset}}.permuted.csv",
+    log:
+        f"{LOGS}/permuted/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/permuted/{{dataset}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: NEEDS.permuted_megabytes(wildcards.dataset),
+        runtime=lambda wildcards: NEEDS.permuted_minutes(wildcards.dataset),
+        gpu=gpus(EXPERIMENT.config["training"]["device"]),
+    params:
+        permuted=EXPERIMENT.permuted_parameters(),
+        scratch=SUPPLEMENT_SCRATCH,
+        job="permuted/{dataset}",
+    script:
+        "../scripts/permuted.py"
+
+
+for number in SUPPLEMENT:
+
+    rule:
+        name:
+            f"fig{number}"
+        input:
+            **figure_inputs(number),
+            script=source(f"workflow/scripts/fig{number}.py"),
+            modules=library(f"fig{number}"),
+        output:
+            pdf=f"{RESULTS}/figures/fig{number}.pdf",
+            png=report(
+                f"{RESULTS}/figures/fig{number}.png", caption=f"../report/fig{number}.rst", category="Supplement"
+            ),
+            csv=f"{RESULTS}/figures/fig{number}.csv",
+        log:
+            f"{LOGS}/fig{number}.log",
+        benchmark:
+            f"{BENCHMARKS}/fig{number}.tsv"
+        conda:
+            "../../envs/analysis.yaml"
+        threads: 1
+        resources:
+            mem_mb=1500,
+            runtime=20,
+        params:
+            layout=EXPERIMENT.layout(),
+            readings=EXPERIMENT.readings if number == "S1" else {},
+            name=f"fig{number}",
+        script:
+            # An f-string here would be evaluated when the job runs, after the loop has ended.
+            "../scripts/{params.name}.py"

@@ -1,0 +1,166 @@
+"""What the answer owes to input scaling and initialization, which the paper leaves open (figure S1)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from eigendrift.claims.quantities.displacement import curves, final_step, last_third, late_waiting_time
+from eigendrift.claims.quantities.localization import tail
+from eigendrift.claims.quantities.registry import geometric_mean
+from eigendrift.figures.axes import linear_axis, log_axis, no_data, panel_title, points
+from eigendrift.figures.inputs import RUN_KEYS
+from eigendrift.figures.layout import Layout
+from eigendrift.figures.panels import Drawn, Grid, add_notes, band_handle, bottom_legend, drawn, panel_grid
+from eigendrift.figures.style import BASELINE, NEUTRAL, marker, optimizer_colors, styled
+from eigendrift.figures.summaries import in_order, incomplete_note, unconverged_note
+
+# Section 4 of the paper: Adam's final IPR, for the network and the data of its experiment alone.
+PAPER_ADAM_IPR = 0.1
+PAPER_PARAMETERS = 89_610
+
+Readings = Mapping[str, Mapping[str, str]]
+
+
+@styled
+def sensitivity(
+    ipr: pd.DataFrame, displacement: pd.DataFrame, baseline: pd.DataFrame, layout: Layout, readings: Readings
+) -> Drawn:
+    """Figure S1: final IPR of v_1 and late plateau of D_1 of each reading, one point a seed, a bar at their mean.
+
+    `readings` is variant -> {scaling, init}, from the top down; `ipr` and `displacement` are `read_runs` of its runs.
+    """
+    final = in_order(ipr[ipr["i"].isna() | (ipr["i"] == 1)], layout)
+    numbers = _numbers(final, in_order(displacement[displacement["i"] == 1], layout), readings)
+    numbers["even_spread"] = 1.0 / numbers["n_parameters"]
+    numbers["tau"] = numbers["dataset"].map(baseline[baseline["i"] == 1].set_index("dataset")["displacement"])
+    numbers["paper_adam_ipr"] = np.where(numbers["n_parameters"] == PAPER_PARAMETERS, PAPER_ADAM_IPR, np.nan)
+    grid = panel_grid(len(layout.datasets), 2, max(1.0, 0.3 + 0.26 * len(readings)), share_x=False)
+    for row, (dataset, label) in enumerate(layout.datasets.items()):
+        chosen = numbers[numbers["dataset"] == dataset]
+        for column, value in enumerate(("ipr", "displacement")):
+            ax = grid.axes[row, column]
+            panel_title(ax, label)
+            _draw(ax, chosen, value, layout, list(readings))
+        _references(grid.axes[row, 0], grid.axes[row, 1], chosen, baseline[baseline["dataset"] == dataset])
+    _axes(grid, numbers, readings)
+    bottom_legend(grid.figure, _handles(numbers, layout))
+    hollow = "Hollow points, which the means leave out: where such a run ended."
+    ended = [f"{note} {hollow}" for note in incomplete_note(final, layout)]
+    add_notes(grid.figure, unconverged_note(final, "left out") + ended)
+    return drawn(grid.figure, numbers)
+
+
+def plateaus(displacement: pd.DataFrame) -> pd.DataFrame:
+    """Of each run: its late waiting time among those that all complete runs have, and the plateau of D_1 there.
+
+    The plateau is that of the claims: the mean over the last third of log lag. Both are NaN for a run without one.
+    """
+    rows = displacement[displacement["converged"] == 1]
+    runs = [
+        (key, curves(run), final_step(run) >= run["steps"].max()) for key, run in rows.groupby(RUN_KEYS, observed=True)
+    ]
+    whole = [set(found) for _, found, complete in runs if complete]
+    shared = set.intersection(*whole) if whole else set()
+    table = []
+    for key, found, _ in runs:
+        late = late_waiting_time({waiting_time: found[waiting_time] for waiting_time in shared & set(found)})
+        lags, values = found.get(late, (np.array([1.0]), np.array([np.nan])))
+        table.append((*key, late, float(values[last_third(lags)].mean())))
+    return pd.DataFrame(table, columns=[*RUN_KEYS, "waiting_time", "displacement"])
+
+
+def final_ratios(ipr: pd.DataFrame) -> pd.DataFrame:
+    """Of each run: its last step, whether that is its planned one, and the final IPR of v_1.
+
+    That is the one of the claims: the geometric mean over the last tenth of the steps, of pairs that converged.
+    """
+    table = []
+    for key, run in ipr.dropna(subset=["step"]).groupby(RUN_KEYS, observed=True):
+        last = tail(run)
+        ratio = geometric_mean(last.loc[last["converged"] == 1, "ipr"].to_numpy(float))
+        reached = int(run["step"].max())
+        table.append((*key, int(run["n_parameters"].iloc[0]), reached, int(reached >= run["steps"].max()), ratio))
+    return pd.DataFrame(table, columns=[*RUN_KEYS, "n_parameters", "step", "complete", "ipr"])
+
+
+def _numbers(ipr: pd.DataFrame, displacement: pd.DataFrame, readings: Readings) -> pd.DataFrame:
+    """One row a run: its reading, where it ends, its final IPR and its plateau."""
+    names = {"dataset": str, "optimizer": str, "variant": str}
+    numbers = final_ratios(ipr).astype(names).merge(plateaus(displacement).astype(names), how="left", on=RUN_KEYS)
+    for name in ("init", "scaling"):
+        numbers.insert(len(RUN_KEYS), name, numbers["variant"].map({key: kept[name] for key, kept in readings.items()}))
+    order = numbers["variant"].map({variant: rank for rank, variant in enumerate(readings)})
+    return numbers.assign(order=order).sort_values(["dataset", "order", "optimizer", "seed"]).drop(columns="order")
+
+
+def _draw(ax: Axes, numbers: pd.DataFrame, value: str, layout: Layout, variants: list[str]) -> None:
+    if numbers[value].notna().sum() == 0:
+        no_data(ax)
+    shown = [name for name in layout.optimizers if name in set(numbers["optimizer"])]
+    colors = optimizer_colors(layout.optimizers)
+    for rank, variant in enumerate(variants):
+        for position, optimizer in enumerate(shown):
+            seeds = numbers[(numbers["variant"] == variant) & (numbers["optimizer"] == optimizer)]
+            # Optimizers below each other within a reading, so that equal values do not hide each other.
+            height = rank + 0.5 * (position - (len(shown) - 1) / 2) / max(len(shown), 1)
+            y = pd.Series(height, index=seeds.index, dtype=float)
+            broken = 1 - seeds["complete"]
+            look: dict[str, Any] = {"marker": marker(list(layout.optimizers).index(optimizer)), "clip_on": False}
+            points(ax, seeds[value], y, broken, color=colors[optimizer], **look)
+            mean = seeds.loc[broken == 0, value].mean()
+            if np.isfinite(mean):
+                ax.plot([mean, mean], [height - 0.2, height + 0.2], color=colors[optimizer], linewidth=0.9, gid="mean")
+
+
+def _references(left: Axes, right: Axes, numbers: pd.DataFrame, baseline: pd.DataFrame) -> None:
+    for value in numbers["even_spread"].unique():
+        left.axvline(value, color=NEUTRAL, linestyle=":", linewidth=1.0, gid="even_spread")
+    for value in numbers["paper_adam_ipr"].dropna().unique():
+        left.axvline(value, color=NEUTRAL, linestyle="--", linewidth=1.0, gid="paper")
+    for _, row in baseline[baseline["i"] == 1].iterrows():
+        right.axvline(row["displacement"], color=BASELINE, linestyle="--", linewidth=1.0, gid="baseline")
+        right.axvspan(row["displacement_low"], row["displacement_high"], color=BASELINE, alpha=0.25, linewidth=0)
+
+
+def _axes(grid: Grid, numbers: pd.DataFrame, readings: Readings) -> None:
+    names = [f"{reading['scaling']}, {reading['init'].replace('_', ' ').capitalize()}" for reading in readings.values()]
+    for (row, column), ax in grid.axes.items():
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.grid(visible=False, axis="y")
+        if row == len(grid.axes) // 2 - 1:
+            ax.set_xlabel("final IPR of $v_1$" if column == 0 else "plateau of $D_1$")
+    grid.labels("", "scaling, initialization")
+    left = [ax for (_, column), ax in grid.axes.items() if column == 0]
+    right = [ax for (_, column), ax in grid.axes.items() if column == 1]
+    shown = numbers[["ipr", "even_spread", "paper_adam_ipr"]].to_numpy(float)
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    for ax in left if shown.size else []:
+        ax.set_xscale("log")
+        ax.set_xlim(shown.min() / 1.6, shown.max() * 1.6)
+        log_axis(ax.xaxis)
+    top = np.nanmax(numbers[["displacement", "tau"]].to_numpy(float), initial=0.0)
+    for ax in right:
+        ax.set_xlim(0, 1.06 * top if top > 0 else 1.0)
+        label = linear_axis(ax.xaxis, "plateau of $D_1$", top)
+        ax.set_xlabel(label if ax.get_xlabel() else "")
+
+
+def _handles(numbers: pd.DataFrame, layout: Layout) -> list[Artist]:
+    colors = optimizer_colors(layout.optimizers)
+    handles: list[Artist] = []
+    for position, (name, label) in enumerate(layout.optimizers.items()):
+        if name in set(numbers["optimizer"]):
+            handles.append(Line2D([], [], color=colors[name], marker=marker(position), linestyle="none", label=label))
+    handles.append(Line2D([], [], color=NEUTRAL, linestyle=":", label="$1/N$"))
+    if numbers["paper_adam_ipr"].notna().any():
+        handles.append(Line2D([], [], color=NEUTRAL, linestyle="--", label="Adam in the paper"))
+    if numbers["tau"].notna().any():
+        handles.append(Line2D([], [], color=BASELINE, linestyle="--", label="random baseline $\\tau_1$"))
+        handles.append(band_handle(BASELINE, "its 95% interval"))
+    return handles

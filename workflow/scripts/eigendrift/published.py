@@ -1,0 +1,216 @@
+"""What is kept of a finished experiment in paper/published/, and how its figures come back from it, without torch.
+
+python -m eigendrift.published fill results/NAME    figures, tables, claims and provenance into paper/published/
+python -m eigendrift.published redraw               figures, figure set and PDF from these tables, compared with it
+"""
+
+import argparse
+import gzip
+import json
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+from eigendrift.config import validate
+from eigendrift.errors import DataError, EigendriftError
+from eigendrift.figure_set import by_stem, write_figure_set
+from eigendrift.figures import FIGURES, SUPPLEMENT, figure_name
+from eigendrift.latex import latex_integer
+from eigendrift.modules import use_this_copy
+from eigendrift.numbers import numbers_of, numbers_tex
+from eigendrift.paper import INSTALL
+from eigendrift.result_paths import table_paths
+from eigendrift.runs import Experiment
+from eigendrift.storage import atomic_path
+
+ROOT = Path(__file__).parents[3]
+SCRIPTS, CAPTIONS, PAPER = ROOT / "workflow" / "scripts", ROOT / "workflow" / "report", ROOT / "paper"
+PUBLISHED, BUILD = PAPER / "published", PAPER / "generated" / "published"
+ALL: tuple[int | str, ...] = (*FIGURES, *SUPPLEMENT)
+CLAIMS = ("claims.csv", "claims.md", "claims.tex")
+# Tables that the numbers of the text are taken from, besides those of the figures.
+_NUMBERS: dict[str, list[dict[str, str]]] = {
+    "history": [{"variants": "all"}],
+    "ipr": [{"variants": "all"}],
+    "baseline": [{}],
+}
+
+
+def fill(results: Path, published: Path = PUBLISHED) -> int:
+    """Put a finished results folder into `published`, which is emptied first; the number of bytes in it."""
+    manifest = results / "figure_set" / "manifest.json"
+    if not manifest.is_file():
+        raise DataError(f"{manifest}: no such file; let the workflow of {results} run to its end first")
+    record = json.loads(manifest.read_text(encoding="utf-8"))["provenance"]
+    shutil.rmtree(published, ignore_errors=True)
+    experiment = Experiment(validate(record["config"]))
+    drawn = [number for number in ALL if (results / f"figures/{figure_name(number)}.pdf").is_file()]
+    copies = [f"figures/{figure_name(number)}.{kind}" for number in drawn for kind in ("pdf", "png")]
+    for name in (*copies, *(f"claims/{name}" for name in CLAIMS)):
+        _copy(results / name, published / name)
+    for name in ("numbers.tex", "manifest.json"):
+        _copy(results / "figure_set" / name, published / name)
+    if (results / "paper.pdf").is_file():
+        _copy(results / "paper.pdf", published / "paper.pdf")
+    for path in _tables(experiment, drawn):
+        _write(published / "tables" / f"{path}.gz", gzip.compress((results / path).read_bytes(), mtime=0))
+    text = json.dumps({**record, "hours": hours(results / "benchmarks")}, indent=2)
+    _write(published / "provenance.json", f"{text}\n".encode())
+    return sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
+
+
+def hours(benchmarks: Path) -> dict[str, float]:
+    """Hours of one core or GPU by rule, from Snakemake's benchmark files, which hold each job's last try."""
+    seconds: dict[str, float] = {}
+    for path in sorted(benchmarks.rglob("*.tsv")):
+        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
+        seconds[rule] = seconds.get(rule, 0.0) + float(pd.read_csv(path, sep="\t")["s"].sum())
+    return {rule: round(total / 3600, 3) for rule, total in seconds.items()}
+
+
+def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1) -> list[str]:
+    """Draw all figures and write figure set and paper into `build`; names of published files that came out different.
+
+    Missing TeX leaves the paper out, and says so.
+    """
+    record = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
+    record.pop("hours")
+    experiment = Experiment(validate(record["config"]))
+    shutil.rmtree(build, ignore_errors=True)
+    for path in (published / "tables").rglob("*.gz"):
+        target = build / path.relative_to(published / "tables").with_suffix("")
+        _write(target, gzip.decompress(path.read_bytes()))
+    names = sorted(path.stem for path in (published / "figures").glob("*.pdf"))
+    numbers = [number for number in ALL if figure_name(number) in names]
+    use_this_copy()
+    # Processes of their own, since each script sends its output to its own log.
+    with get_context("spawn").Pool(processes) as pool:
+        pool.map(run_script, [_figure_job(experiment, number, build) for number in numbers], chunksize=1)
+        _figure_set(experiment, published, build, record)
+        if all(map(shutil.which, ("latexmk", "pdflatex"))):
+            pool.apply(run_script, [_paper_job(build)])
+        else:
+            print(f"paper.pdf: left out, without latexmk and pdflatex; {INSTALL}", file=sys.stderr)
+    return list(different(published, build))
+
+
+def different(published: Path, build: Path) -> Iterator[str]:
+    """Names of published figures, numbers, manifest and PDF whose redrawn file has other bytes."""
+    files = [*sorted((published / "figures").iterdir()), published / "numbers.tex", published / "manifest.json"]
+    for path in files:
+        name = path.relative_to(published)
+        again = build / (name if name.parts[0] == "figures" else Path("figure_set") / name)
+        if again.read_bytes() != path.read_bytes():
+            yield str(name)
+    pdf, again = published / "paper.pdf", build / "paper.pdf"
+    if pdf.is_file() and again.is_file() and pdf.read_bytes() != again.read_bytes():
+        yield pdf.name
+
+
+def _inputs(number: int | str) -> Mapping[str, Any]:
+    return (FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number])["inputs"]
+
+
+def _tables(experiment: Experiment, numbers: Sequence[int | str]) -> list[str]:
+    """Paths below the results of every table that these figures and the numbers are drawn from."""
+    wanted: list[Mapping[str, Any]] = [*(_inputs(number) for number in numbers), _NUMBERS]
+    found = (path for one in wanted for kind, chosen in one.items() for path in table_paths(experiment, kind, chosen))
+    return list(dict.fromkeys(found))
+
+
+def _figure_job(experiment: Experiment, number: int | str, build: Path) -> dict[str, Any]:
+    """What the rule of a figure gives to its script."""
+    name = figure_name(number)
+    paths = {kind: table_paths(experiment, kind, chosen) for kind, chosen in _inputs(number).items()}
+    return {
+        "rule": name,
+        "input": {kind: [str(build / path) for path in listed] for kind, listed in paths.items()},
+        "params": {"layout": experiment.layout(), "readings": experiment.readings},
+        "output": {kind: str(build / "figures" / f"{name}.{kind}") for kind in ("pdf", "png", "csv")},
+        "log": [str(build / "logs" / f"{name}.log")],
+    }
+
+
+def _paper_job(build: Path) -> dict[str, Any]:
+    """What the rule of the paper gives to its script."""
+    figure_set = [str(path) for path in sorted((build / "figure_set").iterdir())]
+    sources = {"main": str(PAPER / "main.tex"), "references": str(PAPER / "refs.bib"), "figure_set": figure_set}
+    return {
+        "rule": "paper",
+        "input": sources,
+        "params": {"build": str(build / "latex")},
+        "output": {"pdf": str(build / "paper.pdf")},
+        "log": [str(build / "logs" / "paper.log")],
+    }
+
+
+def run_script(job: dict[str, Any]) -> None:
+    """Run the script of a rule as Snakemake would, in this process, whose output then goes to the rule's log."""
+    named = {key: SimpleNamespace(**value) if isinstance(value, dict) else value for key, value in job.items()}
+    runpy.run_path(str(SCRIPTS / f"{job['rule']}.py"), init_globals={"snakemake": SimpleNamespace(**named)})
+
+
+def _figure_set(experiment: Experiment, published: Path, build: Path, record: dict[str, Any]) -> None:
+    paths = {
+        kind: [str(build / path) for path in table_paths(experiment, kind, chosen)] for kind, chosen in _NUMBERS.items()
+    }
+    found, _ = numbers_of(
+        claims=str(published / "claims" / "claims.csv"),
+        **paths,
+        layout=experiment.layout(),
+        roles=experiment.roles(),
+        # The record of the runs, not one of this checkout.
+        provenance=lambda identities: record,
+    )
+    figures = [str(build / "figures" / f"{figure_name(number)}.pdf") for number in FIGURES]
+    target = build / "figure_set"
+    texts = {"figures_tex": "figures.tex", "numbers_tex": "numbers.tex", "claims_tex": "claims.tex"}
+    write_figure_set(
+        figures=figures,
+        captions=[str(CAPTIONS / f"{name}.rst") for name in by_stem(figures, "figures")],
+        claims_tex=str(published / "claims" / "claims.tex"),
+        numbers_tex=numbers_tex({**found, "figures": latex_integer(len(figures))}),
+        provenance=record,
+        pdfs=[str(target / Path(path).name) for path in figures],
+        outputs={key: str(target / name) for key, name in {**texts, "manifest": "manifest.json"}.items()},
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    _write(target, source.read_bytes())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_path(path) as part:
+        part.write_bytes(content)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 if a redrawn file differs from the published one."""
+    parser = argparse.ArgumentParser(prog="python -m eigendrift.published", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("fill", help="fill paper/published from a finished run").add_argument("results", type=Path)
+    commands.add_parser("redraw", help="draw it all again from its tables and compare")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "fill":
+            print(f"{PUBLISHED}: {fill(given.results) / 1e6:.1f} MB")
+            return 0
+        changed = redraw(processes=os.cpu_count() or 1)
+    except EigendriftError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{BUILD}: differs in {', '.join(changed)}" if changed else f"{BUILD}: every file as published, to the byte")
+    return int(bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Figure S1: what input scaling and initialization decide."""
+
+from eigendrift.job import start
+
+start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
+
+from eigendrift.figures.inputs import read_datasets, read_runs
+from eigendrift.figures.layout import Layout
+from eigendrift.figures.save import save
+from eigendrift.figures.sensitivity import sensitivity
+
+layout = Layout(**snakemake.params.layout)
+ipr = read_runs(snakemake.input.ipr, "ipr")
+displacement = read_runs(snakemake.input.displacement, "displacement")
+baseline = read_datasets(snakemake.input.baseline, "baseline")
+save(sensitivity(ipr, displacement, baseline, layout, snakemake.params.readings), "S1", snakemake.output)

@@ -1,0 +1,70 @@
+"""Compare top eigenvectors of networks whose trained weights are permuted within each layer, for figure S2."""
+
+from eigendrift.job import start
+
+start(snakemake)
+
+import itertools
+from functools import partial
+
+import pandas as pd
+import torch
+from eigendrift.baseline_statistics import pairwise_overlaps
+from eigendrift.curvature import HessianOperator
+from eigendrift.model import stream_seed
+from eigendrift.null_model import permuted
+from eigendrift.pair_files import UNITS
+from eigendrift.scratch import Scratch
+from eigendrift.setup import build_model, data_sha256, load_samples, prepare_torch
+from eigendrift.snapshots import Request, solve
+from eigendrift.storage import ArrayFile
+from eigendrift.tables import write_table
+
+
+def network(trained, layers, optimizer, j):
+    """The j-th permuted network of an optimizer, as a vector (N,)."""
+    return permuted(trained, layers, stream_seed("permutation", optimizer, j))
+
+
+params = snakemake.params
+options, count, k = params.permuted, params.permuted["permutations"], params.permuted["k"]
+device = prepare_torch(snakemake.threads, options["device"])
+dataset, samples, _ = load_samples(snakemake.input.data, options["scaling"], device)
+model = build_model(dataset, options["model"], seed=0, device=device)  # its parameters are set at every point
+operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)
+wanted = [Request(step=j, k=k, tolerance=options["tolerance"]) for j in range(count)]
+pairs = []
+for path in snakemake.input.final_weights:
+    file = ArrayFile(path, kind="final_weights")
+    optimizer, trained = file.identity["optimizer"], torch.from_numpy(file["weights"][0])
+    if file.identity["diverged_at"] is not None:  # its last weights are those of no solution
+        continue
+    depends_on = {
+        "permuted": dict(options),
+        "weights": file.sha256,
+        "data": data_sha256(snakemake.input.data),
+        "threads": snakemake.threads,
+    }
+    numbers, vectors = solve(
+        operator,
+        wanted,
+        partial(network, trained, file.identity["layers"], optimizer),
+        Scratch(params.scratch, f"{params.job}/{optimizer}", depends_on),
+        what=f"permuted network of {optimizer}",
+    )
+    converged = numbers[:, list(UNITS).index("converged")]
+    for i in range(1, k + 1):
+        overlaps, good = pairwise_overlaps(vectors[i - 1 :: k]), converged[i - 1 :: k]
+        pairs += [
+            (optimizer, a, b, i, overlaps[a, b], int(good[a] and good[b]))
+            for a, b in itertools.combinations(range(count), 2)
+        ]
+table = pd.DataFrame(pairs, columns=["optimizer", "first", "second", "i", "overlap", "converged"])
+write_table(
+    snakemake.output[0],
+    table,
+    kind="permuted_overlaps",
+    identity={"dataset": dataset.name, "n_parameters": operator.shape[0]},
+    units={**dict.fromkeys(table.columns, "1"), "optimizer": "name"},
+)
+Scratch.discard(params.scratch, params.job)
