@@ -21,12 +21,12 @@ import torch
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import stopwatch
-from eigendrift import gradients, mlp_hessian, model, optimizers, training
+from eigendrift import gradients, mlp_layers, model, optimizers, training
 from eigendrift.scratch import Scratch
 from eigendrift.training import HISTORY, Samples, Trajectory, train
 
 # Modules that what a run leaves depends on; the parts of the benchmark load different ones beside them.
-_TRAINING = (training, gradients, optimizers, model, mlp_hessian)
+_TRAINING = (training, gradients, optimizers, model, mlp_layers)
 _ARRAYS = ("steps", "weights", "gradients", "updates", "history")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from eigendrift.gradients import FlatParameters, MLPGradient, batch_gradient
-from eigendrift.mlp_hessian import ACTIVATIONS
+from eigendrift.mlp_layers import ACTIVATIONS
 from eigendrift.model import flatten, initialize, mlp
 from eigendrift.optimizers import _ELEMENTWISE, Step
 

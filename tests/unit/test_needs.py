@@ -138,7 +138,7 @@ def test_kept_graphs_have_room_where_there_is_no_analytic_path(paper: Needs) -> 
 
 
 def test_activations_without_an_analytic_path_are_known() -> None:
-    from eigendrift.mlp_hessian import ACTIVATIONS as ANALYTIC
+    from eigendrift.mlp_layers import ACTIVATIONS as ANALYTIC
     from eigendrift.model import ACTIVATIONS
     from eigendrift.needs import GENERAL
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from eigendrift import functional_hessian, mlp_hessian
 from eigendrift.functional_hessian import FunctionalHessian, Loss
 from eigendrift.guide import Guide, sampled_guide
-from eigendrift.mlp_hessian import MLPHessian, mlp_layers
+from eigendrift.mlp_hessian import MLPHessian
+from eigendrift.mlp_layers import mlp_layers
 
 _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 

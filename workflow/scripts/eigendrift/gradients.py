@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eigendrift.mlp_hessian import ACTIVATIONS, mlp_layers
+from eigendrift.mlp_layers import ACTIVATIONS, mlp_layers
 
 
 class FlatParameters:
