@@ -131,7 +131,7 @@ def test_fitted_samples_leave_nothing_to_draw(m: int) -> None:
 def test_importance_is_the_trace_of_the_last_layers_gauss_newton_block(trained: HessianOperator) -> None:
     path = trained.path
     assert isinstance(path, MLPHessian)
-    x, y = path.inputs, path.targets
+    x, y = path.inputs.dense(), path.targets
     hidden = trained.model[:-1](x).detach()
     p = torch.softmax(trained.model(x), dim=1).detach()
     trace = (1 - p.square().sum(dim=1)) * (1 + hidden.square().sum(dim=1))
@@ -204,7 +204,8 @@ def test_a_perfect_guide_leaves_the_certificate_alone(trained: HessianOperator) 
 
 
 def test_none_where_it_would_not_pay(trained: HessianOperator) -> None:
-    x, y = trained.path.inputs, trained.path.targets
+    assert isinstance(trained.path, MLPHessian)
+    x, y = trained.path.inputs.dense(), trained.path.targets
     assert HessianOperator(trained.model, CROSS_ENTROPY, x[:5000], y[:5000]).guide() is None
     general = HessianOperator(nn.Sequential(trained.model, nn.Identity()), CROSS_ENTROPY, x, y)
     assert general.guide() is None

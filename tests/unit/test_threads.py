@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from eigendrift import HessianOperator
+from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift.model import initialize, mlp
-from eigendrift.threads import shared_out
+from eigendrift.threads import lent_threads, shared_out
 
 
 @pytest.fixture(autouse=True)
@@ -20,17 +20,44 @@ def threads_as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 17, 100])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_every_item_is_in_one_share_and_in_order(count: int, threads: int) -> None:
+def test_every_item_is_dealt_to_one_share(count: int, threads: int) -> None:
     torch.set_num_threads(threads)
-    shares = shared_out(list, range(count), threads)
-    assert [item for share in shares for item in share] == list(range(count))
-    assert len(shares) == (threads if count >= 2 * threads and threads > 1 else 1)
+    shares = shared_out(list, range(count))
+    expected = threads if count >= 2 * threads and threads > 1 else 1
+    assert shares == [list(range(count))[first::expected] for first in range(expected)]
     assert torch.get_num_threads() == threads
 
 
 def test_each_share_has_one_thread_of_torch() -> None:
     torch.set_num_threads(2)
-    assert shared_out(lambda share: torch.get_num_threads(), range(8), 2) == [1, 1]
+    assert shared_out(lambda share: torch.get_num_threads(), range(8)) == [1, 1]
+    assert torch.get_num_threads() == 2
+
+
+def test_lent_threads_are_for_the_shares_alone() -> None:
+    torch.set_num_threads(2)
+    with lent_threads():
+        assert torch.get_num_threads() == 1
+        assert shared_out(lambda share: (len(share), torch.get_num_threads()), range(8)) == [(4, 1), (4, 1)]
+        with lent_threads():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_a_solve_lends_its_threads_and_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = operator_and_vectors()[0]
+    seen = []
+    product = operator.product
+
+    def watched(vectors: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return product(vectors)
+
+    monkeypatch.setattr(operator, "product", watched)
+    torch.set_num_threads(2)
+    top_eigenpairs(operator, 2)
+    assert set(seen) == {1}
     assert torch.get_num_threads() == 2
 
 
@@ -40,18 +67,22 @@ def test_an_error_comes_through_and_leaves_the_threads_as_they_were() -> None:
 
     torch.set_num_threads(2)
     with pytest.raises(KeyError):
-        shared_out(fail, range(8), 2)
+        shared_out(fail, range(8))
     assert torch.get_num_threads() == 2
 
 
-def test_a_product_on_several_threads_is_the_product_and_the_same_bits_every_time() -> None:
+def operator_and_vectors() -> tuple[HessianOperator, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(330, 7, generator=generator, dtype=torch.float64)
     y = torch.randint(4, (330,), generator=generator)
     model = mlp(7, (6, 5), 4).double()
     initialize(model, 1)
     operator = HessianOperator(model, nn.CrossEntropyLoss(), x, y, rows=20)
-    vectors = torch.randn(3, operator.shape[0], generator=generator, dtype=torch.float64)
+    return operator, torch.randn(3, operator.shape[0], generator=generator, dtype=torch.float64)
+
+
+def test_a_product_on_several_threads_is_the_product_and_the_same_bits_every_time() -> None:
+    operator, vectors = operator_and_vectors()
     torch.set_num_threads(1)
     alone = operator.product(vectors)
     torch.set_num_threads(3)

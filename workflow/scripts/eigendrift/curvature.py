@@ -45,7 +45,6 @@ class HessianOperator:
         inputs = inputs.to(like.device, like.dtype if inputs.is_floating_point() else inputs.dtype)
         targets = targets.to(like.device)
         self.model, self.dtype, self.device = model, like.dtype, like.device
-        self._loss, self._inputs, self._targets, self._rows = loss, inputs, targets, rows
         self._double: HessianOperator | None = None
         layers = mlp_layers(model) if _is_cross_entropy(loss) and inputs.ndim == 2 and targets.ndim == 1 else None
         self.path: MLPHessian | FunctionalHessian
@@ -59,6 +58,11 @@ class HessianOperator:
             self.path = FunctionalHessian(model, loss, inputs, targets, rows or functional_hessian.ROWS)
         self.shape = (self.path.n_parameters, self.path.n_parameters)
         self.products = 0  # vectors multiplied since the operator was made
+
+    @property
+    def shares_out(self) -> bool:
+        """Whether products use torch's threads one by one, so that the solver leaves them all to these."""
+        return isinstance(self.path, MLPHessian) and self.device.type == "cpu"
 
     @property
     def loss(self) -> float:
@@ -85,8 +89,9 @@ class HessianOperator:
         if self.dtype == torch.float64:
             return self
         if self._double is None:
-            model = copy.deepcopy(self.model).double()
-            self._double = HessianOperator(model, self._loss, self._inputs, self._targets, rows=self._rows)
+            self._double = copy.copy(self)
+            self._double.model, self._double.dtype = copy.deepcopy(self.model).double(), torch.float64
+            self._double.path, self._double.products = self.path.in_float64(self._double.model), 0
         self._double.move_to(torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).double())
         return self._double
 

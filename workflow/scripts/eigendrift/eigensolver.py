@@ -18,12 +18,14 @@ pass.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from eigendrift.threads import lent_threads
 
 # A guide's own residuals, as a part of what is asked of the full products' residuals.
 GUIDE = 0.5
@@ -200,9 +202,10 @@ def top_eigenpairs(
     if not tol > 0:
         raise ValueError(f"tol = {tol} is not allowed; give a positive number")
     size = min(n, max(basis_size or _basis_size(k, n), k + 2))
-    known = None if guide is None else _Guide(guide, k, max(GUIDE * tol, 1e-4), seed)
-    solved = _solve(operator, k, tol, torch.Generator().manual_seed(seed), max_matvecs, size, known)
-    return _result(solved, k, tol, 0 if known is None else known.matvecs)
+    with lent_threads() if getattr(operator, "shares_out", False) else nullcontext():
+        known = None if guide is None else _Guide(guide, k, max(GUIDE * tol, 1e-4), seed)
+        solved = _solve(operator, k, tol, torch.Generator().manual_seed(seed), max_matvecs, size, known)
+        return _result(solved, k, tol, 0 if known is None else known.matvecs)
 
 
 def _basis_size(k: int, n: int) -> int:

@@ -44,6 +44,11 @@ class FunctionalHessian:
         self.graph_bytes = graph_bytes
         self.refresh()
 
+    def in_float64(self, model: nn.Module) -> "FunctionalHessian":
+        """The Hessian of this copy of the model in float64; the data are copied."""
+        inputs = self.inputs.double() if self.inputs.is_floating_point() else self.inputs
+        return FunctionalHessian(model, self.mean_loss, inputs, self.targets, self.rows, self.graph_bytes)
+
     def refresh(self) -> None:
         """Take the module's present parameters."""
         self._kept: list[list[Tensor]] = []

@@ -15,7 +15,7 @@ class Guide:
     def __init__(self, path: MLPHessian, cruder: "Guide | None" = None) -> None:
         self.path, self.cruder = path, cruder
         self.shape = (path.n_parameters, path.n_parameters)
-        self.dtype, self.device = path.inputs.dtype, path.inputs.device
+        self.dtype, self.device = path.dtype, path.device
 
     def product(self, vectors: Tensor) -> Tensor:
         """G v for each row of (b, N)."""
@@ -41,7 +41,7 @@ def sampled_guide(path: MLPHessian, seed: int) -> Guide | None:
 
     def guide(m: int, cruder: Guide | None = None) -> Guide:
         chosen, weights = weighted_sample(sizes, strata, m, seed)
-        return Guide(path.subset(chosen.to(path.inputs.device), weights.to(path.inputs.device)), cruder)
+        return Guide(path.subset(chosen.to(path.device), weights.to(path.device)), cruder)
 
     if held <= n // 16:
         return guide(max(2 * held, n // 20))

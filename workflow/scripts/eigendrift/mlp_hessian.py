@@ -2,22 +2,29 @@
 
 What depends on the parameters alone (activations and backpropagated errors) is computed once and kept,
 so a product costs the matrix products that the R-operator needs and no more: for N weights in layers of sizes d_0, ...,
-d_L and n samples, 2 n (2 d_0 d_1 + 6 d_1 d_2 + ... + 6 d_{L-1} d_L) floating-point operations. It runs over `rows`
-samples at a time, so that what lies between the matrix products stays in cache.
+d_L and n samples, 2 n (2 d_0 d_1 + 6 d_1 d_2 + ... + 6 d_{L-1} d_L) floating-point operations, of which the first
+layer's take only as many columns as its `staircase` has. It runs over `rows` samples at a time, so that what lies
+between the matrix products stays in cache.
 
 Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
 """
 
-from collections.abc import Sequence
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from eigendrift.mlp_layers import ACTIVATIONS
+from eigendrift.mlp_layers import ACTIVATIONS, mlp_layers
+from eigendrift.staircase import staircase
 from eigendrift.threads import shared_out
 
 # rows * widest hidden layer * a few float32 arrays should fit the cache of one core.
 ROWS = 1024
+
+Result = TypeVar("Result")
 
 
 class MLPHessian:
@@ -26,11 +33,32 @@ class MLPHessian:
     def __init__(
         self, linear: list[nn.Linear], activations: list[nn.Module], inputs: Tensor, targets: Tensor, rows: int = ROWS
     ) -> None:
-        """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices."""
-        self.linear, self.activations, self.inputs, self.targets, self.rows = linear, activations, inputs, targets, rows
+        """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices.
+
+        Both are kept in another order: `inputs.rows` says in which.
+        """
+        self.linear, self.activations, self.rows = linear, activations, rows
         self.rules = [ACTIVATIONS[type(a)] for a in activations]
         self.n_parameters = sum(layer.weight.numel() + layer.out_features for layer in linear)
-        n, like = len(inputs), inputs
+        self.inputs = staircase(inputs, rows)
+        self.targets = targets[self.inputs.rows]
+        self._allocate(like=self.inputs.background)
+        self.refresh()
+
+    def in_float64(self, model: nn.Module) -> "MLPHessian":
+        """The Hessian of this copy of the model in float64; the data are copied."""
+        layers = mlp_layers(model)
+        assert layers is not None
+        double = copy.copy(self)
+        double.linear, double.inputs = layers[0], self.inputs.to(torch.float64)
+        double._allocate(like=double.inputs.background)
+        double.refresh()
+        return double
+
+    def _allocate(self, like: Tensor) -> None:
+        """Memory for what is kept of a point."""
+        n, linear = len(self.inputs), self.linear
+        self.dtype, self.device = like.dtype, like.device
         widths = [layer.out_features for layer in linear]
         # One entry a layer: phi(z) and phi''(z) * dL/dphi of hidden layers, and dL/dz of layers above the first.
         self._outputs = [like.new_empty(n, w) for w in widths[:-1]]
@@ -43,19 +71,18 @@ class MLPHessian:
         self._weights: Tensor | None = None
         self._matrices = [layer.weight.detach() for layer in linear]
         self.total = float(n)
-        self.refresh()
 
     def subset(self, chosen: Tensor, weights: Tensor) -> "MLPHessian":
         """The same mean with the terms of some samples only, each times its weight: a cheaper, approximate Hessian.
 
-        chosen (m,) indices, weights (m,). What is kept is copied, so the subset stays where it is when this one moves.
+        chosen (m,) indices into `targets`, weights (m,). What is kept is copied, so the subset stays where it is when
+        this one moves.
         """
-        part = object.__new__(MLPHessian)
-        part.linear, part.activations, part.rules = self.linear, self.activations, self.rules
-        part.rows, part.n_parameters = self.rows, self.n_parameters
-        part.inputs, part.targets, part.total = self.inputs[chosen], self.targets[chosen], self.total
+        chosen, ascending = chosen.sort()
+        part = copy.copy(self)
+        part.inputs, part.targets = self.inputs.take(chosen), self.targets[chosen]
         part._matrices = [matrix.clone() for matrix in self._matrices]
-        part._weights = weights[:, None].to(self.inputs.dtype)
+        part._weights = weights[ascending, None].to(self.dtype)
         part._outputs = [output[chosen] for output in self._outputs]
         part._bends = [None if bend is None else bend[chosen] * part._weights for bend in self._bends]
         part._errors = [None if error is None else error[chosen] * part._weights for error in self._errors]
@@ -79,7 +106,7 @@ class MLPHessian:
         others = self._probabilities.double().scatter(1, top.indices[:, :1], 0.0)
         missing = others.sum(dim=1)
         uncertainty = missing * (1 + largest) - others.square().sum(dim=1)
-        below = self._outputs[-1] if self._outputs else self.inputs
+        below = self._outputs[-1] if self._outputs else self.inputs.dense()
         mistaken = torch.where(top.indices[:, 0] == self.targets, 0.0, 1 - self._of_targets())
         sizes = torch.linalg.vector_norm(below, dim=1).double().square().add_(1)
         return sizes.mul_(torch.maximum(uncertainty, mistaken)), pairs
@@ -90,15 +117,29 @@ class MLPHessian:
     @torch.no_grad()
     def refresh(self) -> None:
         """Recompute what is kept, at the layers' present parameters; the memory is used again."""
-        loss = 0.0
-        for start in range(0, len(self.inputs), self.rows):
-            loss += self._refresh_rows(slice(start, start + self.rows))
-        self.loss = loss / len(self.inputs)
+        first = self._turned(self._matrices[0])
+        moved = torch.addmv(self.linear[0].bias, first.T, self.inputs.background)
+        blocks = range(len(self.inputs.blocks))
+        losses = self._shared_out(lambda share: self._refresh_blocks(share, first, moved), blocks)
+        self.loss = math.fsum(loss for share in losses for loss in share) / len(self.inputs)
 
-    def _refresh_rows(self, rows: slice) -> float:
-        a = self.inputs[rows]
+    def _shared_out(self, work: Callable[[Sequence[int]], Result], blocks: Sequence[int]) -> list[Result]:
+        return shared_out(work, blocks) if self.device.type == "cpu" else [work(blocks)]
+
+    def _turned(self, matrix: Tensor) -> Tensor:
+        """A first layer's matrix (m, d_0) as the blocks of inputs need it, (d_0, m)."""
+        return matrix.T[self.inputs.columns]
+
+    @torch.no_grad()
+    def _refresh_blocks(self, blocks: Sequence[int], first: Tensor, moved: Tensor) -> list[float]:
+        """The summed loss of each of these blocks."""
+        return [self._refresh_block(block, first, moved) for block in blocks]
+
+    def _refresh_block(self, block: int, first: Tensor, moved: Tensor) -> float:
+        a = self.inputs.blocks[block]
+        rows = slice(block * self.rows, block * self.rows + len(a))
         for index, layer in enumerate(self.linear):
-            z = torch.addmm(layer.bias, a, layer.weight.T)
+            z = torch.addmm(layer.bias, a, layer.weight.T) if index else torch.addmm(moved, a, first[: a.shape[1]])
             if index < len(self.activations):
                 a = self.activations[index](z)
                 self._outputs[index][rows] = a
@@ -120,16 +161,18 @@ class MLPHessian:
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""
-        starts = range(0, len(self.inputs), self.rows)
-        threads = torch.get_num_threads() if vectors.device.type == "cpu" else 1
-        sums = shared_out(lambda share: self._product_of_chunks(share, vectors), starts, threads)
+        blocks = range(len(self.inputs.blocks))
+        sums = self._shared_out(lambda share: self._product_of_blocks(share, vectors), blocks)
         return torch.stack(sums).sum(dim=0) / self.total
 
     @torch.no_grad()
-    def _product_of_chunks(self, starts: Sequence[int], vectors: Tensor) -> Tensor:
-        """The sum over the samples of these chunks."""
+    def _product_of_blocks(self, blocks: Sequence[int], vectors: Tensor) -> Tensor:
+        """The sum over the samples of these blocks."""
         b = len(vectors)
         weights, biases = self._split(vectors)
+        # The first layer's part in the form of the inputs: (d_0, b * out), the background's share in its bias.
+        weights[0] = self._turned(weights[0])
+        biases[0] = torch.addmv(biases[0], weights[0].T, self.inputs.background)
         totals = [torch.zeros_like(w) for w in weights]
         # Sums over samples of dL/dz^T R(a), with the layer's outputs first: (out, b * in).
         crossed = [
@@ -137,12 +180,16 @@ class MLPHessian:
             for v, layer in zip(weights, self.linear, strict=True)
         ]
         bias_totals = [torch.zeros_like(c) for c in biases]
-        for start in starts:
-            self._product_rows(slice(start, start + self.rows), b, weights, biases, totals, crossed, bias_totals)
+        for block in blocks:
+            self._product_of_block(block, b, weights, biases, totals, crossed, bias_totals)
+        first = torch.empty_like(totals[0])
+        first[self.inputs.columns] = totals[0].addr_(self.inputs.background, bias_totals[0])
+        totals[0] = first.T
         parts = []
         for layer, total, cross, bias in zip(self.linear, totals, crossed, bias_totals, strict=True):
             turned = cross.view(layer.out_features, b, layer.in_features).transpose(0, 1)
-            parts += [(total.view(b, layer.out_features, layer.in_features) + turned).reshape(b, -1), bias.view(b, -1)]
+            whole = total.reshape(b, layer.out_features, layer.in_features) + turned
+            parts += [whole.reshape(b, -1), bias.view(b, -1)]
         return torch.cat(parts, dim=1)
 
     def _split(self, vectors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -155,9 +202,9 @@ class MLPHessian:
             start += size + out
         return weights, biases
 
-    def _product_rows(
+    def _product_of_block(
         self,
-        rows: slice,
+        block: int,
         b: int,
         weights: list[Tensor],
         biases: list[Tensor],
@@ -165,32 +212,33 @@ class MLPHessian:
         crossed: list[Tensor],
         bias_totals: list[Tensor],
     ) -> None:
-        below = self.inputs[rows]
-        n = len(below)
+        inputs = self.inputs.blocks[block]
+        n, width = inputs.shape
+        rows = slice(block * self.rows, block * self.rows + n)
         pre: list[Tensor] = []  # R(z) of each layer (n, b, width)
         moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
         slopes: list[Tensor] = []  # phi' of each hidden layer (n, 1, width)
-        for index in range(len(self.linear)):
+        rz = torch.addmm(biases[0], inputs, weights[0][:width])
+        pre.append(rz.view(n, b, -1))
+        for index in range(1, len(self.linear)):
+            below = self._outputs[index - 1][rows]
+            slopes.append(self.rules[index - 1].first(below)[:, None])
+            moved.append(pre[-1] * slopes[-1])
             rz = torch.addmm(biases[index], below, weights[index].T)
-            if index:
-                rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
+            rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
             pre.append(rz.view(n, b, -1))
-            if index < len(self.activations):
-                below = self._outputs[index][rows]
-                slopes.append(self.rules[index].first(below)[:, None])
-                moved.append(pre[-1] * slopes[-1])
         p = self._probabilities[rows, None]
         error = p * pre[-1]
         error -= p * error.sum(dim=2, keepdim=True)
         if self._weights is not None:
             error *= self._weights[rows, None]
         for index in range(len(self.linear) - 1, -1, -1):
-            below = self._outputs[index - 1][rows] if index else self.inputs[rows]
             flat = error.view(n, -1)
-            totals[index].addmm_(flat.T, below)
             bias_totals[index] += flat.sum(dim=0)
             if index == 0:
+                totals[0][:width].addmm_(inputs.T, flat)
                 return
+            totals[index].addmm_(flat.T, self._outputs[index - 1][rows])
             layer, kept = self.linear[index], self._errors[index]
             assert kept is not None
             crossed[index].addmm_(kept[rows].T, moved[index - 1].view(n, -1))
