@@ -1,7 +1,8 @@
 """Memory of a solve against the data and the activations that it must keep, and its growth over many solves.
 
-A process of its own loads the standardized data alone, resets the system's record of the largest resident set, and
-solves. What counts is the largest resident set less that of the process before the data. "Kept" is what the
+A process of its own loads the standardized data alone, resets the system's record of the largest resident set, makes
+the operator, lets go of the inputs or not, and solves. What counts is the largest resident set less that of the process
+before the data. "Kept" is what the
 mathematics needs once the forward pass is not to be taken again: outputs of the hidden layers, errors of the layers
 above the first, class probabilities, all float32.
 """
@@ -22,6 +23,10 @@ from benchmarks.problem import SEED, Scale, layer_widths, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift.model import flatten, initialize, mlp
+from eigendrift.threads import shared_out
+
+# The operator alone, the operator beside the caller's inputs, many solves.
+WORKERS = ("alone", "beside", "growth")
 
 
 def resident(field: str) -> float:
@@ -49,13 +54,14 @@ def kept_bytes(samples: int, widths: list[int]) -> float:
     return 4.0 * samples * (widths[0] + sum(hidden) + sum(above_first) + classes) + 8.0 * samples
 
 
-def peak(folder: Path) -> dict[str, float]:
+def peak(folder: Path, keep: bool) -> dict[str, float]:
     """Largest resident set of a first solve and of a second at another point; in the process that does nothing else."""
     widths = json.loads((folder / "widths.json").read_text(encoding="utf-8"))
     # The libraries' own threads and buffers are there before the data.
     warm = torch.randn(2000, widths[0])
     for _ in range(3):
         warm @ torch.randn(widths[0], 100)
+        shared_out(lambda share: [warm @ torch.randn(widths[0], 100) for _ in share], range(16))
     before = resident("VmRSS")
     inputs = torch.from_numpy(np.load(folder / "inputs.npy"))
     targets = torch.from_numpy(np.load(folder / "targets.npy"))
@@ -63,12 +69,16 @@ def peak(folder: Path) -> dict[str, float]:
     initialize(model, SEED)
     reset_largest()
     operator = HessianOperator(model, nn.CrossEntropyLoss(), inputs, targets)
+    if not keep:
+        del inputs
     point = flatten(model)
     for factor in (1.0, 1.1):
         operator.move_to(factor * point)
         top_eigenpairs(operator, 3, 1e-3, seed=0, guide=operator.guide())
-    needed = kept_bytes(len(inputs), widths)
+    needed = kept_bytes(len(targets), widths)
     used = resident("VmHWM") - before
+    if keep:
+        return {"used_beside_inputs_MB": used / 1e6, "ratio_beside_inputs": used / needed}
     return {"needed_MB": needed / 1e6, "used_MB": used / 1e6, "ratio": used / needed}
 
 
@@ -100,11 +110,11 @@ def growth(scale: Scale) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Each measurement in a process of its own."""
-    given = arguments(__doc__, argv, worker={"choices": ["peak", "growth"], "help": "be the measured process"})
+    given = arguments(__doc__, argv, worker={"choices": list(WORKERS), "help": "be the measured process"})
     scale = scale_of(given)
     folder = given.cache / f"arrays-{scale.dataset}"
     if given.worker:
-        measured = peak(folder) if given.worker == "peak" else growth(scale)
+        measured = growth(scale) if given.worker == "growth" else peak(folder, keep=given.worker == "beside")
         print(json.dumps(measured), flush=True)
         return
     data = load(scale.dataset)
@@ -113,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     np.save(folder / "targets.npy", data.train_targets)
     (folder / "widths.json").write_text(json.dumps(layer_widths(data, scale.hidden)), encoding="utf-8")
     values: dict[str, float] = {}
-    for worker in ("peak", "growth"):
+    for worker in WORKERS:
         command = [sys.executable, "-m", "benchmarks.memory", *passed_on(given), "--worker", worker]
         done = subprocess.run([*command, "--threads", str(given.threads)], check=True, capture_output=True, text=True)
         values |= json.loads(done.stdout.splitlines()[-1])

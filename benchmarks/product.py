@@ -14,6 +14,7 @@ from benchmarks.rate import flops, matrix_product_forms
 from benchmarks.results import arguments, scale_of, write
 from benchmarks.timing import interleaved
 from eigendrift import HessianOperator
+from eigendrift.mlp_hessian import MLPHessian
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,18 +35,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     times = interleaved({**forms, **products}, scale.repeats)
     rate = flops(inputs, width) / min(times[name].median for name in forms)
-    one = product_flops(len(inputs), layer_widths(data, scale.hidden))
+    assert isinstance(operator.path, MLPHessian)
+    dense, one = product_flops(len(inputs), layer_widths(data, scale.hidden)), operator.path.flops
     work = {name: flops(inputs, width) for name in forms} | {f"H V, b = {b}": b * one for b in blocks}
     single = times["H V, b = 1"].median
     rows = [
         {
             "task": name,
             "needed_GFLOP": work[name] / 1e9,
+            "dense_GFLOP": (dense / one if name in products else 1) * work[name] / 1e9,
             "seconds": timing.median,
             "best_seconds": timing.best,
             "noise": timing.noise,
             "GFLOP_per_second": work[name] / timing.median / 1e9,
             "of_machine_rate": work[name] / timing.median / rate,
+            "of_dense_rate": (dense / one if name in products else 1) * work[name] / timing.median / rate,
             "seconds_of_single_ones": work[name] / one * single if name in products else float("nan"),
         }
         for name, timing in times.items()

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.methods import Point, ours
-from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, layer_widths, load, network, product_flops
+from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network
 from benchmarks.rate import machine_rate
 from benchmarks.results import arguments, scale_of, write
 from benchmarks.snapshots import trajectory
 from benchmarks.timing import stopwatch
 from eigendrift import HessianOperator
+from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.scratch import Scratch
 from eigendrift.training import Samples, train
 
@@ -52,7 +53,8 @@ class Study:
         seconds = stopwatch(solve)
         if seconds < SHORT:
             seconds = min(seconds, *(stopwatch(solve) for _ in range(2)))
-        one = product_flops(n, layer_widths(self.data, hidden)) / self.rate
+        assert isinstance(point.operator.path, MLPHessian)
+        one = point.operator.path.flops / self.rate
         self.rows.append(
             {
                 "axis": axis,

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,7 +40,8 @@ def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
     kept = cache / "runs" / scale.dataset / f"{optimizer}-{key}.npz"
     if kept.exists():
         with np.load(kept, allow_pickle=False) as arrays:
-            return Trajectory(**{name: arrays[name] for name in _ARRAYS}, diverged_at=None)
+            steps, weights, slopes, updates, history = (arrays[name] for name in _ARRAYS)
+            return Trajectory(steps, weights, slopes, updates, history, diverged_at=None)
     with TemporaryDirectory() as folder:
         run = train(
             network(data, scale.hidden),
@@ -55,9 +55,11 @@ def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
         )
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_suffix(".part.npz")
-        np.savez(part, **{name: np.array(getattr(run, name)) for name in _ARRAYS})
+        # Copies, since the run's arrays are files of the folder.
+        steps_, weights, slopes, updates, history = (np.array(getattr(run, name)) for name in _ARRAYS)
+        np.savez(part, steps=steps_, weights=weights, gradients=slopes, updates=updates, history=history)
         part.replace(kept)
-        return replace(run, **{name: np.array(getattr(run, name)) for name in _ARRAYS})
+        return Trajectory(steps_, weights, slopes, updates, history, run.diverged_at)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

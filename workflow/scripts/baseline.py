@@ -23,6 +23,7 @@ device = prepare_torch(snakemake.threads, baseline["device"])
 dataset, samples, _ = load_samples(snakemake.input.data, baseline["scaling"], device)
 model = build_model(dataset, baseline["model"], seed=0, device=device)
 operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)
+del samples  # the operator has what it needs of them
 _, vectors = solve(
     operator,
     [Request(step=j, k=k, tolerance=baseline["tolerance"]) for j in range(count)],

@@ -23,6 +23,7 @@ rows = range(len(steps))[chunk * eigen["snapshots_per_job"] : (chunk + 1) * eige
 wanted = [requests(steps, eigen["k"], eigen["tolerance"], eigen.get("dense"))[row] for row in rows]
 model = build_model(dataset, eigen["model"], seed=0, device=device)  # its parameters are set at every snapshot
 operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)
+del samples  # the operator has what it needs of them
 depends_on = {
     "eigen": dict(eigen),
     "trajectory": trajectory.sha256,

@@ -32,6 +32,7 @@ device = prepare_torch(snakemake.threads, options["device"])
 dataset, samples, _ = load_samples(snakemake.input.data, options["scaling"], device)
 model = build_model(dataset, options["model"], seed=0, device=device)  # its parameters are set at every point
 operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)
+del samples  # the operator has what it needs of them
 wanted = [Request(step=j, k=k, tolerance=options["tolerance"]) for j in range(count)]
 pairs = []
 for path in snakemake.input.final_weights:

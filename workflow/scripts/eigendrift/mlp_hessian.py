@@ -89,6 +89,13 @@ class MLPHessian:
         part._probabilities = self._probabilities[chosen]
         return part
 
+    @property
+    def flops(self) -> float:
+        """Floating-point operations in the matrix products of H v for one v."""
+        first, *others = [layer.weight.numel() for layer in self.linear]
+        share = self.inputs.entries / (len(self.inputs) * self.linear[0].in_features)
+        return 2.0 * len(self.inputs) * (2 * share * first + 6 * sum(others))
+
     def importance(self) -> tuple[Tensor, Tensor]:
         """How much of the curvature each sample may carry, (n,) float64, and the pair of classes between which it lies.
 

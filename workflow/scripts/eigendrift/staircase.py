@@ -16,6 +16,8 @@ from torch import Tensor
 
 # The background is looked for in so many samples: a wrong one costs multiplications, never exactness.
 _LOOKED_AT = 1000
+# Rows that are copied at once while they are counted: memory that is not given back counts against the solver.
+_AT_ONCE = 2048
 # A staircase that leaves more than this of X is not worth a copy of it.
 _WORTH = 0.95
 
@@ -82,9 +84,11 @@ def staircase(inputs: Tensor, size: int) -> Staircase:
         return Staircase(everything[:n], everything[:d], torch.zeros_like(background), list(inputs.split(size)), size)
     order, columns_ = torch.from_numpy(rows).to(inputs.device), torch.from_numpy(columns).to(inputs.device)
     background = background[columns_]
-    blocks = []
+    # One piece of memory: blocks between what comes and goes would leave holes that nobody else can use.
+    memory, blocks = inputs.new_empty(left), []
     for width, chosen in zip(widths, order.split(size), strict=True):
-        blocks.append(inputs[chosen][:, columns_[:width]] - background[:width])
+        block, memory = memory[: len(chosen) * width].view(len(chosen), width), memory[len(chosen) * width :]
+        blocks.append(torch.sub(inputs[chosen][:, columns_[:width]], background[:width], out=block))
     return Staircase(order, columns_, background, blocks, size)
 
 
@@ -101,7 +105,8 @@ def _peeled(shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         column = int(counts.argmin())
         rows = np.flatnonzero(shown[column] & left)
         depths[rows], left[rows] = place + 1, False
-        counts -= shown[:, rows].sum(axis=1)
+        for start in range(0, len(rows), _AT_ONCE):
+            counts -= shown[:, rows[start : start + _AT_ONCE]].sum(axis=1)
         columns[place], counts[column] = column, np.iinfo(np.int64).max
     return depths, columns
 
