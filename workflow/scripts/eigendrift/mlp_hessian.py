@@ -8,16 +8,18 @@ samples at a time, so that what lies between the matrix products stays in cache.
 Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from eigendrift.split_products import PIECES, PRECISIONS, Pixels
 from eigendrift.threads import shared_out
 
-# rows * widest hidden layer * a few float32 arrays should fit the cache of one core.
-ROWS = 1024
+# rows * widest hidden layer * a few float32 arrays should fit the cache of one core. A GPU needs large matrices.
+ROWS = {"cpu": 1024, "cuda": 65536}
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,21 @@ class MLPHessian:
     """The Hessian at one point, as a map of row vectors (b, N) -> (b, N)."""
 
     def __init__(
-        self, linear: list[nn.Linear], activations: list[nn.Module], inputs: Tensor, targets: Tensor, rows: int = ROWS
+        self,
+        linear: list[nn.Linear],
+        activations: list[nn.Module],
+        inputs: Tensor,
+        targets: Tensor,
+        rows: int | None = None,
+        pixels: Pixels | None = None,
     ) -> None:
-        """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices."""
-        self.linear, self.activations, self.inputs, self.targets, self.rows = linear, activations, inputs, targets, rows
+        """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices.
+
+        `pixels`: what the inputs were before their scaling, for products in pieces (`in_precision`).
+        """
+        self.linear, self.activations, self.inputs, self.targets = linear, activations, inputs, targets
+        self.rows = rows or ROWS.get(inputs.device.type, ROWS["cpu"])
+        self.precision, self.pixels = "float32", pixels
         self.rules = [ACTIVATIONS[type(a)] for a in activations]
         self.n_parameters = sum(layer.weight.numel() + layer.out_features for layer in linear)
         n, like = len(inputs), inputs
@@ -80,10 +93,24 @@ class MLPHessian:
         ]
         self._errors = [None, *(like.new_empty(n, w) for w in widths[1:])] if len(widths) > 1 else [None]
         self._probabilities = like.new_empty(n, widths[-1])
+        self._classes = torch.arange(widths[-1], device=inputs.device)
         self._weights: Tensor | None = None
         self._matrices = [layer.weight.detach() for layer in linear]
         self.total = float(n)
         self.refresh()
+
+    def in_precision(self, precision: str) -> "MLPHessian":
+        """The same Hessian with products in one of `split_products.PRECISIONS`; it shares memory and moves along.
+
+        Raises ValueError for another precision, and for one in pieces where the pixels are not known.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision = {precision!r} is not allowed; give one of {', '.join(PRECISIONS)}")
+        if precision in PIECES and self.pixels is None:
+            raise ValueError(f"precision = {precision!r} takes 8-bit inputs; give their scaling")
+        other = copy.copy(self)
+        other.precision = precision
+        return other
 
     def subset(self, chosen: Tensor, weights: Tensor) -> "MLPHessian":
         """The same mean with the terms of some samples only, each times its weight: a cheaper, approximate Hessian.
@@ -92,7 +119,8 @@ class MLPHessian:
         """
         part = object.__new__(MLPHessian)
         part.linear, part.activations, part.rules = self.linear, self.activations, self.rules
-        part.rows, part.n_parameters = self.rows, self.n_parameters
+        part.rows, part.n_parameters, part.precision = self.rows, self.n_parameters, self.precision
+        part.pixels = None if self.pixels is None else self.pixels.subset(chosen)
         part.inputs, part.targets, part.total = self.inputs[chosen], self.targets[chosen], self.total
         part._matrices = [matrix.clone() for matrix in self._matrices]
         part._weights = weights[:, None].to(self.inputs.dtype)
@@ -130,12 +158,15 @@ class MLPHessian:
     @torch.no_grad()
     def refresh(self) -> None:
         """Recompute what is kept, at the layers' present parameters; the memory is used again."""
-        loss = 0.0
-        for start in range(0, len(self.inputs), self.rows):
-            loss += self._refresh_rows(slice(start, start + self.rows))
-        self.loss = loss / len(self.inputs)
+        starts = range(0, len(self.inputs), self.rows)
+        self._losses = [self._refresh_rows(slice(start, start + self.rows)) for start in starts]
 
-    def _refresh_rows(self, rows: slice) -> float:
+    @property
+    def loss(self) -> float:
+        """The mean loss at the present parameters."""
+        return sum(map(float, self._losses)) / len(self.inputs)
+
+    def _refresh_rows(self, rows: slice) -> Tensor:
         a = self.inputs[rows]
         for index, layer in enumerate(self.linear):
             z = torch.addmm(layer.bias, a, layer.weight.T)
@@ -146,7 +177,8 @@ class MLPHessian:
         self._probabilities[rows] = log_p.exp()
         targets = self.targets[rows, None]
         # p - 1 at the target as -sum of the others would round better, but enters only terms of the same small size.
-        error = self._probabilities[rows].scatter_add(1, targets, -torch.ones_like(log_p[:, :1]))
+        # Not by scatter_add, which sorts its indices on a GPU that is to be deterministic.
+        error = self._probabilities[rows] - (self._classes == targets).to(log_p.dtype)
         for index in range(len(self.linear) - 1, 0, -1):
             kept = self._errors[index]
             assert kept is not None
@@ -156,7 +188,7 @@ class MLPHessian:
             error = back * rule.first(below)
             if rule.second is not None and bend is not None:
                 bend[rows] = back * rule.second(below)
-        return float(-log_p.gather(1, targets).sum(dtype=torch.float64))
+        return -log_p.gather(1, targets).sum(dtype=torch.float64)
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""
@@ -195,6 +227,10 @@ class MLPHessian:
             start += size + out
         return weights, biases
 
+    def _split_inputs(self) -> Pixels:
+        assert self.pixels is not None
+        return self.pixels
+
     def _product_rows(
         self,
         rows: slice,
@@ -211,7 +247,10 @@ class MLPHessian:
         moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
         slopes: list[Tensor] = []  # phi' of each hidden layer (n, 1, width)
         for index in range(len(self.linear)):
-            rz = torch.addmm(biases[index], below, weights[index].T)
+            if index or self.precision not in PIECES:
+                rz = torch.addmm(biases[index], below, weights[index].T)
+            else:
+                rz = self._split_inputs().forward(rows, weights[0], biases[0], PIECES[self.precision])
             if index:
                 rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
             pre.append(rz.view(n, b, -1))
@@ -227,7 +266,10 @@ class MLPHessian:
         for index in range(len(self.linear) - 1, -1, -1):
             below = self._outputs[index - 1][rows] if index else self.inputs[rows]
             flat = error.view(n, -1)
-            totals[index].addmm_(flat.T, below)
+            if index or self.precision not in PIECES:
+                totals[index].addmm_(flat.T, below)
+            else:
+                totals[0] += self._split_inputs().backward(rows, flat, PIECES[self.precision])
             bias_totals[index] += flat.sum(dim=0)
             if index == 0:
                 return
