@@ -10,7 +10,9 @@ find it, or in the folder `--data`, as the four raw files, each plain, .gz or .x
 import gzip
 import lzma
 import os
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +35,7 @@ from benchmarks.gpu_measures import (
     step_rows,
 )
 from benchmarks.problem import OPTIMIZERS, Scale, load, schedule_weights
-from benchmarks.results import arguments, markdown, scale_of, write
+from benchmarks.results import arguments, scale_of, write
 from eigendrift.data.raw_files import FILES
 from eigendrift.setup import be_deterministic
 
@@ -61,27 +63,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     ends: float = started + given.seconds
     with raw_files(given.data):
         card = prepared(scale_of(given), torch.device(given.device))
+    quick = given.quick
     tables: dict[str, pd.DataFrame] = {}
-
-    def late() -> bool:
-        return time.monotonic() > ends
-
-    def keep(name: str, rows: Sequence[Row]) -> None:
-        tables[name] = pd.DataFrame(rows)
+    parts: dict[str, Callable[[], Sequence[Row]]] = {
+        "matrices": lambda: matrix_rows(card),
+        "products": lambda: product_rows(card, (1, 3) if quick else (1, 3, 8)),
+        "steps": lambda: step_rows(card, 40 if quick else 2000),
+        "launches": lambda: launch_rows(card),
+        "solves": lambda: list(solves(card, ends, quick)),
+        "runs": lambda: run_rows(card, tables["solves"], tables["steps"]),
+        "summary": lambda: summary(card, tables),
+    }
+    facts = machine.facts(given.threads) | machine.card_facts(card.device)
+    failed = []
+    for name, measure in parts.items():
+        try:
+            tables[name] = pd.DataFrame(measure())
+        except Exception:  # the other parts are worth having all the same
+            traceback.print_exc()
+            failed.append(name)
+            continue
         write(given.output, f"gpu_{name}", tables[name])
-        facts = machine.facts(given.threads) | machine.card_facts(card.device)
         facts["seconds"] = round(time.monotonic() - started, 1)
         machine.write(given.output / "gpu_machine.json", facts)
-
-    quick = given.quick
-    keep("matrices", matrix_rows(card))
-    keep("products", product_rows(card, (1, 3) if quick else (1, 3, 8)))
-    keep("steps", step_rows(card, 40 if quick else 2000))
-    keep("launches", launch_rows(card))
-    keep("solves", list(solves(card, late, quick)))
-    keep("runs", run_rows(card, tables["solves"], tables["steps"]))
-    keep("summary", summary(card, tables))
-    print(markdown(tables["summary"]))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def prepared(scale: Scale, device: torch.device) -> Card:
@@ -121,14 +127,14 @@ def raw_files(folder: Path | None) -> Iterator[None]:
                 os.environ["EIGENDRIFT_DATA"] = before
 
 
-def solves(card: Card, late: Callable[[], bool], quick: bool) -> Iterator[Row]:
+def solves(card: Card, ends: float, quick: bool) -> Iterator[Row]:
     """Snapshots of each optimizer's run, in every way: top 3 to 1e-3, and as the paper's tighter requests ask."""
     scale = card.scale
     for optimizer in OPTIMIZERS:
         steps = [step for step in scale.snapshots if step] if quick else sorted({*scale.snapshots, *scale.compared})
         weights, seconds = run(card, optimizer, steps)
         for place, (step, row) in enumerate(zip(steps, weights, strict=True)):
-            if late():
+            if time.monotonic() > ends:
                 return
             where: Row = {"optimizer": optimizer, "step": step, "run_seconds": seconds}
             compared = step in scale.compared

@@ -85,6 +85,14 @@ def _error(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact).norm() / exact.norm())
 
 
+def attempted(where: Row, measure: Callable[[], Row]) -> Row:
+    """The row of a measurement, or what went wrong in it: the others are worth having all the same."""
+    try:
+        return where | measure()
+    except Exception as problem:
+        return where | {"problem": f"{type(problem).__name__}: {str(problem).partition(chr(10))[0][:120]}"}
+
+
 def matrix_rows(card: Card) -> list[Row]:
     """The two large products alone, by precision: seconds, rate and error against float64; and a copy's bandwidth."""
     width, generator = card.scale.hidden[0], torch.Generator().manual_seed(0)
@@ -97,19 +105,22 @@ def matrix_rows(card: Card) -> list[Row]:
     exact = x.double() @ weights.double().T, errors.double().T @ x.double()
     rows: list[Row] = []
     for precision in PRECISIONS:
+        pieces = PIECES.get(precision, 0)
         forms: list[Callable[[], Tensor]] = [partial(torch.mm, x, weights.T), partial(torch.mm, errors.T, x)]
-        if precision in PIECES:
-            pieces = PIECES[precision]
+        if pieces:
             forms = [
                 partial(pixels.forward, every, weights, biases, pieces),
                 partial(pixels.backward, every, errors, pieces),
             ]
         for name, form, truth in zip(("X W'", "D'X"), forms, exact, strict=True):
-            with multiplying_in(precision):
-                seconds, error = card.median(form, 9, 10), _error(form(), truth)
-            rate = 2 * x.numel() * width / seconds / 1e12
-            rows.append({"task": name, "precision": precision, "ms": 1e3 * seconds, "TFLOP_per_second": rate,
-                         "error": error})  # fmt: skip
+
+            def measure(form: Callable[[], Tensor] = form, truth: Tensor = truth, precision: str = precision) -> Row:
+                with multiplying_in(precision):
+                    seconds, error = card.median(form, 9, 10), _error(form(), truth)
+                rate = 2 * x.numel() * width / seconds / 1e12
+                return {"ms": 1e3 * seconds, "TFLOP_per_second": rate, "error": error}
+
+            rows.append(attempted({"task": name, "precision": precision}, measure))
     target = torch.empty_like(x)
     copying = card.median(lambda: target.copy_(x), 9, 10)
     rows.append({"task": "copy, GB/s read and written", "precision": "", "ms": 1e3 * copying,
@@ -129,15 +140,19 @@ def product_rows(card: Card, blocks: Sequence[int]) -> list[Row]:
         vectors = torch.randn(b, path.n_parameters, generator=generator).to(card.device)
         exact = exact_operator.product(vectors.double())
         for precision in PRECISIONS:
-            part = path.in_precision(precision)
-            for samples in {part.rows, min(part.rows, 8192)} if b == 1 else {part.rows}:
+            for samples in sorted({path.rows, min(path.rows, 8192)} if b == 1 else {path.rows}):
+                part = path.in_precision(precision)
                 part.rows = samples
-                with multiplying_in(precision):
-                    seconds = card.median(partial(part.product, vectors), 7, 3)
-                    error = _error(part.product(vectors), exact)
-                rows.append({"precision": precision, "b": b, "rows": min(samples, len(card.inputs)),
-                             "ms": 1e3 * seconds, "TFLOP_per_second": b * card.flops / seconds / 1e12,
-                             "error": error})  # fmt: skip
+
+                def measure(part: MLPHessian = part, vectors: Tensor = vectors, exact: Tensor = exact) -> Row:
+                    with multiplying_in(part.precision):
+                        seconds = card.median(partial(part.product, vectors), 7, 3)
+                        error = _error(part.product(vectors), exact)
+                    rate = len(vectors) * card.flops / seconds / 1e12
+                    return {"ms": 1e3 * seconds, "TFLOP_per_second": rate, "error": error}
+
+                where: Row = {"precision": precision, "b": b, "rows": min(samples, len(card.inputs))}
+                rows.append(attempted(where, measure))
     return rows
 
 
@@ -249,31 +264,38 @@ def solve_rows(
     card.move_to(weights)
     exact = card.operators["float32"].in_float64()
     tight = top_eigenpairs(exact, k, 1e-7, seed=987)
-    rows: list[Row] = []
 
-    def judged(name: str, seconds: float, values: Tensor, vectors: Tensor, products: int, guide: int) -> None:
-        columns = vectors.to(card.device).double()
-        rests = (exact @ columns - columns * values.to(card.device)).norm(dim=0) / values.to(card.device).abs()
+    def judged(seconds: float, values: Tensor, vectors: Tensor, products: int, guide: int) -> Row:
+        values, columns = values.to(card.device), vectors.to(card.device).double()
+        rests = (exact @ columns - columns * values).norm(dim=0) / values.abs()
         overlaps = (columns * tight.vectors).sum(0).abs() / columns.norm(dim=0)
-        rows.append({**where, "method": name, "k": k, "tolerance": tol, "ms": 1e3 * seconds, "products": products,
-                     "guide_products": guide, "worst_true_residual": float(rests.max()),
-                     "worst_overlap": float(overlaps.min())})  # fmt: skip
+        return {
+            "ms": 1e3 * seconds,
+            "products": products,
+            "guide_products": guide,
+            "worst_true_residual": float(rests.max()),
+            "worst_overlap": float(overlaps.min()),
+        }
 
-    for name in ways:
+    def ours(name: str) -> Row:
         pairs: list[EigenPairs] = []
 
-        def solve(name: str = name, pairs: list[EigenPairs] = pairs) -> None:
+        def solve() -> None:
             card.operators["split3" if "split3" in name else "float32"].move_to(weights.to(card.device))
             pairs.append(WAYS[name](card, k, tol, 0))
             pairs[-1].vectors.cpu()
 
-        seconds = card.median(solve, 3)
-        judged(name, seconds, pairs[0].values, pairs[0].vectors, pairs[0].matvecs, pairs[0].guide_matvecs)
-    if opponent:
+        seconds, found = card.median(solve, 3), pairs[-1]
+        return judged(seconds, found.values, found.vectors, found.matvecs, found.guide_matvecs)
+
+    def theirs() -> Row:
         found: list[tuple[Tensor, Tensor, int]] = []
         seconds = card.seconds(lambda: found.append(eigsh_on_card(card, k, tol, 0)))
-        judged(OPPONENT, seconds, found[0][0].double(), found[0][1], found[0][2], 0)
-    return rows
+        return judged(seconds, found[0][0].double(), found[0][1], found[0][2], 0)
+
+    asked: Row = {**where, "k": k, "tolerance": tol}
+    rows = [attempted({**asked, "method": name}, partial(ours, name)) for name in ways]
+    return [*rows, attempted({**asked, "method": OPPONENT}, theirs)] if opponent else rows
 
 
 def launch_rows(card: Card) -> list[Row]:

@@ -1,9 +1,13 @@
 """Products of 8-bit inputs with pieces of bfloat16 against float64, alone and within Hessian products and solves."""
 
+from contextlib import nullcontext
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift.data import SCALINGS, Scaling, load_raw
@@ -12,6 +16,7 @@ from eigendrift.model import initialize, mlp
 from eigendrift.split_products import Pixels, multiplying_in, split
 
 N, WIDTH = 1400, 30
+aten = torch.ops.aten
 ALL = slice(0, N)
 
 
@@ -137,22 +142,45 @@ def test_hessian_products_and_certificates_are_those_of_float32() -> None:
     torch.testing.assert_close(pairs.residuals, true, rtol=0.05, atol=1e-6)
 
 
-def test_a_coarser_product_guides_and_has_no_part_in_the_residuals() -> None:
-    plain = operator("float32")
-    assert isinstance(plain.path, MLPHessian)
+class TensorFloat32(TorchDispatchMode):
+    """Matrix products as a GPU takes them in TF32: factors rounded to 10 bits of mantissa, sums in float32."""
 
-    class Rounded:
-        path = plain.path.in_precision("split2")
-        shape, dtype, device = plain.shape, plain.dtype, plain.device
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (aten.mm.default, aten.addmm.default, aten.addmm_.default):
+            *kept, a, b = args
+            args = (*kept, self.rounded(a), self.rounded(b))
+        return func(*args, **(kwargs or {}))
 
-        def product(self, vectors: Tensor) -> Tensor:
+    def rounded(self, values: Tensor) -> Tensor:
+        bits = values.view(torch.int32)
+        return ((bits + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
+
+
+class Coarse:
+    """A guide on the same samples, in two pieces or as a GPU's TF32 would be."""
+
+    def __init__(self, plain: HessianOperator, precision: str) -> None:
+        assert isinstance(plain.path, MLPHessian)
+        self.path, self.precision = plain.path.in_precision(precision), precision
+        self.shape, self.dtype, self.device = plain.shape, plain.dtype, plain.device
+
+    def product(self, vectors: Tensor) -> Tensor:
+        with TensorFloat32() if self.precision == "tf32" else nullcontext():
             return self.path.product(vectors)
 
-    guided, alone = top_eigenpairs(plain, 3, 1e-3, guide=Rounded()), top_eigenpairs(plain, 3, 1e-3)
+
+@pytest.mark.parametrize(("precision", "errors"), [("split2", (1e-6, 1e-4)), ("tf32", (1e-4, 2e-3))])
+def test_a_coarser_product_guides_and_has_no_part_in_the_residuals(precision: str, errors: tuple[float, float]) -> None:
+    plain = operator("float32")
+    guide, block = Coarse(plain, precision), normal(1, plain.shape[0])
+    assert errors[0] < error(guide.product(block), plain.product(block).double()) < errors[1]
+    guided, alone = top_eigenpairs(plain, 3, 1e-3, guide=guide), top_eigenpairs(plain, 3, 1e-3)
     assert guided.matvecs < alone.matvecs
+    assert guided.guide_matvecs < 2 * alone.matvecs
     assert float((guided.vectors * alone.vectors).sum(0).abs().min()) > 1 - 1e-5
     true = (plain @ guided.vectors - guided.vectors * guided.values.float()).norm(dim=0) / guided.values
     torch.testing.assert_close(guided.residuals, true.double(), rtol=1e-2, atol=2e-6)
+    assert bool(guided.converged.all())
 
 
 def test_a_product_in_another_precision_moves_along() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from eigendrift.progress import log
+
 # Calls before the recording: libraries and optimizers make their own memory at the first ones.
 WARM_UP = 3
 
@@ -40,9 +42,17 @@ class Captured:
                 self.work()
             torch.cuda.current_stream().wait_stream(self.stream)
         else:
-            recorded = torch.cuda.CUDAGraph()
+            self._record()
+            self()
+
+    def _record(self) -> None:
+        """What is recorded is not done."""
+        recorded = torch.cuda.CUDAGraph()
+        try:
             with torch.cuda.graph(recorded, stream=self.stream):
                 self.work()
-            # What is recorded has not been done yet.
+        except RuntimeError as error:
+            log.warning("not recorded, launched piece by piece: %s", str(error).partition("\n")[0])
+            self.stream = None
+        else:
             self.graph = recorded
-            recorded.replay()
