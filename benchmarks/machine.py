@@ -35,6 +35,19 @@ def facts(threads: int) -> dict[str, Any]:
     }
 
 
+def card_facts(device: torch.device) -> dict[str, Any]:
+    """What a GPU is, as torch names it."""
+    if device.type != "cuda":
+        return {"device": "cpu"}
+    found = torch.cuda.get_device_properties(device)
+    return {
+        "device": found.name,
+        "device_memory_GiB": round(found.total_memory / 2**30, 1),
+        "multiprocessors": found.multi_processor_count,
+        "cuda": torch.version.cuda,
+    }
+
+
 def write(path: Path, values: dict[str, Any]) -> None:
     """Leave the facts as JSON."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.double_backward import DoubleBackward
 from benchmarks.timing import stopwatch
 from eigendrift import HessianOperator, top_eigenpairs
-from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE
+from eigendrift.snapshots import suited
 
 # ARPACK's own number of basis vectors for k = 3 in scipy; hessian-eigenthings asks for a fixed number.
 EIGENTHINGS_ITERATIONS = 20
@@ -76,10 +76,8 @@ def methods(rows: int, curvlinops_rows: int) -> dict[str, Method]:
 
 def ours(point: Point, k: int, tol: float, seed: int) -> Solution:
     """What eigendrift.snapshots does at a snapshot: move the operator, make a guide, solve. All of it is the cost."""
-    operator = point.operator
-    operator.move_to(point.weights)
-    exact = operator if tol >= FLOAT32_TOLERANCE else operator.in_float64()
-    guide = operator.guide(seed) if tol >= GUIDED_TOLERANCE else None
+    point.operator.move_to(point.weights)
+    exact, guide = suited(point.operator, tol, seed)
     pairs = top_eigenpairs(exact, k, tol, seed=seed, guide=guide)
     found = sorted_solution(pairs.values, pairs.vectors, pairs.matvecs)
     return replace(found, stated=pairs.residuals, guide_products=pairs.guide_matvecs)

@@ -110,6 +110,7 @@ class Data:
     test_targets: np.ndarray
     classes: int
     image_shape: tuple[int, ...]
+    scaling: Scaling
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """The training set as tensors that share the arrays' memory."""
@@ -129,6 +130,7 @@ def load(dataset: str) -> Data:
         raw.test_targets,
         raw.n_classes,
         raw.image_shape,
+        scaling,
     )
 
 

@@ -101,6 +101,10 @@ TABLES = (
 )
 
 
+# Of gpu.py, which runs where there is a GPU and by itself.
+GPU_TABLES = tuple(f"gpu_{name}" for name in ("summary", "runs", "solves", "products", "matrices", "steps", "launches"))
+
+
 def requirements(tables: Tables) -> pd.DataFrame:
     """One row a requirement whose table is there."""
     rows = []
@@ -119,9 +123,8 @@ def requirements(tables: Tables) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def machine_lines(folder: Path) -> str:
+def machine_lines(path: Path) -> str:
     """The machine's facts as a list."""
-    path = folder / "machine.json"
     if not path.exists():
         return "not recorded\n"
     facts = json.loads(path.read_text(encoding="utf-8"))
@@ -145,11 +148,14 @@ def _between(text: str, match: re.Match[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the requirements, and fill the page's tables if these are the results that it shows."""
     given = arguments(__doc__, argv)
-    tables = {name: table for name in (*TABLES, "solvers_pairs") if (table := read(given.output, name)) is not None}
+    wanted = (*TABLES, "solvers_pairs", *GPU_TABLES)
+    tables = {name: table for name in wanted if (table := read(given.output, name)) is not None}
     table = requirements(tables)
     write(given.output, "requirements", table)
     parts = {name: markdown(each) for name, each in {**tables, "requirements": table}.items()}
-    parts["machine"] = machine_lines(given.output)
+    parts["machine"] = machine_lines(given.output / "machine.json")
+    if (given.output / "gpu_machine.json").exists():
+        parts["gpu_machine"] = machine_lines(given.output / "gpu_machine.json")
     page = HOME / "README.md"
     if given.output.resolve() == (HOME / "results").resolve() and not given.quick:
         page.write_text(fill(page.read_text(encoding="utf-8"), parts), encoding="utf-8")

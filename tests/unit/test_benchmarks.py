@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.double_backward import DoubleBackward  # noqa: E402
 from benchmarks.problem import QUICK, load, network, product_flops, schedule_weights  # noqa: E402
 from benchmarks.reference import Reference, tight_pairs  # noqa: E402
-from benchmarks.report import TABLES, fill, requirements  # noqa: E402
+from benchmarks.report import GPU_TABLES, TABLES, fill, requirements  # noqa: E402
 from benchmarks.solver_tables import mean_over_schedule, summary  # noqa: E402
 from benchmarks.timing import Timing, interleaved  # noqa: E402
 
@@ -130,7 +130,7 @@ def test_plots_and_machine_facts_name_no_place(results: Path) -> None:
 def test_the_page_has_a_place_for_every_table() -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     marked = set(re.findall(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", page, re.DOTALL))
-    assert marked == (set(TABLES) - {"solvers_runs"}) | {"machine"}
+    assert marked == (set(TABLES) - {"solvers_runs"}) | {"machine"} | {*GPU_TABLES, "gpu_machine"}
     filled = fill(page, {"memory": "| a |\n"})
     assert "<!-- memory -->\n| a |\n<!-- /memory -->" in filled
     assert fill(filled, {"memory": "| a |\n"}) == filled

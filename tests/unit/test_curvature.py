@@ -301,3 +301,49 @@ def test_the_float64_twin_follows_and_agrees() -> None:
     assert exact.in_float64() is exact
     rounded.move_to(theta.float().double())
     torch.testing.assert_close(identity(twin), identity(rounded), rtol=1e-11, atol=1e-14)
+
+
+def test_sure_samples_lose_nothing_in_float32() -> None:
+    """Each alone: with 1 - p of 1e-7 and less, p - p^2 in float32 is rounding."""
+    x, y = samples(n=40)
+    exact = HessianOperator(network("relu"), CROSS_ENTROPY, x, y)
+    theta = flatten(exact.model) * 2.5
+    vector = torch.randn(exact.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    errors, doubts = [], []
+    for row in range(len(x)):
+        one = HessianOperator(network("relu"), CROSS_ENTROPY, x[row : row + 1].float().double(), y[row : row + 1])
+        single = HessianOperator(network("relu").float(), CROSS_ENTROPY, x[row : row + 1].float(), y[row : row + 1])
+        one.move_to(theta.float().double())
+        single.move_to(theta.float())
+        right, found = one @ vector.float().double(), (single.sharpened() @ vector.float()).double()
+        errors.append(float((found - right).norm() / right.norm()))
+        outputs = one.model(x[row : row + 1].float().double()).detach()
+        doubts.append(float(1 - torch.softmax(outputs, dim=1).max()))
+    assert min(doubts) < 1e-5
+    assert max(errors) < 3e-6
+
+
+def test_a_sharpened_forward_pass_leaves_the_rounding_of_the_products_alone() -> None:
+    x, y = samples(n=400)
+    single = HessianOperator(network("relu").float(), CROSS_ENTROPY, x.float(), y)
+    theta = 2.5 * flatten(single.model)
+    single.move_to(theta)
+    vector = torch.randn(single.shape[0], generator=torch.Generator().manual_seed(1))
+    exact = single.in_float64() @ vector.double()
+
+    def error() -> float:
+        return float(((single @ vector).double() - exact).norm() / exact.norm())
+
+    plain = error()
+    assert single.sharpened() is single
+    assert single.dtype == torch.float32
+    assert error() < 0.7 * plain
+    assert single.loss == pytest.approx(single.in_float64().loss, rel=1e-12)
+    single.move_to(theta)
+    assert error() == plain
+
+
+def test_the_general_path_is_sharpened_in_float64() -> None:
+    x, y = samples(n=50)
+    operator = HessianOperator(network("gelu").float(), CROSS_ENTROPY, x.float(), y)
+    assert operator.sharpened().dtype == torch.float64

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eigendrift import functional_hessian, mlp_hessian
+from eigendrift import functional_hessian
+from eigendrift.data import Scaling
 from eigendrift.functional_hessian import FunctionalHessian, Loss
-from eigendrift.guide import Guide, sampled_guide
+from eigendrift.guide import Guide, guide_of
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.mlp_layers import mlp_layers
+from eigendrift.split_products import EXACT, Pixels, multiplying_in
 
 _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
@@ -33,11 +35,21 @@ class HessianOperator:
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, rows: int | None = None
+        self,
+        model: nn.Module,
+        loss: Loss,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        rows: int | None = None,
+        precision: str = "float32",
+        scaling: Scaling | None = None,
     ) -> None:
         """loss(outputs, targets) is the mean over samples; inputs (n, ...), targets (n, ...) for the whole data set.
 
-        `rows`: samples that are differentiated at once, a matter of memory and speed alone.
+        `rows`: samples that are differentiated at once, a matter of memory and speed alone. `precision` of the
+        products with the inputs on the analytic path: float32, or split3 for the tensor cores of a GPU, as exact but
+        for its own rounding, which takes the `scaling` that made the inputs of 8-bit pixels (`split_products`).
         """
         parameters = list(model.parameters())
         _check(model, loss, inputs, targets, parameters)
@@ -46,6 +58,7 @@ class HessianOperator:
         targets = targets.to(like.device)
         self.model, self.dtype, self.device = model, like.dtype, like.device
         self._double: HessianOperator | None = None
+        _check_precision(precision)
         layers = mlp_layers(model) if _is_cross_entropy(loss) and inputs.ndim == 2 and targets.ndim == 1 else None
         self.path: MLPHessian | FunctionalHessian
         if layers is not None:
@@ -53,9 +66,15 @@ class HessianOperator:
             wrong = targets[(targets < 0) | (targets >= classes)]
             if len(wrong):
                 raise ValueError(f"target {int(wrong[0])} is not a class; the model has {classes} outputs")
-            self.path = MLPHessian(*layers, inputs.to(like.dtype), targets, rows or mlp_hessian.ROWS)
+            pixels = Pixels.of(inputs, scaling) if scaling is not None else None
+            with multiplying_in("float32"):
+                path = MLPHessian(*layers, inputs.to(like.dtype), targets, rows, pixels)
+            self.path = path.in_precision(precision)
+        elif precision != "float32":
+            raise ValueError(f"precision = {precision!r} is for fully connected networks with cross-entropy alone")
         else:
-            self.path = FunctionalHessian(model, loss, inputs, targets, rows or functional_hessian.ROWS)
+            with multiplying_in("float32"):
+                self.path = FunctionalHessian(model, loss, inputs, targets, rows or functional_hessian.ROWS)
         self.shape = (self.path.n_parameters, self.path.n_parameters)
         self.products = 0  # vectors multiplied since the operator was made
 
@@ -79,7 +98,19 @@ class HessianOperator:
                 part = parameters[start : start + parameter.numel()]
                 parameter.copy_(part.view_as(parameter))
                 start += parameter.numel()
-        self.path.refresh()
+        with multiplying_in("float32"):
+            self.path.refresh()
+
+    def sharpened(self) -> "HessianOperator":
+        """The same Hessian at the present point, with products whose residuals count below 1e-5.
+
+        On the analytic path it is this operator, until it moves, with the forward pass taken in float64; elsewhere it
+        is `in_float64`.
+        """
+        if not isinstance(self.path, MLPHessian):
+            return self.in_float64()
+        self.path.refresh(torch.float64)
+        return self
 
     def in_float64(self) -> "HessianOperator":
         """The same Hessian in float64 at the present point, for residuals that float32 products cannot reach.
@@ -99,14 +130,15 @@ class HessianOperator:
         """A cheaper operator near this one, for `top_eigenpairs`, or None where there is none.
 
         Late in training few samples carry the curvature. The analytic path has a guide, of weighted samples that are
-        drawn with this seed (`guide.sampled_guide`); other paths have none.
+        drawn with this seed, or on a GPU of all samples in TF32 (`guide.guide_of`); other paths have none.
         """
-        return sampled_guide(self.path, seed) if isinstance(self.path, MLPHessian) else None
+        return guide_of(self.path, seed) if isinstance(self.path, MLPHessian) else None
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row of (b, N), as rows: what the eigensolver calls."""
         self.products += len(vectors)
-        return self.path.product(vectors)
+        with multiplying_in("float32"):
+            return self.path.product(vectors)
 
     @overload
     def __matmul__(self, vector: Tensor) -> Tensor: ...
@@ -122,6 +154,14 @@ class HessianOperator:
         rows = (vector[None] if vector.ndim == 1 else vector.T).to(self.device, self.dtype).contiguous()
         product_rows = self.product(rows)
         return product_rows[0] if vector.ndim == 1 else product_rows.T
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in EXACT:
+        raise ValueError(
+            f"precision = {precision!r} is not allowed; residuals need products in one of {', '.join(EXACT)} "
+            "(coarser ones can guide a solve: MLPHessian.in_precision)"
+        )
 
 
 def _is_cross_entropy(loss: Loss) -> bool:

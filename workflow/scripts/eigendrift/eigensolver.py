@@ -13,10 +13,15 @@ help of a still cheaper one, where the guide has it), and each residual passes t
 of H - theta before it becomes a direction (Davidson 1975). What comes out is judged by the same residuals, of full
 products; the guide only decides how many of them there are.
 
+On a GPU the host follows from afar: each extension of the basis sends it one small packet, the new columns of Q'W and
+the length of the last product. From these plain Lanczos knows about how long its residuals are; they themselves are
+looked at where that does not settle it.
+
 Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11 and 13; Daniel et al. 1976 on the second
 pass.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -31,6 +36,8 @@ from eigendrift.threads import lent_threads
 GUIDE = 0.5
 # Residuals of a guide's guide.
 CRUDE = 1e-2
+# Residuals that are forecast to be larger than so many times what is asked are not looked at.
+FAR = 3
 
 
 class Operator(Protocol):
@@ -79,36 +86,42 @@ class _Basis:
         self.q = torch.empty(size, n, dtype=operator.dtype, device=operator.device)
         self.w = torch.empty_like(self.q)
         self.t = torch.zeros(size, size, dtype=torch.float64)
+        self.outside = 0.0  # length of the part of the last product that lies outside of the basis
 
-    def extend(self, directions: Sequence[Tensor]) -> int:
-        """Take what the directions add to the basis, and the products of it in one block; how many vectors that was."""
+    def extend(self, directions: Sequence[Tensor], new: bool = False) -> int:
+        """Take what the directions add to the basis, and the products of it in one block; how many vectors that was.
+
+        `new`: each is known to add something, so that the host need not look.
+        """
         first = self.m
         for direction in directions:
-            unit = self._orthogonal(direction)
-            if unit is not None and self.m < self.size:
+            unit, left = self._orthogonal(direction)
+            if self.m < self.size and (new or bool(left)):
                 self.q[self.m] = unit
                 self.m += 1
         if self.m > first:
-            self.w[first : self.m] = self.operator.product(self.q[first : self.m])
+            w = self.w[first : self.m] = self.operator.product(self.q[first : self.m])
             self.matvecs += self.m - first
-            columns = (self.q[: self.m] @ self.w[first : self.m].T).double().cpu()
+            length = torch.linalg.vector_norm(w[-1]).expand(1, len(w))
+            packet = torch.cat([self.q[: self.m] @ self.w[first : self.m].T, length]).double().cpu()
+            columns, square = packet[:-1], float(packet[-1, -1]) ** 2
             self.t[: self.m, first : self.m] = columns
             self.t[first : self.m, : self.m] = columns.T
+            outside = square - float(columns[:, -1].square().sum())
+            # A hundredth of the product and less is lost in the rounding of this difference.
+            self.outside = math.sqrt(outside) if outside > 1e-4 * square else 0.0
         return self.m - first
 
-    def _orthogonal(self, vector: Tensor) -> Tensor | None:
-        """`vector` made orthogonal to the basis and of length one; None if nothing is left of it but rounding."""
+    def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """`vector` made orthogonal to the basis and of length one, and whether more than rounding is left of it."""
         q, smallest = self.q[: self.m], 100 * torch.finfo(vector.dtype).eps
+        left = []
         for _ in range(2):
-            length = torch.linalg.vector_norm(vector)
-            if not length > 0:
-                return None
-            vector = vector / length
+            # Of a vector of length zero, which becomes NaN here, nothing is left either.
+            vector = vector / torch.linalg.vector_norm(vector)
             vector = vector - (q @ vector) @ q
-            if not torch.linalg.vector_norm(vector) > smallest:
-                return None
-        unit: Tensor = vector / torch.linalg.vector_norm(vector)
-        return unit
+            left.append(torch.linalg.vector_norm(vector))
+        return vector / left[1], (left[0] > smallest) & (left[1] > smallest)
 
     def rayleigh_ritz(self) -> tuple[Tensor, Tensor]:
         """Ritz values, descending (m,), and the coefficients of their vectors, one a row (m, m)."""
@@ -118,8 +131,19 @@ class _Basis:
 
     def combine(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors y = s Q and their products H y = s W for each row s of the coefficients."""
-        s = coefficients.to(self.q.device, self.q.dtype)
+        s = _sent(coefficients, self.q)
         return s @ self.q[: self.m], s @ self.w[: self.m]
+
+    def ritz(self, values: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Ritz vectors y, and the rests H y - theta y."""
+        both = _sent(torch.cat([coefficients, values[:, None]], dim=1), self.q)
+        s, theta = both[:, :-1].contiguous(), both[:, -1:]
+        y = s @ self.q[: self.m]
+        return y, s @ self.w[: self.m] - theta * y
+
+    def forecast(self, coefficients: Tensor) -> Tensor:
+        """Lengths of the rests in plain Lanczos, where no product but the last one leaves the space of the basis."""
+        return coefficients[:, -1].abs() * self.outside
 
     def cut(self, values: Tensor, coefficients: Tensor) -> None:
         """Keep the Ritz vectors of these coefficients alone."""
@@ -137,7 +161,7 @@ class _Guide:
         cruder: Operator | None = getattr(operator, "cruder", None)
         # The cruder one only has to lead to the finer one, which is far from it anyway.
         known = None if cruder is None else _Guide(cruder, k, max(tol, CRUDE), seed)
-        random, size = torch.Generator().manual_seed(seed), _basis_size(k, operator.shape[0])
+        random, size = _generator(operator, seed), _basis_size(k, operator.shape[0])
         solved = _solve(operator, k, tol, random, 100, size, known)
         self.start, self.matvecs = solved.y, solved.basis.matvecs
         self.next_values = solved.values[k : k + 1]
@@ -158,7 +182,7 @@ class _Guide:
         distance = value - self.values
         nearest = 0.05 * abs(value)
         distance = torch.where(distance.abs() < nearest, torch.where(distance < 0, -nearest, nearest), distance)
-        gain = (1 / distance - 1 / value).to(rest.device, rest.dtype)
+        gain = _sent(1 / distance - 1 / value, rest)
         return rest / value + ((self.vectors @ rest) * gain) @ self.vectors
 
 
@@ -204,7 +228,7 @@ def top_eigenpairs(
     size = min(n, max(basis_size or _basis_size(k, n), k + 2))
     with lent_threads() if getattr(operator, "shares_out", False) else nullcontext():
         known = None if guide is None else _Guide(guide, k, max(GUIDE * tol, 1e-4), seed)
-        solved = _solve(operator, k, tol, torch.Generator().manual_seed(seed), max_matvecs, size, known)
+        solved = _solve(operator, k, tol, _generator(operator, seed), max_matvecs, size, known)
         return _result(solved, k, tol, 0 if known is None else known.matvecs)
 
 
@@ -226,34 +250,43 @@ def _solve(
     best, best_at = float("inf"), 0
     # The guide's next vector has to wait: with a good guide the first k are all that is needed.
     directions, waiting = ([], []) if guide is None else (list(guide.start[:k]), list(guide.start[k : k + 1]))
+    new = True
     while True:
-        if basis.extend(directions) == 0:
+        if basis.extend(directions, new) == 0:
             # At the start, or where the basis spans an invariant subspace: go on outside it.
             basis.extend([_random(n, random, operator)])
         if not bool(torch.isfinite(basis.t[: basis.m, : basis.m]).all()):
             raise ValueError("a Hessian-vector product is not finite; the parameters or the data are not either")
         values, coefficients = basis.rayleigh_ritz()
         # One pair more than is wanted: its residual tells how far its value can be trusted as the next eigenvalue.
-        y, product = basis.combine(coefficients[: k + 1])
-        rests = product - values[: k + 1, None].to(y) * y
-        lengths = torch.linalg.vector_norm(rests, dim=1).double().cpu()
+        y, rests = basis.ritz(values[: k + 1], coefficients[: k + 1])
         largest = float(values.abs().max())
         rounding = 100 * torch.finfo(y.dtype).eps * largest
+        ends = basis.matvecs >= max_matvecs or basis.m == n
+        lengths = basis.forecast(coefficients[: k + 1])
         residuals = _relative(lengths[:k], values[:k], largest, rounding)
+        worst = int(residuals.argmax())
+        far = residuals[worst] > FAR * tol and lengths[worst] > FAR * rounding
+        if guide is not None or ends or not far:
+            lengths = torch.linalg.vector_norm(rests, dim=1).double().cpu()
+            residuals = _relative(lengths[:k], values[:k], largest, rounding)
+            worst = int(residuals.argmax())
         done = len(residuals) == k and bool((residuals <= tol).all())
         if len(residuals) < k or float(residuals.max()) < 0.9 * best:
             best, best_at = float(residuals.max()), basis.matvecs
         # A whole basis without progress, and what is left is rounding of the products.
         stalled = basis.matvecs - best_at > size and bool((lengths[:k] <= rounding).all())
-        if done or stalled or basis.matvecs >= max_matvecs or basis.m == n:
+        if done or stalled or ends:
             if guide is not None and basis.m == k:
                 # The next eigenvalue is known from the guide alone, which errs there as it did on these.
                 values = torch.cat([values, guide.next_values])
                 lengths = torch.cat([lengths, 3 * lengths.max().expand(len(guide.next_values))])
             return _Solved(basis, values, y, lengths, residuals)
         if guide is None:
-            directions = [rests[int(residuals.argmax())]]
+            # A rest is orthogonal to the basis, up to rounding.
+            directions, new = [rests[worst]], bool(lengths[worst] > rounding)
         else:
+            new = False
             wanted = [i for i in range(len(residuals)) if not residuals[i] <= tol]
             directions = [*waiting, *(guide.correct(rests[i], float(values[i])) for i in wanted)]
             waiting = []
@@ -263,7 +296,18 @@ def _solve(
 
 
 def _random(n: int, generator: torch.Generator, like: Operator) -> Tensor:
-    return torch.randn(n, generator=generator, dtype=torch.float64).to(like.device, like.dtype)
+    drawn = torch.randn(n, generator=generator, dtype=torch.float64, device=generator.device)
+    return drawn.to(like.device, like.dtype)
+
+
+def _generator(operator: Operator, seed: int) -> torch.Generator:
+    # A GPU draws its own: a start vector from the host would take as long as a product.
+    return torch.Generator(operator.device if operator.device.type == "cuda" else "cpu").manual_seed(seed)
+
+
+def _sent(values: Tensor, like: Tensor) -> Tensor:
+    """A small tensor of the host, in the type and on the device of another; the host does not wait."""
+    return values.to(like.device, like.dtype, non_blocking=True)
 
 
 def _relative(lengths: Tensor, values: Tensor, largest: float, rounding: float) -> Tensor:

@@ -70,6 +70,8 @@ class MLPGradient:
         self._pre = [like.new_empty(len(w), n) for w in self.weights]
         self._errors = [like.new_empty(len(w), n) for w in self.weights]
         self._minus = like.new_full((1, n), -1.0)
+        self._classes = torch.arange(len(self.weights[-1]), device=like.device)[:, None]
+        self._hits = like.new_empty(len(self.weights[-1]), n)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, targets: Tensor) -> None:
@@ -83,7 +85,11 @@ class MLPGradient:
             if index < last:
                 below.append(self.activations[index](z))
         error = torch.softmax(self._pre[-1], dim=0, out=self._errors[-1])
-        error.scatter_add_(0, targets[None], self._minus)
+        if error.device.type == "cpu":
+            error.scatter_add_(0, targets[None], self._minus)
+        else:
+            # On a GPU the deterministic scatter sorts its indices, which waits for them and cannot be captured.
+            error.sub_(torch.eq(self._classes, targets, out=self._hits))
         error.div_(n)
         for index in range(last, -1, -1):
             torch.mm(error, below[index].T, out=self.weight_gradients[index])

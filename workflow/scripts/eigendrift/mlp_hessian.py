@@ -18,29 +18,42 @@ import torch
 from torch import Tensor, nn
 
 from eigendrift.mlp_layers import ACTIVATIONS, mlp_layers
-from eigendrift.staircase import staircase
+from eigendrift.split_products import PIECES, PRECISIONS, InPieces, Pixels
+from eigendrift.staircase import Staircase, plain, staircase
 from eigendrift.threads import shared_out
 
-# rows * widest hidden layer * a few float32 arrays should fit the cache of one core.
-ROWS = 1024
+# rows * widest hidden layer * a few float32 arrays should fit the cache of one core. A GPU needs large matrices.
+ROWS = {"cpu": 1024, "cuda": 65536}
 
 Result = TypeVar("Result")
+Layer = tuple[Tensor, Tensor]
 
 
 class MLPHessian:
     """The Hessian at one point, as a map of row vectors (b, N) -> (b, N)."""
 
     def __init__(
-        self, linear: list[nn.Linear], activations: list[nn.Module], inputs: Tensor, targets: Tensor, rows: int = ROWS
+        self,
+        linear: list[nn.Linear],
+        activations: list[nn.Module],
+        inputs: Tensor,
+        targets: Tensor,
+        rows: int | None = None,
+        pixels: Pixels | None = None,
     ) -> None:
         """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices.
 
-        Both are kept in another order: `inputs.rows` says in which.
+        Both are kept in another order: `inputs.rows` says in which. `pixels`: what the inputs were before their
+        scaling, for products in pieces (`in_precision`); the order stays theirs then.
         """
-        self.linear, self.activations, self.rows = linear, activations, rows
+        self.linear, self.activations = linear, activations
+        self.rows = rows or ROWS.get(inputs.device.type, ROWS["cpu"])
+        self.precision, self.pixels = "float32", pixels
         self.rules = [ACTIVATIONS[type(a)] for a in activations]
         self.n_parameters = sum(layer.weight.numel() + layer.out_features for layer in linear)
-        self.inputs = staircase(inputs, rows)
+        # What a staircase saves is less than its many small products cost a GPU.
+        whole = pixels is not None or inputs.device.type != "cpu"
+        self.inputs = plain(inputs, self.rows) if whole else staircase(inputs, self.rows)
         self.targets = targets[self.inputs.rows]
         self._allocate(like=self.inputs.background)
         self.refresh()
@@ -68,9 +81,32 @@ class MLPHessian:
         ]
         self._errors = [None, *(like.new_empty(n, w) for w in widths[1:])] if len(widths) > 1 else [None]
         self._probabilities = like.new_empty(n, widths[-1])
+        self._surest = torch.empty(n, 1, dtype=torch.int64, device=self.device)
+        self._classes = torch.arange(widths[-1], device=self.device)
         self._weights: Tensor | None = None
         self._matrices = [layer.weight.detach() for layer in linear]
         self.total = float(n)
+
+    def in_precision(self, precision: str) -> "MLPHessian":
+        """The same Hessian with products in one of `split_products.PRECISIONS`; it shares memory and moves along.
+
+        Raises ValueError for another precision, and for one in pieces where the pixels are not known.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision = {precision!r} is not allowed; give one of {', '.join(PRECISIONS)}")
+        if precision in PIECES and self.pixels is None:
+            raise ValueError(f"precision = {precision!r} takes 8-bit inputs; give their scaling")
+        other = copy.copy(self)
+        other.precision = precision
+        return other
+
+    @property
+    def _first(self) -> Staircase | InPieces:
+        """The inputs as the products take them."""
+        if self.precision not in PIECES:
+            return self.inputs
+        assert self.pixels is not None
+        return InPieces(self.pixels, PIECES[self.precision], self.rows)
 
     def subset(self, chosen: Tensor, weights: Tensor) -> "MLPHessian":
         """The same mean with the terms of some samples only, each times its weight: a cheaper, approximate Hessian.
@@ -81,12 +117,13 @@ class MLPHessian:
         chosen, ascending = chosen.sort()
         part = copy.copy(self)
         part.inputs, part.targets = self.inputs.take(chosen), self.targets[chosen]
+        part.pixels = None if self.pixels is None else self.pixels.subset(chosen)
         part._matrices = [matrix.clone() for matrix in self._matrices]
         part._weights = weights[ascending, None].to(self.dtype)
         part._outputs = [output[chosen] for output in self._outputs]
         part._bends = [None if bend is None else bend[chosen] * part._weights for bend in self._bends]
         part._errors = [None if error is None else error[chosen] * part._weights for error in self._errors]
-        part._probabilities = self._probabilities[chosen]
+        part._probabilities, part._surest = self._probabilities[chosen], self._surest[chosen]
         return part
 
     @property
@@ -122,49 +159,56 @@ class MLPHessian:
         return self._probabilities.gather(1, self.targets[:, None])[:, 0].double()
 
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Recompute what is kept, at the layers' present parameters; the memory is used again."""
-        first = self._turned(self._matrices[0])
-        moved = torch.addmv(self.linear[0].bias, first.T, self.inputs.background)
+    def refresh(self, dtype: torch.dtype | None = None) -> None:
+        """Recompute what is kept, at the layers' present parameters; the memory is used again.
+
+        `dtype`: the type to compute it in, if not that of the products. Most of what float32 products are wrong by is
+        the rounding of the logits, which probabilities near zero feel as a whole.
+        """
+        layers = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in self.linear]
+        first = self.inputs.layer(*layers[0])
         blocks = range(len(self.inputs.blocks))
-        losses = self._shared_out(lambda share: self._refresh_blocks(share, first, moved), blocks)
-        self.loss = math.fsum(loss for share in losses for loss in share) / len(self.inputs)
+        losses = self._shared_out(lambda share: self._refresh_blocks(share, first, layers), blocks)
+        self._losses = [loss for share in losses for loss in share]
+
+    @property
+    def loss(self) -> float:
+        """The mean loss at the present parameters."""
+        return math.fsum(map(float, self._losses)) / len(self.inputs)
 
     def _shared_out(self, work: Callable[[Sequence[int]], Result], blocks: Sequence[int]) -> list[Result]:
         return shared_out(work, blocks) if self.device.type == "cpu" else [work(blocks)]
 
-    def _turned(self, matrix: Tensor) -> Tensor:
-        """A first layer's matrix (m, d_0) as the blocks of inputs need it, (d_0, m)."""
-        return matrix.T[self.inputs.columns]
-
     @torch.no_grad()
-    def _refresh_blocks(self, blocks: Sequence[int], first: Tensor, moved: Tensor) -> list[float]:
+    def _refresh_blocks(self, blocks: Sequence[int], first: Layer, layers: Sequence[Layer]) -> list[Tensor]:
         """The summed loss of each of these blocks."""
-        return [self._refresh_block(block, first, moved) for block in blocks]
+        return [self._refresh_block(block, first, layers) for block in blocks]
 
-    def _refresh_block(self, block: int, first: Tensor, moved: Tensor) -> float:
-        a = self.inputs.blocks[block]
-        rows = slice(block * self.rows, block * self.rows + len(a))
-        for index, layer in enumerate(self.linear):
-            z = torch.addmm(layer.bias, a, layer.weight.T) if index else torch.addmm(moved, a, first[: a.shape[1]])
-            if index < len(self.activations):
-                a = self.activations[index](z)
-                self._outputs[index][rows] = a
+    def _refresh_block(self, block: int, first: Layer, layers: Sequence[Layer]) -> Tensor:
+        z = self.inputs.forward(block, first)
+        rows = slice(block * self.rows, block * self.rows + len(z))
+        for index, (weight, bias) in enumerate(layers[1:]):
+            a = self.activations[index](z)
+            self._outputs[index][rows] = a
+            z = torch.addmm(bias, a, weight.T)
         log_p = torch.log_softmax(z, dim=1)
-        self._probabilities[rows] = log_p.exp()
+        p = log_p.exp()
+        self._probabilities[rows] = p
+        self._surest[rows] = log_p.argmax(dim=1, keepdim=True)
         targets = self.targets[rows, None]
         # p - 1 at the target as -sum of the others would round better, but enters only terms of the same small size.
-        error = self._probabilities[rows].scatter_add(1, targets, -torch.ones_like(log_p[:, :1]))
+        # Not by scatter_add, which sorts its indices on a GPU that is to be deterministic.
+        error = p - (self._classes == targets).to(p.dtype)
         for index in range(len(self.linear) - 1, 0, -1):
             kept = self._errors[index]
             assert kept is not None
             kept[rows] = error
-            back = error @ self.linear[index].weight
+            back = error @ layers[index][0]
             below, rule, bend = self._outputs[index - 1][rows], self.rules[index - 1], self._bends[index - 1]
             error = back * rule.first(below)
             if rule.second is not None and bend is not None:
                 bend[rows] = back * rule.second(below)
-        return float(-log_p.gather(1, targets).sum(dtype=torch.float64))
+        return -log_p.gather(1, targets).sum(dtype=torch.float64)
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""
@@ -177,10 +221,9 @@ class MLPHessian:
         """The sum over the samples of these blocks."""
         b = len(vectors)
         weights, biases = self._split(vectors)
-        # The first layer's part in the form of the inputs: (d_0, b * out), the background's share in its bias.
-        weights[0] = self._turned(weights[0])
-        biases[0] = torch.addmv(biases[0], weights[0].T, self.inputs.background)
-        totals = [torch.zeros_like(w) for w in weights]
+        inputs = self._first
+        first = inputs.layer(weights[0], biases[0])
+        totals = [inputs.zeros(len(biases[0])), *(torch.zeros_like(w) for w in weights[1:])]
         # Sums over samples of dL/dz^T R(a), with the layer's outputs first: (out, b * in).
         crossed = [
             v.new_zeros(layer.out_features, b * layer.in_features)
@@ -188,10 +231,8 @@ class MLPHessian:
         ]
         bias_totals = [torch.zeros_like(c) for c in biases]
         for block in blocks:
-            self._product_of_block(block, b, weights, biases, totals, crossed, bias_totals)
-        first = torch.empty_like(totals[0])
-        first[self.inputs.columns] = totals[0].addr_(self.inputs.background, bias_totals[0])
-        totals[0] = first.T
+            self._product_of_block(block, b, inputs, first, weights, biases, totals, crossed, bias_totals)
+        totals[0] = inputs.finished(totals[0], bias_totals[0])
         parts = []
         for layer, total, cross, bias in zip(self.linear, totals, crossed, bias_totals, strict=True):
             turned = cross.view(layer.out_features, b, layer.in_features).transpose(0, 1)
@@ -213,19 +254,20 @@ class MLPHessian:
         self,
         block: int,
         b: int,
+        inputs: Staircase | InPieces,
+        first: Layer,
         weights: list[Tensor],
         biases: list[Tensor],
         totals: list[Tensor],
         crossed: list[Tensor],
         bias_totals: list[Tensor],
     ) -> None:
-        inputs = self.inputs.blocks[block]
-        n, width = inputs.shape
+        rz = inputs.forward(block, first)
+        n = len(rz)
         rows = slice(block * self.rows, block * self.rows + n)
         pre: list[Tensor] = []  # R(z) of each layer (n, b, width)
         moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
         slopes: list[Tensor] = []  # phi' of each hidden layer (n, 1, width)
-        rz = torch.addmm(biases[0], inputs, weights[0][:width])
         pre.append(rz.view(n, b, -1))
         for index in range(1, len(self.linear)):
             below = self._outputs[index - 1][rows]
@@ -235,15 +277,17 @@ class MLPHessian:
             rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
             pre.append(rz.view(n, b, -1))
         p = self._probabilities[rows, None]
-        error = p * pre[-1]
-        error -= p * error.sum(dim=2, keepdim=True)
+        # The same at any shift of R(z). From the most probable class nothing cancels, however sure a sample is.
+        error = pre[-1] - pre[-1].gather(2, self._surest[rows, None].expand(-1, b, 1))
+        error -= (p * error).sum(dim=2, keepdim=True)
+        error *= p
         if self._weights is not None:
             error *= self._weights[rows, None]
         for index in range(len(self.linear) - 1, -1, -1):
             flat = error.view(n, -1)
             bias_totals[index] += flat.sum(dim=0)
             if index == 0:
-                totals[0][:width].addmm_(inputs.T, flat)
+                inputs.backward(block, flat, totals[0])
                 return
             totals[index].addmm_(flat.T, self._outputs[index - 1][rows])
             layer, kept = self.linear[index], self._errors[index]

@@ -1,5 +1,6 @@
 """The optimizers: any torch.optim class, and sharpness-aware minimization over any of them."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -49,6 +50,12 @@ class Step:
         arguments = {key: value for key, value in spec.items() if key not in ours}
         if name in _FUSED and not {"fused", "foreach"} & set(arguments):
             arguments["fused"] = True
+        records = "capturable" in inspect.signature(getattr(torch.optim, name)).parameters
+        if records and self.parameters[0].device.type == "cuda":
+            # Counts its steps on the GPU, so that a CUDA graph of a step can be replayed.
+            arguments.setdefault("capturable", True)
+        # SGD counts nothing. Others without the argument may do on the host what a graph would not repeat.
+        self.capturable = bool(arguments.get("capturable", name == "SGD"))
         self.optimizer: torch.optim.Optimizer | _PlainSGD
         if name == "SGD" and set(arguments) == {"lr"}:
             self.optimizer = _PlainSGD(self.parameters, arguments["lr"])

@@ -21,10 +21,18 @@ def prepare_torch(threads: int, device: str) -> torch.device:
         claim_gpu()
     picked = pick_device(device)
     if picked.type == "cuda":
-        # cuBLAS is deterministic only with a workspace of fixed size. On a CPU all that is used here is deterministic.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        be_deterministic()
     return picked
+
+
+def be_deterministic() -> None:
+    """The same bits every time on a GPU. On a CPU all that is used here is deterministic anyway."""
+    # cuBLAS is deterministic only with a workspace of fixed size.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Would write NaN into all memory before its first use.
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False
 
 
 def build_model(dataset: Dataset, model: Mapping[str, Any], seed: int, device: torch.device) -> nn.Sequential:

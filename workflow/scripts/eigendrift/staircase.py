@@ -45,6 +45,32 @@ class Staircase:
         """How many numbers the blocks have, of n d in X."""
         return sum(block.numel() for block in self.blocks)
 
+    def layer(self, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` takes of weights (m, d) and biases (m,)."""
+        turned = weights.T[self.columns]
+        return turned, torch.addmv(biases, turned.T, self.background.to(turned.dtype))
+
+    def forward(self, block: int, layer: tuple[Tensor, Tensor]) -> Tensor:
+        """X W' + b over a block, in the layer's type: (size, m)."""
+        turned, moved = layer
+        values = self.blocks[block].to(turned.dtype)
+        return torch.addmm(moved, values, turned[: values.shape[1]])
+
+    def zeros(self, m: int) -> Tensor:
+        """What `backward` adds to."""
+        return self.background.new_zeros(len(self.columns), m)
+
+    def backward(self, block: int, errors: Tensor, total: Tensor) -> None:
+        """Add the part of X'D of a block with errors (size, m), but for its background."""
+        values = self.blocks[block]
+        total[: values.shape[1]].addmm_(values.T, errors)
+
+    def finished(self, total: Tensor, sums: Tensor) -> Tensor:
+        """D'X (m, d), from what `backward` has added up and the sums of the errors (m,)."""
+        whole = torch.empty_like(total)
+        whole[self.columns] = total.addr_(self.background, sums)
+        return whole.T
+
     def to(self, dtype: torch.dtype) -> "Staircase":
         """The same in another floating-point type."""
         blocks = [block.to(dtype) for block in self.blocks]
@@ -68,10 +94,7 @@ class Staircase:
 
 
 def staircase(inputs: Tensor, size: int) -> Staircase:
-    """The staircase of inputs (n, d), in blocks of `size` rows.
-
-    Where it would leave nearly everything, the blocks are views of the inputs as they are, over a background of zero.
-    """
+    """The staircase of inputs (n, d), in blocks of `size` rows; `plain` where it would leave nearly everything."""
     n, d = inputs.shape
     background = inputs[:: max(1, n // _LOOKED_AT)].mode(dim=0).values
     depths, columns = _peeled((inputs != background).T.contiguous().cpu().numpy())
@@ -80,8 +103,7 @@ def staircase(inputs: Tensor, size: int) -> Staircase:
     widths = [int(depths[rows[min(start + size, n) - 1]]) for start in range(0, n, size)]
     left = sum(width * min(size, n - start) for width, start in zip(widths, range(0, n, size), strict=True))
     if left > _WORTH * n * d:
-        everything = torch.arange(max(n, d), device=inputs.device)
-        return Staircase(everything[:n], everything[:d], torch.zeros_like(background), list(inputs.split(size)), size)
+        return plain(inputs, size)
     order, columns_ = torch.from_numpy(rows).to(inputs.device), torch.from_numpy(columns).to(inputs.device)
     background = background[columns_]
     # One piece of memory: blocks between what comes and goes would leave holes that nobody else can use.
@@ -90,6 +112,13 @@ def staircase(inputs: Tensor, size: int) -> Staircase:
         block, memory = memory[: len(chosen) * width].view(len(chosen), width), memory[len(chosen) * width :]
         blocks.append(torch.sub(inputs[chosen][:, columns_[:width]], background[:width], out=block))
     return Staircase(order, columns_, background, blocks, size)
+
+
+def plain(inputs: Tensor, size: int) -> Staircase:
+    """Blocks that are views of the inputs as they are, over a background of zero."""
+    n, d = inputs.shape
+    everything = torch.arange(max(n, d), device=inputs.device)
+    return Staircase(everything[:n], everything[:d], inputs.new_zeros(d), list(inputs.split(size)), size)
 
 
 def _peeled(shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from eigendrift.captured import Captured
 from eigendrift.gradients import FlatParameters, batch_gradient
 from eigendrift.model import stream_seed
 from eigendrift.optimizers import Step
 from eigendrift.progress import Progress, log
 from eigendrift.scratch import Scratch
 
+# Batches whose indices reach a GPU in one transfer.
+AHEAD = 1000
 HISTORY = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
@@ -60,21 +63,40 @@ class Batches:
 
 
 class _Feed:
-    """The inputs and targets of batch t, in memory that is used again; the full batch is the samples themselves."""
+    """The inputs and targets of a batch, in memory that is used again; the full batch is the samples themselves.
+
+    `choose` names the batch, `gather` fetches what is chosen. Indices reach a GPU for `AHEAD` batches at a time.
+    """
 
     def __init__(self, samples: Samples, size: int, seed: int) -> None:
         self.samples, self.whole = samples, size == len(samples)
         self.batches = Batches(len(samples), size, seed)
-        self.inputs = samples.inputs.new_empty(0 if self.whole else size, *samples.inputs.shape[1:])
-        self.targets = samples.targets.new_empty(0 if self.whole else size)
+        self.inputs, self.targets = samples.inputs, samples.targets
+        self.device = samples.inputs.device
+        if not self.whole:
+            self.inputs = samples.inputs.new_empty(size, *samples.inputs.shape[1:])
+            self.targets = samples.targets.new_empty(size)
+            self.chosen = torch.empty(size, dtype=torch.int64, device=self.device)
+        self._ahead, self._start = self.inputs.new_empty(0, 0, dtype=torch.int64), 0
 
-    def __getitem__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def choose(self, t: int) -> None:
+        """The next `gather` is of batch t."""
         if self.whole:
-            return self.samples.inputs, self.samples.targets
-        chosen = self.batches[t].to(self.samples.inputs.device)
-        torch.index_select(self.samples.inputs, 0, chosen, out=self.inputs)
-        torch.index_select(self.samples.targets, 0, chosen, out=self.targets)
-        return self.inputs, self.targets
+            return
+        if self.device.type == "cpu":
+            self.chosen = self.batches[t]
+            return
+        if not 0 <= t - self._start < len(self._ahead):
+            indices = torch.stack([self.batches[each] for each in range(t, t + AHEAD)])
+            self._ahead, self._start = indices.to(self.device), t
+        # Into the same memory: a captured step reads it there.
+        self.chosen.copy_(self._ahead[t - self._start])
+
+    def gather(self) -> None:
+        """Fetch the chosen samples."""
+        if not self.whole:
+            torch.index_select(self.samples.inputs, 0, self.chosen, out=self.inputs)
+            torch.index_select(self.samples.targets, 0, self.chosen, out=self.targets)
 
 
 @dataclass(frozen=True)
@@ -96,13 +118,54 @@ class Trajectory:
 @torch.no_grad()
 def evaluate(model: nn.Module, samples: Samples, rows: int = 4096) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over all samples, `rows` at a time, summed in float64."""
-    loss, hits = 0.0, 0
+    sums = torch.zeros(2, dtype=torch.float64, device=samples.targets.device)
     for start in range(0, len(samples), rows):
         targets = samples.targets[start : start + rows]
         outputs = model(samples.inputs[start : start + rows])
-        loss += float(nn.functional.cross_entropy(outputs, targets, reduction="sum").double())
-        hits += int((outputs.argmax(dim=1) == targets).sum())
+        sums[0] += nn.functional.cross_entropy(outputs, targets, reduction="sum")
+        sums[1] += (outputs.argmax(dim=1) == targets).sum()
+    # Looked at once, at the end: a GPU would wait at each part.
+    loss, hits = sums.cpu().tolist()
     return loss / len(samples), hits / len(samples)
+
+
+class StepTaker:
+    """One step of training at a time: the batch, its gradient, and the optimizer's step."""
+
+    def __init__(
+        self,
+        flat: FlatParameters,
+        optimizer: Mapping[str, Any],
+        samples: Samples,
+        size: int,
+        seed: int,
+        record: bool = True,
+    ) -> None:
+        """`optimizer` as for `Step`, `size` samples a batch. `record`: as a CUDA graph, where there is a GPU."""
+        self.step = Step.of(flat, optimizer)
+        self.feed = _Feed(samples, size, seed)
+        self.gradient = partial(batch_gradient(flat), self.feed.inputs, self.feed.targets)
+        self._whole = Captured(self._take, samples.inputs.device, record and self.step.capturable)
+
+    def _take(self) -> None:
+        self.feed.gather()
+        self.gradient()
+        self.step(self.gradient)
+
+    def take(self, t: int) -> None:
+        """Step t."""
+        self.feed.choose(t)
+        self._whole()
+
+    def slope(self, t: int) -> None:
+        """The first half of step t: leave the gradient of its batch. `finish` is the other half."""
+        self.feed.choose(t)
+        self.feed.gather()
+        self.gradient()
+
+    def finish(self) -> None:
+        """Take the step from the gradient that `slope` left."""
+        self.step(self.gradient)
 
 
 class _Record:
@@ -146,9 +209,9 @@ def train(
     machine, same number of threads: the same bits, also when the run was killed and went on from its scratch folder.
     """
     flat = FlatParameters(model)
-    step, take_gradient = Step.of(flat, optimizer), batch_gradient(flat)
+    taker = StepTaker(flat, optimizer, train_samples, batch_size, seed)
+    step = taker.step
     record = _Record(scratch, len(snapshots), len(flat.vector))
-    feed = _Feed(train_samples, batch_size, seed)
     done, diverged_at = 0, None
     if (state := record.load()) is not None:
         done, diverged_at = state["done"], state["diverged_at"]
@@ -158,17 +221,16 @@ def train(
     progress = Progress("training step", snapshots[-1] + 1, first)
     t = first
     while diverged_at is None and done < len(snapshots):
-        gradient = partial(take_gradient, *feed[t])
-        gradient()
         if t != snapshots[done]:
-            step(gradient)
+            taker.take(t)
         else:
+            taker.slope(t)
             before, slope = flat.vector.detach().clone(), flat.gradient.clone()
             (train_loss, train_hits), (test_loss, test_hits) = (
                 evaluate(model, train_samples),
                 evaluate(model, test_samples),
             )
-            step(gradient)
+            taker.finish()
             update = flat.vector.detach() - before
             finite = all(bool(torch.isfinite(x).all()) for x in (before, slope, update)) and np.isfinite(train_loss)
             if not finite:

@@ -1,0 +1,340 @@
+"""What gpu.py measures: products, training steps, solves, launches and transfers, memory, on one device."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+
+from benchmarks.double_backward import DoubleBackward
+from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, layer_widths, network, product_flops
+from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
+from eigendrift.gradients import FlatParameters
+from eigendrift.guide import Guide, guide_of, sampled_guide
+from eigendrift.mlp_hessian import MLPHessian
+from eigendrift.scratch import Scratch
+from eigendrift.snapshots import GUIDED_TOLERANCE, suited
+from eigendrift.split_products import PIECES, PRECISIONS, Pixels, multiplying_in
+from eigendrift.training import Samples, StepTaker, evaluate, train
+
+Row = dict[str, object]
+
+
+class Card:
+    """The problem on a device: operators in both forms that certify, and a clock that waits for the device."""
+
+    def __init__(self, scale: Scale, data: Data, device: torch.device) -> None:
+        self.scale, self.data, self.device = scale, data, device
+        self.inputs, self.targets = (each.to(device) for each in data.tensors())
+        self.model = self.network()
+        self.operators = {
+            name: HessianOperator(
+                self.model, nn.CrossEntropyLoss(), self.inputs, self.targets, precision=name, scaling=data.scaling
+            )
+            for name in ("float32", "split3")
+        }
+        self.flops = product_flops(len(self.inputs), layer_widths(data, scale.hidden))
+
+    @property
+    def path(self) -> MLPHessian:
+        """The analytic path of the operator in float32."""
+        path = self.operators["float32"].path
+        assert isinstance(path, MLPHessian)
+        return path
+
+    def network(self) -> nn.Sequential:
+        """A network of its own at the initialization."""
+        return network(self.data, self.scale.hidden).to(self.device)
+
+    def wait(self) -> None:
+        """Until all that was launched is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        """Of one call that waits for what it launched."""
+        self.wait()
+        begun = time.perf_counter()
+        call()
+        self.wait()
+        return time.perf_counter() - begun
+
+    def median(self, call: Callable[[], object], repeats: int, inner: int = 1) -> float:
+        """Median seconds of a call, `inner` of them in a row, after a warm-up."""
+
+        def calls() -> None:
+            for _ in range(inner):
+                call()
+
+        calls()
+        return sorted(self.seconds(calls) for _ in range(repeats))[repeats // 2] / inner
+
+    def move_to(self, weights: Tensor) -> None:
+        """Both operators to a point."""
+        for operator in self.operators.values():
+            operator.move_to(weights.to(self.device))
+
+
+def _error(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def attempted(where: Row, measure: Callable[[], Row]) -> Row:
+    """The row of a measurement, or what went wrong in it: the others are worth having all the same."""
+    try:
+        return where | measure()
+    except Exception as problem:
+        return where | {"problem": f"{type(problem).__name__}: {str(problem).partition(chr(10))[0][:120]}"}
+
+
+def matrix_rows(card: Card) -> list[Row]:
+    """The two large products alone, by precision: seconds, rate and error against float64; and a copy's bandwidth."""
+    width, generator = card.scale.hidden[0], torch.Generator().manual_seed(0)
+    x = card.inputs
+    weights = torch.randn(width, x.shape[1], generator=generator).to(card.device)
+    errors = torch.randn(len(x), width, generator=generator).to(card.device)
+    biases, every = weights.new_zeros(width), slice(0, len(x))
+    pixels = card.path.pixels
+    assert isinstance(pixels, Pixels)
+    exact = x.double() @ weights.double().T, errors.double().T @ x.double()
+    rows: list[Row] = []
+    for precision in PRECISIONS:
+        pieces = PIECES.get(precision, 0)
+        forms: list[Callable[[], Tensor]] = [partial(torch.mm, x, weights.T), partial(torch.mm, errors.T, x)]
+        if pieces:
+            forms = [
+                partial(pixels.forward, every, weights, biases, pieces),
+                partial(pixels.backward, every, errors, pieces),
+            ]
+        for name, form, truth in zip(("X W'", "D'X"), forms, exact, strict=True):
+
+            def measure(form: Callable[[], Tensor] = form, truth: Tensor = truth, precision: str = precision) -> Row:
+                with multiplying_in(precision):
+                    seconds, error = card.median(form, 9, 10), _error(form(), truth)
+                rate = 2 * x.numel() * width / seconds / 1e12
+                return {"ms": 1e3 * seconds, "TFLOP_per_second": rate, "error": error}
+
+            rows.append(attempted({"task": name, "precision": precision}, measure))
+    target = torch.empty_like(x)
+    copying = card.median(lambda: target.copy_(x), 9, 10)
+    rows.append({"task": "copy, GB/s read and written", "precision": "", "ms": 1e3 * copying,
+                 "TFLOP_per_second": float("nan"), "error": float("nan"),
+                 "GB_per_second": 2 * x.nbytes / copying / 1e9})  # fmt: skip
+    return rows
+
+
+def product_rows(card: Card, blocks: Sequence[int]) -> list[Row]:
+    """H V by precision, block size and samples at once, against products in float64."""
+    path = card.operators["split3"].path
+    assert isinstance(path, MLPHessian)
+    exact_operator = card.operators["float32"].in_float64()
+    generator = torch.Generator().manual_seed(1)
+    rows: list[Row] = []
+    for b in blocks:
+        vectors = torch.randn(b, path.n_parameters, generator=generator).to(card.device)
+        exact = exact_operator.product(vectors.double())
+        for precision in PRECISIONS:
+            for samples in sorted({path.rows, min(path.rows, 8192)} if b == 1 else {path.rows}):
+                part = path.in_precision(precision)
+                part.rows = samples
+
+                def measure(part: MLPHessian = part, vectors: Tensor = vectors, exact: Tensor = exact) -> Row:
+                    with multiplying_in(part.precision):
+                        seconds = card.median(partial(part.product, vectors), 7, 3)
+                        error = _error(part.product(vectors), exact)
+                    rate = len(vectors) * card.flops / seconds / 1e12
+                    return {"ms": 1e3 * seconds, "TFLOP_per_second": rate, "error": error}
+
+                where: Row = {"precision": precision, "b": b, "rows": min(samples, len(card.inputs))}
+                rows.append(attempted(where, measure))
+    return rows
+
+
+def _samples(card: Card) -> tuple[Samples, Samples]:
+    data = card.data
+    return (
+        Samples(data.train_inputs, data.train_targets, card.device),
+        Samples(data.test_inputs, data.test_targets, card.device),
+    )
+
+
+def step_rows(card: Card, steps: int) -> list[Row]:
+    """Training steps recorded as a graph and launched one by one, and what one snapshot costs."""
+    train_samples, test_samples = _samples(card)
+    rows: list[Row] = []
+    for name, spec in OPTIMIZERS.items():
+        seconds = {}
+        for recorded in (True, False):
+            flat = FlatParameters(card.network())
+            taker = StepTaker(flat, spec, train_samples, BATCH_SIZE, SEED, record=recorded)
+            _steps(taker, 0, 20)
+            seconds[recorded] = card.seconds(partial(_steps, taker, 20, 20 + steps)) / steps
+        rows.append(
+            {
+                "optimizer": name,
+                "ms_per_step": 1e3 * seconds[True],
+                "ms_per_step_uncaptured": 1e3 * seconds[False],
+                "gain": seconds[False] / seconds[True],
+            }
+        )
+    evaluation = card.median(lambda: (evaluate(card.model, train_samples), evaluate(card.model, test_samples)), 3)
+    for row in rows:
+        row["ms_per_evaluation"] = 1e3 * evaluation
+    return rows
+
+
+def _steps(taker: StepTaker, first: int, last: int) -> None:
+    for t in range(first, last):
+        taker.take(t)
+
+
+def run(card: Card, optimizer: str, snapshots: Sequence[int]) -> tuple[np.ndarray, float]:
+    """The parameters at some snapshots (S, N), and the seconds that the run took, all of its own overhead in it."""
+    found: list[Any] = []
+
+    def whole() -> None:
+        model = card.network()
+        with TemporaryDirectory() as folder:
+            scratch = Scratch(Path(folder), "run", {})
+            taken = train(model, *_samples(card), OPTIMIZERS[optimizer], BATCH_SIZE, SEED, snapshots, scratch)
+            found.append(np.array(taken.weights))
+
+    seconds = card.seconds(whole)
+    return found[0], seconds
+
+
+# A way to solve: (card, k, tol, seed) -> pairs.
+Way = Callable[[Card, int, float, int], EigenPairs]
+
+
+def _way(precision: str, guide: Callable[[MLPHessian, int], Guide | None] | None) -> Way:
+    def solve(card: Card, k: int, tol: float, seed: int) -> EigenPairs:
+        operator = card.operators[precision]
+        assert isinstance(operator.path, MLPHessian)
+        if tol < GUIDED_TOLERANCE:
+            return top_eigenpairs(suited(operator, tol, seed)[0], k, tol, seed)
+        return top_eigenpairs(operator, k, tol, seed, guide=None if guide is None else guide(operator.path, seed))
+
+    return solve
+
+
+def _rounded(path: MLPHessian, seed: int) -> Guide:
+    return Guide(path.in_precision("tf32"))
+
+
+# What the workflow does comes first.
+WAYS: Mapping[str, Way] = {
+    "as shipped": _way("float32", guide_of),
+    "float32, no guide": _way("float32", None),
+    "float32, guided in TF32": _way("float32", _rounded),
+    "float32, guided by samples": _way("float32", sampled_guide),
+    "split3, no guide": _way("split3", None),
+    "split3, guided in TF32": _way("split3", _rounded),
+}
+OPPONENT = "eigsh, double backward, graph kept"
+
+
+def eigsh_on_card(card: Card, k: int, tol: float, seed: int) -> tuple[Tensor, Tensor, int]:
+    """scipy's ARPACK on double-backward products, all samples at once and the gradient's graph kept on the card."""
+    product = DoubleBackward(card.model, card.inputs, card.targets, keep_graph=True)
+
+    def multiply(vector: np.ndarray) -> np.ndarray:
+        return product(torch.from_numpy(vector.reshape(-1)).to(card.device)).cpu().numpy()
+
+    n = product.n_parameters
+    start = np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+    with multiplying_in("float32"):
+        values, vectors = eigsh(
+            LinearOperator((n, n), matvec=multiply, dtype=np.float32), k=k, which="LA", tol=tol, v0=start
+        )
+    descending = np.argsort(values)[::-1].copy()
+    return torch.from_numpy(values[descending]), torch.from_numpy(vectors[:, descending]), product.products
+
+
+def solve_rows(
+    card: Card, weights: Tensor, where: Row, k: int, tol: float, opponent: bool, ways: Sequence[str]
+) -> list[Row]:
+    """Every way and the opponent at one point: seconds with all that a snapshot costs, true residuals, overlaps."""
+    card.move_to(weights)
+    exact = card.operators["float32"].in_float64()
+    tight = top_eigenpairs(exact, k, 1e-7, seed=987)
+
+    def judged(seconds: float, values: Tensor, vectors: Tensor, products: int, guide: int) -> Row:
+        values, columns = values.to(card.device), vectors.to(card.device).double()
+        rests = (exact @ columns - columns * values).norm(dim=0) / values.abs()
+        overlaps = (columns * tight.vectors).sum(0).abs() / columns.norm(dim=0)
+        return {
+            "ms": 1e3 * seconds,
+            "products": products,
+            "guide_products": guide,
+            "worst_true_residual": float(rests.max()),
+            "worst_overlap": float(overlaps.min()),
+        }
+
+    def ours(name: str) -> Row:
+        pairs: list[EigenPairs] = []
+
+        def solve() -> None:
+            card.operators["split3" if "split3" in name else "float32"].move_to(weights.to(card.device))
+            pairs.append(WAYS[name](card, k, tol, 0))
+            pairs[-1].vectors.cpu()
+
+        seconds, found = card.median(solve, 3), pairs[-1]
+        return judged(seconds, found.values, found.vectors, found.matvecs, found.guide_matvecs)
+
+    def theirs() -> Row:
+        found: list[tuple[Tensor, Tensor, int]] = []
+        seconds = card.seconds(lambda: found.append(eigsh_on_card(card, k, tol, 0)))
+        return judged(seconds, found[0][0].double(), found[0][1], found[0][2], 0)
+
+    asked: Row = {**where, "k": k, "tolerance": tol}
+    rows = [attempted({**asked, "method": name}, partial(ours, name)) for name in ways]
+    return [*rows, attempted({**asked, "method": OPPONENT}, theirs)] if opponent else rows
+
+
+def launch_rows(card: Card) -> list[Row]:
+    """Launches and transfers of one product and of one solve, by torch's profiler."""
+    operator = card.operators["float32"]
+    vector = torch.ones(1, operator.shape[0], device=card.device) / operator.shape[0] ** 0.5
+    flat = FlatParameters(card.network())
+    taker = StepTaker(flat, OPTIMIZERS["adam"], _samples(card)[0], BATCH_SIZE, SEED)
+    _steps(taker, 0, 20)
+    solved: list[EigenPairs] = []
+    tasks: dict[str, Callable[[], object]] = {
+        "one product": lambda: operator.product(vector),
+        "a solve without a guide": lambda: solved.append(WAYS["float32, no guide"](card, 3, 1e-3, 0)),
+        "100 training steps, Adam": partial(_steps, taker, 20, 120),
+    }
+    return [{"task": name, **_counts(card, task)} for name, task in tasks.items()] + [
+        {"task": "products of that solve", "launches": solved[-1].matvecs}
+    ]
+
+
+def _counts(card: Card, task: Callable[[], object]) -> Row:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if card.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    task()
+    with torch.profiler.profile(activities=activities) as profile:
+        task()
+        card.wait()
+    names = [event.name for event in profile.events()]
+
+    def count(*starts: str) -> int:
+        return sum(name.startswith(starts) for name in names)
+
+    return {
+        "launches": count("cudaLaunchKernel", "cuLaunchKernel"),
+        "graphs": count("cudaGraphLaunch"),
+        "downloads": count("Memcpy DtoH"),
+        "uploads": count("Memcpy HtoD"),
+        "waits": count("cudaStreamSynchronize", "cudaEventSynchronize"),
+        "operations": count("aten::"),
+        "numbers_read": count("aten::_local_scalar_dense"),
+    }
