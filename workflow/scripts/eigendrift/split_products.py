@@ -48,7 +48,8 @@ class Pixels:
             found = f"{str(inputs.dtype).removeprefix('torch.')} of shape {tuple(inputs.shape)}"
             raise ValueError(f"inputs are {found}; products in pieces take float32 inputs of shape (n, d)")
         shift, scale = (
-            torch.as_tensor(np.array(each), device=inputs.device) for each in (scaling.shift, scaling.scale)
+            torch.tensor(np.asarray(each), dtype=inputs.dtype, device=inputs.device)
+            for each in (scaling.shift, scaling.scale)
         )
         raw = torch.empty(inputs.shape, dtype=torch.bfloat16, device=inputs.device)
         for start in range(0, len(inputs), _ROWS):
@@ -79,8 +80,12 @@ class Pixels:
 
     def backward(self, rows: slice, errors: Tensor, pieces: int) -> Tensor:
         """D'X over some samples: errors (rows, m) -> (m, d)."""
-        parts = torch.cat(split(errors, pieces), dim=1)
-        sums = _wide_mm(parts.T, self.raw[rows]).view(pieces, errors.shape[1], -1)
+        width = errors.shape[1]
+        parts = split(errors, pieces)
+        # Tensor cores read rows of a multiple of 16 bytes fastest.
+        parts.append(parts[0].new_zeros(len(errors), -pieces * width % 8))
+        products = _wide_mm(torch.cat(parts, dim=1).T, self.raw[rows])
+        sums = products[: pieces * width].view(pieces, width, -1)
         total = sums[-1]
         for piece in range(pieces - 2, -1, -1):
             total = total + sums[piece]
