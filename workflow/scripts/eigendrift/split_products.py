@@ -58,7 +58,7 @@ class Pixels:
             levels = torch.where(scale > 0, inputs[rows] / scale + shift, 0.0).round()
             error = ((levels - shift) * scale - inputs[rows]).abs()
             allowed = 8 * torch.finfo(inputs.dtype).eps * ((levels.abs() + shift.abs()) * scale)
-            if bool(((levels < 0) | (levels > 255) | (error > allowed)).any()):
+            if not bool(((levels >= 0) & (levels <= 255) & (error <= allowed)).all()):
                 raise ValueError("the inputs are not this scaling of pixels from 0 to 255; take precision='float32'")
             raw[rows] = levels.to(torch.bfloat16)
         return cls(raw, shift, scale)
