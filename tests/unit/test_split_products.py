@@ -1,5 +1,6 @@
 """Products of 8-bit inputs with pieces of bfloat16 against float64, alone and within Hessian products and solves."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift.data import SCALINGS, Scaling, load_raw
+from eigendrift.guide import Guide
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.model import initialize, mlp
 from eigendrift.split_products import Pixels, multiplying_in, split
@@ -18,6 +20,15 @@ from eigendrift.split_products import Pixels, multiplying_in, split
 N, WIDTH = 1400, 30
 aten = torch.ops.aten
 ALL = slice(0, N)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    # Small tensors: threads that wait for each other are slower on a busy machine.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pixels() -> np.ndarray:
@@ -216,3 +227,30 @@ def test_settings_of_the_gpu_hold_within_and_are_given_back() -> None:
             assert (matmul.fp32_precision, convolution.fp32_precision) == ("ieee", "ieee")
         assert matmul.fp32_precision == "tf32"
     assert (matmul.fp32_precision, convolution.fp32_precision) == before
+
+
+class Watch(TorchDispatchMode):
+    """Notes in which precision a GPU would take each matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (aten.mm.default, aten.addmm.default, aten.addmm_.default):
+            self.seen.add(torch.backends.cuda.matmul.fp32_precision)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("path", ["analytic", "general"])
+def test_residuals_come_from_full_products_whatever_is_set_outside(path: str) -> None:
+    x, y, _ = digits()
+    model = network() if path == "analytic" else nn.Sequential(network(), nn.Identity())
+    with multiplying_in("tf32"), Watch() as watch:
+        plain = HessianOperator(model, nn.CrossEntropyLoss(), x, y)
+        plain.move_to(1.1 * torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+        plain @ normal(plain.shape[0])
+        assert watch.seen == {"ieee"}
+        if isinstance(plain.path, MLPHessian):
+            Guide(plain.path.in_precision("tf32")).product(normal(1, plain.shape[0]))
+            assert watch.seen == {"ieee", "tf32"}

@@ -48,7 +48,8 @@ class Pixels:
             found = f"{str(inputs.dtype).removeprefix('torch.')} of shape {tuple(inputs.shape)}"
             raise ValueError(f"inputs are {found}; products in pieces take float32 inputs of shape (n, d)")
         shift, scale = (
-            torch.as_tensor(np.array(each), device=inputs.device) for each in (scaling.shift, scaling.scale)
+            torch.tensor(np.asarray(each), dtype=inputs.dtype, device=inputs.device)
+            for each in (scaling.shift, scaling.scale)
         )
         raw = torch.empty(inputs.shape, dtype=torch.bfloat16, device=inputs.device)
         for start in range(0, len(inputs), _ROWS):
@@ -57,7 +58,7 @@ class Pixels:
             levels = torch.where(scale > 0, inputs[rows] / scale + shift, 0.0).round()
             error = ((levels - shift) * scale - inputs[rows]).abs()
             allowed = 8 * torch.finfo(inputs.dtype).eps * ((levels.abs() + shift.abs()) * scale)
-            if bool(((levels < 0) | (levels > 255) | (error > allowed)).any()):
+            if not bool(((levels >= 0) & (levels <= 255) & (error <= allowed)).all()):
                 raise ValueError("the inputs are not this scaling of pixels from 0 to 255; take precision='float32'")
             raw[rows] = levels.to(torch.bfloat16)
         return cls(raw, shift, scale)
@@ -79,8 +80,12 @@ class Pixels:
 
     def backward(self, rows: slice, errors: Tensor, pieces: int) -> Tensor:
         """D'X over some samples: errors (rows, m) -> (m, d)."""
-        parts = torch.cat(split(errors, pieces), dim=1)
-        sums = _wide_mm(parts.T, self.raw[rows]).view(pieces, errors.shape[1], -1)
+        width = errors.shape[1]
+        parts = split(errors, pieces)
+        # Tensor cores read rows of a multiple of 16 bytes fastest.
+        parts.append(parts[0].new_zeros(len(errors), -pieces * width % 8))
+        products = _wide_mm(torch.cat(parts, dim=1).T, self.raw[rows])
+        sums = products[: pieces * width].view(pieces, width, -1)
         total = sums[-1]
         for piece in range(pieces - 2, -1, -1):
             total = total + sums[piece]
