@@ -91,10 +91,10 @@ def run_snakemake(
     return finished
 
 
-def kill_group(process: "subprocess.Popen[str]") -> None:
-    """SIGKILL to a process of `start_snakemake` and to its jobs, as a power cut would have it."""
+def kill_group(process: "subprocess.Popen[str]") -> str:
+    """SIGKILL to a process of `start_snakemake` and to its jobs, as a power cut would have it. Gives what it said."""
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    return "".join(process.communicate())
 
 
 @dataclass(frozen=True)

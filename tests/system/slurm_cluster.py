@@ -53,6 +53,16 @@ def wait_until(happened: Callable[[], bool], what: str, seconds: float = 60) -> 
         time.sleep(0.1)
 
 
+def script_of(folder: Path, log: Path) -> int | None:
+    """The process of a rule's script in a checkout: the one whose output goes to this log; None where there is none."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if f"{folder}/.snakemake/scripts/".encode() in command and (entry / "fd" / "1").samefile(log):
+                return int(entry.name)
+    return None
+
+
 @dataclass(frozen=True)
 class Node:
     """A node, which is in the partition `gpu` if it has any, else in `cpu`."""
@@ -123,11 +133,15 @@ class SlurmCluster:
         process = self._processes.pop(name)
         process.kill()
         process.wait()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and self._belongs_to(entry, lost):
-                with suppress(ProcessLookupError):
-                    os.kill(int(entry.name), signal.SIGKILL)
+        for number in self._processes_of(lost):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         return lost
+
+    def preempt(self, node: str) -> None:
+        """A job of a partition of higher priority takes a node for a moment."""
+        urgent = ("--partition=urgent", f"--nodelist={node}", "--output=/dev/null", "--comment=urgent")
+        self.run("sbatch", *urgent, "--wrap=true")
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a SLURM command prints."""
@@ -153,6 +167,10 @@ class SlurmCluster:
         lines = self.run("scontrol", "show", "jobs", "--details", "--oneliner").splitlines()
         found = [dict(re.findall(r"(?:^|(?<=\s))([A-Z]\S*?)=(.*?)(?=\s+[A-Z]\S*?=|\s*$)", line)) for line in lines]
         return [job for job in found if "JobId" in job]
+
+    def _processes_of(self, jobs: list[str]) -> list[int]:
+        numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return [number for number in numbers if self._belongs_to(Path(f"/proc/{number}"), jobs)]
 
     def _belongs_to(self, process: Path, jobs: list[str]) -> bool:
         try:
@@ -220,6 +238,9 @@ class SlurmCluster:
             # Nodes have what is written here, whatever the machine has.
             "SlurmdParameters": "config_overrides",
             "GresTypes": "gpu",
+            # Who comes from a partition of a higher tier puts others back into the queue.
+            "PreemptType": "preempt/partition_prio",
+            "PreemptMode": "REQUEUE",
             "ReturnToService": 2,
             # Tests read at their end what the jobs were given.
             "MinJobAge": 7200,
@@ -235,7 +256,9 @@ class SlurmCluster:
             lines.append(f"NodeName={node.name} {where} CPUs={node.cpus} RealMemory=32000{gpus}")
         for partition, has_gpus in (("cpu", False), ("gpu", True)):
             names = ",".join(node.name for node in self.nodes.values() if bool(node.gpus) == has_gpus)
-            lines.append(f"PartitionName={partition} Nodes={names} Default={'NO' if has_gpus else 'YES'} State=UP")
+            tier = f"Default={'NO' if has_gpus else 'YES'} PriorityTier=1"
+            lines.append(f"PartitionName={partition} Nodes={names} {tier} State=UP")
+        lines.append("PartitionName=urgent Nodes=ALL PriorityTier=2 State=UP")
         return "\n".join(lines) + "\n"
 
     def _gres_conf(self) -> str:
@@ -250,13 +273,12 @@ class SlurmCluster:
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[SlurmCluster]:
-    """A cluster of two CPU nodes and two GPU nodes; where SLURM is not installed, the test is skipped."""
+def running_cluster(folder: Path, nodes: tuple[Node, ...]) -> Iterator[SlurmCluster]:
+    """A cluster of these nodes; where SLURM is not installed, the test is skipped."""
     missing = missing_programs()
     if missing or os.getuid() != 0:
         reason = f"SLURM is not installed: no {', '.join(missing)}" if missing else "only root can start a cluster"
         (pytest.fail if IN_CI else pytest.skip)(reason)
-    nodes = (Node("cpu1", 1), Node("cpu2", 1), Node("gpu1", 1, gpus=2), Node("gpu2", 1, gpus=1))
     cluster = SlurmCluster(folder / "cluster", nodes)
     try:
         cluster.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TinyRun
-from slurm_cluster import MODEL, QUICK, SlurmCluster, edit_profile, running_cluster
+from slurm_cluster import MODEL, QUICK, Node, SlurmCluster, edit_profile, running_cluster
 from snakemake_process import TINY, Finished, copy_checkout, run_snakemake
 
 from eigendrift.config import validate
@@ -24,7 +24,8 @@ ON_GPUS = {"train", CHUNKS, "baseline", "interpolation"}
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    with running_cluster(tmp_path_factory.mktemp("slurm")) as started:
+    nodes = (Node("cpu1", 1), Node("cpu2", 1), Node("gpu1", 1, gpus=2), Node("gpu2", 1, gpus=1))
+    with running_cluster(tmp_path_factory.mktemp("slurm"), nodes) as started:
         yield started
 
 

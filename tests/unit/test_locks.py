@@ -33,13 +33,13 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
+    paths = [str(tmp_path / "scratch"), str(tmp_path / "train.log")]
     with ExitStack() as stack:
 
         def begin(job: str = "train/run", **variables: str) -> "subprocess.Popen[str]":
             process = stack.enter_context(
                 subprocess.Popen(
-                    ["/bin/sh", "-c", 'exec "$@" 3>&1', "sh", sys.executable, "-c", PROGRAM]
-                    + [str(tmp_path / "scratch"), str(tmp_path / "train.log"), job],
+                    ["/bin/sh", "-c", 'exec "$@" 3>&1', "sh", sys.executable, "-c", PROGRAM, *paths, job],
                     env={"PYTHONPATH": str(SCRIPTS), **variables},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
