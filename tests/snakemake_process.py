@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,16 @@ def kill_group(process: "subprocess.Popen[str]") -> str:
     """SIGKILL to a process of `start_snakemake` and to its jobs, as a power cut would have it. Gives what it said."""
     os.killpg(process.pid, signal.SIGKILL)
     return "".join(process.communicate())
+
+
+def script_of(folder: Path, log: Path) -> int | None:
+    """The process of a rule's script in a checkout: the one whose output goes to this log; None where there is none."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if f"{folder}/.snakemake/scripts/".encode() in command and (entry / "fd" / "1").samefile(log):
+                return int(entry.name)
+    return None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,16 +53,6 @@ def wait_until(happened: Callable[[], bool], what: str, seconds: float = 60) -> 
         time.sleep(0.1)
 
 
-def script_of(folder: Path, log: Path) -> int | None:
-    """The process of a rule's script in a checkout: the one whose output goes to this log; None where there is none."""
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            if f"{folder}/.snakemake/scripts/".encode() in command and (entry / "fd" / "1").samefile(log):
-                return int(entry.name)
-    return None
-
-
 @dataclass(frozen=True)
 class Node:
     """A node, which is in the partition `gpu` if it has any, else in `cpu`."""
@@ -83,7 +73,7 @@ def _free_ports(count: int) -> list[int]:
 class SlurmCluster:
     """The cluster in a folder; `start` it, `stop` it."""
 
-    def __init__(self, folder: Path, nodes: tuple[Node, ...]) -> None:
+    def __init__(self, folder: Path, nodes: Sequence[Node]) -> None:
         self.folder = folder
         self.nodes = {node.name: node for node in nodes}
         self.conf = folder / "slurm.conf"
@@ -273,7 +263,7 @@ class SlurmCluster:
 
 
 @contextmanager
-def running_cluster(folder: Path, nodes: tuple[Node, ...]) -> Iterator[SlurmCluster]:
+def running_cluster(folder: Path, nodes: Sequence[Node]) -> Iterator[SlurmCluster]:
     """A cluster of these nodes; where SLURM is not installed, the test is skipped."""
     missing = missing_programs()
     if missing or os.getuid() != 0:

@@ -2,10 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import TinyRun
@@ -14,17 +16,19 @@ from snakemake_process import TINY, Finished, copy_checkout, run_snakemake
 
 from eigendrift.config import validate
 from eigendrift.needs import Needs
-from eigendrift.runs import Experiment
+from eigendrift.pair_files import read_pairs, read_run
+from eigendrift.runs import Experiment, Run
 
 # A group is called by its name and by those of its rules.
-CHUNKS, TABLES = "chunks_eigensnapshot", "tables_alignment_displacement_ipr"
+TRAININGS, CHUNKS = "trainings_train", "chunks_eigensnapshot"
+NETWORKS, TABLES = "networks_baseline_interpolation", "tables_alignment_displacement_ipr"
 REPORT = "report_claims_fig01_fig02_fig03_fig04_..."
-ON_GPUS = {"train", CHUNKS, "baseline", "interpolation"}
+ON_GPUS = {TRAININGS, CHUNKS, NETWORKS}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    nodes = (Node("cpu1", 1), Node("cpu2", 1), Node("gpu1", 1, gpus=2), Node("gpu2", 1, gpus=1))
+    nodes = [Node("cpu1", 1), Node("cpu2", 1), *(Node(f"gpu{number}", 1, gpus=1) for number in (1, 2, 3, 4))]
     with running_cluster(tmp_path_factory.mktemp("slurm"), nodes) as started:
         yield started
 
@@ -117,34 +121,40 @@ def test_every_job_gets_one_processor_on_one_node(slurm_run: SlurmRun) -> None:
     assert {(job["NumNodes"], job["NumCPUs"], job["CPUs/Task"]) for job in slurm_run.jobs} == {("1", "1", "1")}
 
 
-def test_memory_and_time_are_those_that_the_rules_declare(slurm_run: SlurmRun, needs: Needs) -> None:
-    runs = list(needs.experiment)
-    trained = slurm_run.jobs_of("train")
-    assert len(trained) == len(runs)
-    for run in runs:
-        job = trained[f"{run.dataset}_{run.optimizer}_{run.variant}_{run.seed}"]
-        assert (megabytes(job), minutes(job)) == (needs.train_megabytes(run), needs.train_minutes(run)), run
-    for dataset in ("digits", "digits_noisy"):
-        job = slurm_run.jobs_of("baseline")[dataset]
-        assert (megabytes(job), minutes(job)) == (needs.baseline_megabytes(dataset), needs.baseline_minutes(dataset))
-        job = slurm_run.jobs_of("interpolation")[dataset]
-        assert minutes(job) == needs.interpolation_minutes(dataset)
-
-
-def test_short_jobs_share_a_submission_in_which_memory_is_the_largest_and_time_the_sum(
+def test_jobs_share_a_submission_in_which_memory_is_the_largest_and_time_the_sum(
     slurm_run: SlurmRun, needs: Needs
 ) -> None:
-    runs = list(needs.experiment)
-    chunks = slurm_run.jobs_of(CHUNKS)
-    assert len(chunks) == len(runs) / 2
-    assert sum(map(minutes, chunks.values())) == sum(map(needs.eigen_minutes, runs))
-    assert max(map(megabytes, chunks.values())) == max(map(needs.eigen_megabytes, runs))
-    tables = slurm_run.jobs_of(TABLES)
-    assert len(tables) == 2
-    assert sum(map(minutes, tables.values())) == 3 * len(runs) * 10
-    assert max(map(megabytes, tables.values())) == max(map(needs.metric_megabytes, runs))
-    (report,) = slurm_run.jobs_of(REPORT).values()
-    assert (megabytes(report), minutes(report)) == (3000, 21 * 5 + 30 + 20)
+    runs, datasets = list(needs.experiment), needs.experiment.datasets()
+    assert len(runs) == 18
+
+    def asked(name: str) -> tuple[int, int, int]:
+        jobs = slurm_run.jobs_of(name).values()
+        return len(jobs), max(map(megabytes, jobs)), sum(map(minutes, jobs))
+
+    assert asked(TRAININGS) == (6, max(map(needs.train_megabytes, runs)), sum(map(needs.train_minutes, runs)))
+    assert asked(CHUNKS) == (6, max(map(needs.eigen_megabytes, runs)), sum(map(needs.eigen_minutes, runs)))
+    assert asked(TABLES) == (2, max(map(needs.metric_megabytes, runs)), 3 * len(runs) * 10)
+    network_minutes = [*map(needs.baseline_minutes, datasets), *map(needs.interpolation_minutes, datasets)]
+    assert asked(NETWORKS) == (1, max(map(needs.baseline_megabytes, datasets)), sum(network_minutes))
+    assert asked(REPORT) == (1, 3000, 21 * 5 + 30 + 20)
+
+
+def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_run: SlurmRun, needs: Needs) -> None:
+    results, compared = slurm_run.folder / "results" / "tiny", 0
+    for run in needs.experiment:
+        name = f"{run.dataset}.{run.optimizer}.{run.variant}.{run.seed}"
+        for file, most_megabytes, most_minutes in (
+            (f"train/{name}", needs.train_megabytes(run), needs.train_minutes(run)),
+            (f"eigensnapshot/{name}.0", needs.eigen_megabytes(run), needs.eigen_minutes(run)),
+            *((f"{rule}/{name}", needs.metric_megabytes(run), 10) for rule in ("displacement", "ipr", "alignment")),
+        ):
+            used = pd.read_csv(results / "benchmarks" / f"{file}.tsv", sep="\t").iloc[0]
+            assert used["s"] < 60 * most_minutes, file
+            # Read now and then while the job runs: of a short one there may be no reading.
+            if pd.notna(used["max_rss"]):
+                assert used["max_rss"] < most_megabytes, file
+                compared += 1
+    assert compared > 20
 
 
 def test_what_needs_the_network_is_not_submitted(slurm_run: SlurmRun) -> None:
@@ -162,7 +172,7 @@ def test_what_needs_the_network_is_not_submitted(slurm_run: SlurmRun) -> None:
     ],
 )
 def test_a_site_can_ask_for_gpus_in_its_own_form(
-    cluster: SlurmCluster, checkout: Path, written: dict[str, str], recorded: dict[str, str]
+    cluster: SlurmCluster, checkout: Path, needs: Needs, written: dict[str, str], recorded: dict[str, str]
 ) -> None:
     edit_profile(checkout, **written)
     before = len(cluster.jobs())
@@ -171,3 +181,27 @@ def test_a_site_can_ask_for_gpus_in_its_own_form(
     (job,) = cluster.jobs()[before:]
     assert {name: job[name] for name in ("TresPerJob", "TresPerNode") if name in job} == recorded
     assert (job["Partition"], job["JobState"]) == ("gpu", "COMPLETED")
+    # Alone in its submission, the job has asked for what its rule declares.
+    run = Run("digits", "sgd", "main", 0)
+    assert (megabytes(job), minutes(job)) == (needs.train_megabytes(run), needs.train_minutes(run))
+
+
+def test_the_chunks_of_one_run_spread_over_nodes_and_run_at_one_time(
+    cluster: SlurmCluster, finished_checkout: Path, tiny_run: TinyRun, overlay: Callable[[str], str], needs: Needs
+) -> None:
+    edit_profile(finished_checkout)
+    run = Run("digits", "sgd", "main", 0)
+    path = overlay(f"eigen: {{snapshots_per_job: {-(-len(needs.experiment.snapshots(run)) // 4)}}}")
+    targets = [f"results/tiny/runs/{run.folder}/eigenpairs-{chunk}.safetensors" for chunk in range(4)]
+    # The profile shares out many runs; this is one, which wants to be spread.
+    arguments = ("--profile", "profiles/slurm", "--group-components", "chunks=1", *QUICK, *TINY, path, "--", *targets)
+    before = len(cluster.jobs())
+    run_snakemake(finished_checkout, *arguments, **cluster.environment)
+    jobs = cluster.jobs()[before:]
+    assert [job["JobState"] for job in jobs] == ["COMPLETED"] * 4
+    assert {job["NodeList"] for job in jobs} == {"gpu1", "gpu2", "gpu3", "gpu4"}
+    assert max(job["StartTime"] for job in jobs) < min(job["EndTime"] for job in jobs)
+    # Cut into chunks or not, the vectors are the same bits.
+    _, whole = read_pairs(tiny_run.folder / targets[0])
+    _, joined = read_run([finished_checkout / target for target in targets])
+    np.testing.assert_array_equal(joined, whole, strict=True)

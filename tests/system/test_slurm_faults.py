@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slurm_cluster import QUICK, Node, SlurmCluster, edit_profile, running_cluster, script_of, wait_until
-from snakemake_process import TINY, copy_checkout, kill_group, run_snakemake, start_snakemake
+from slurm_cluster import QUICK, Node, SlurmCluster, edit_profile, running_cluster, wait_until
+from snakemake_process import TINY, copy_checkout, kill_group, run_snakemake, script_of, start_snakemake
 
 # One run for each of what can happen.
 DEAD_NODE, PREEMPTED, OUT_OF_TIME = RUNS = [f"digits/{name}/main/seed1" for name in ("adam", "sgd", "sam")]
@@ -26,7 +26,7 @@ SNAPSHOTS = 123
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[SlurmCluster]:
-    nodes = (Node("cpu1", 1), *(Node(f"gpu{number}", 1, gpus=1) for number in (1, 2, 3)))
+    nodes = [Node("cpu1", 1), *(Node(f"gpu{number}", 1, gpus=1) for number in (1, 2, 3))]
     with running_cluster(tmp_path, nodes) as started:
         yield started
 

@@ -10,6 +10,7 @@ from torch import nn
 from eigendrift.data import Dataset, load_dataset
 from eigendrift.devices import claim_gpu
 from eigendrift.model import initialize, mlp, pick_device
+from eigendrift.progress import log
 from eigendrift.storage import ArrayFile
 from eigendrift.training import Samples
 
@@ -24,6 +25,7 @@ def prepare_torch(threads: int, device: str) -> torch.device:
         # cuBLAS is deterministic only with a workspace of fixed size. On a CPU all that is used here is deterministic.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    log.info("device %s, CUDA_VISIBLE_DEVICES %s", picked, os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
     return picked
 
 
