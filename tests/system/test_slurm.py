@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import TinyRun
 from slurm_cluster import MODEL, QUICK, Node, SlurmCluster, edit_profile, running_cluster
@@ -205,3 +206,28 @@ def test_the_chunks_of_one_run_spread_over_nodes_and_run_at_one_time(
     _, whole = read_pairs(tiny_run.folder / targets[0])
     _, joined = read_run([finished_checkout / target for target in targets])
     np.testing.assert_array_equal(joined, whole, strict=True)
+
+
+def failure(checkout: Path, cluster: SlurmCluster, *arguments: str) -> list[str]:
+    """What is said of the failed training of one run, apart from Snakemake's own blocks."""
+    target = "results/tiny/runs/digits/sgd/main/seed0/history.csv"
+    tried = ("--profile", "profiles/slurm", "--retries", "0", *QUICK, *TINY, *arguments, "--", target)
+    finished = run_snakemake(checkout, *tried, check=False, **cluster.environment)
+    assert finished.status == 1
+    return [line for line in finished.output.splitlines() if line.startswith("train: ") and "SLURM" in line]
+
+
+def test_a_job_that_slurm_does_not_take_is_one_line(cluster: SlurmCluster, checkout: Path) -> None:
+    edit_profile(checkout)
+    said = failure(checkout, cluster, "--set-resources", "train:slurm_partition=nowhere")
+    assert said == ["train: SLURM did not take the job: sbatch: error: invalid partition specified: nowhere"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the job does not fail")
+def test_a_job_that_fails_on_its_node_is_one_line(cluster: SlurmCluster, checkout: Path) -> None:
+    edit_profile(checkout)
+    (line,) = failure(checkout, cluster, "--config", "training={device: cuda}")
+    what = "training.device: 'cuda', but torch finds no GPU here; allowed without one: cpu, auto"
+    log = "results/tiny/logs/train/digits.sgd.main.0.log"
+    assert line == f"train: {what} (log: {log}, SLURM job {cluster.jobs()[-1]['JobId']})"
+    assert what in (checkout / log).read_text(encoding="utf-8")

@@ -155,8 +155,9 @@ def test_dead_node_preemption_time_limit_and_killed_submitter_change_no_table(
     assert states[left.job]["JobState"] == "COMPLETED"
     assert work.went_on_at("eigensnapshot", run) > solved
 
-    # The user's view: a line for the job that failed, and none for those that SLURM itself started again.
+    # The user's view: the jobs that were left, and a line for the one that failed; SLURM's own restarts need none.
     lines = [line for line in (said + went_on).splitlines() if re.search(r"\(log: .*SLURM job", line)]
+    assert re.search(rf"^Jobs of an earlier snakemake are still in SLURM's queue:( \d+)* {left.job}\b", went_on, re.M)
     log = work.log("train", OUT_OF_TIME).relative_to(checkout)
     assert lines == [f"train: ended due to time limit (log: {log}, SLURM job {trained[OUT_OF_TIME].job})"]
     local_said = local.communicate(timeout=120)

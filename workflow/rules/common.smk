@@ -7,7 +7,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
 
 from eigendrift.config import validate
 from eigendrift.errors import ConfigError
-from eigendrift.failed_jobs import FailedJobs
+from eigendrift.failed_jobs import watch
 from eigendrift.figures import FIGURES, SUPPLEMENT
 from eigendrift.modules import library_files, use_this_copy
 from eigendrift.needs import Needs, gpus
@@ -95,4 +95,4 @@ onstart:
         logger.debug("No limit on jobs a second.")
     # Of a local job's failure the job itself says the line.
     if workflow.non_local_exec:
-        logger.addHandler(FailedJobs(logger))
+        watch(logger, Path.cwd())

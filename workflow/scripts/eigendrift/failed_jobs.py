@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eigendrift.left_jobs import left_jobs, left_line
+
 # What the daemon of a step writes into a job's output when it ends the job.
 _ENDED = re.compile(r"CANCELLED AT \S+ (DUE TO [\w ]+?|BY SIGNAL \d+|) ?\*\*\*")
 _STATE = re.compile(r"status is: '(\w+)'")
@@ -14,25 +16,53 @@ _STATE = re.compile(r"status is: '(\w+)'")
 _REFUSED = re.compile(r"sbatch failed\. The error message was '(.+?)'?$", re.MULTILINE)
 
 
+def watch(logger: logging.Logger, folder: Path) -> None:
+    """Have Snakemake's logger say a line of each failed job; first of jobs that an earlier Snakemake left."""
+    handler = FailedJobs(logger)
+    logger.addHandler(handler)
+    handler.hear_reasons()
+    if left := left_jobs(folder):
+        logger.warning(left_line(left))
+
+
 class FailedJobs(logging.Handler):
     """A handler of Snakemake's logger: a line after its block on a job that failed on a cluster."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()
         self.logger = logger
+        self.reason = ""
+
+    def hear_reasons(self) -> None:
+        """Hear why a group failed, which Snakemake's records leave out."""
+        from snakemake.jobs import GroupJob
+
+        log_error = GroupJob.log_error
+
+        def hear(group: Any, msg: str | None = None, **more: Any) -> None:
+            self.reason = msg or ""
+            log_error(group, msg, **more)
+
+        GroupJob.log_error = hear
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say the line of a job's or a group's failure; all other records are none of ours."""
         event, told = getattr(getattr(record, "event", None), "value", ""), vars(record)
-        line = None
-        if event == "group_error" and "external_jobid" in told:
-            line = failure(told["job_error_info"], (told["aux_logs"] or [""])[-1], told["external_jobid"])
-        elif event == "job_error" and "external_jobid" in told["aux"]:
-            line = failure([told], (told["log"] or [""])[-1], told["aux"]["external_jobid"], str(told["rule_msg"]))
-        elif event == "job_error" and (refused := _REFUSED.search(str(told["rule_msg"]))):
-            line = f"{told['rule_name']}: SLURM did not take the job: {refused[1]}"
-        if line is not None:
-            self.logger.error(line)
+        if event == "group_error":
+            members, reason, logs, job = (
+                told["job_error_info"],
+                self.reason,
+                told["aux_logs"],
+                told.get("external_jobid"),
+            )
+        elif event == "job_error" and not told["indent"]:
+            members, reason, logs, job = [told], str(told["rule_msg"]), told["log"], told["aux"].get("external_jobid")
+        else:
+            return
+        if job is not None:
+            self.logger.error(failure(members, (logs or [""])[-1], job, reason))
+        elif refused := _REFUSED.search(reason):
+            self.logger.error(f"{members[0]['rule_name']}: SLURM did not take the job: {refused[1]}")
 
 
 def failure(members: Sequence[Mapping[str, Any]], output: str, job: str, message: str = "") -> str:

@@ -9,6 +9,7 @@ from torch import nn
 
 from eigendrift.data import Dataset, load_dataset
 from eigendrift.devices import claim_gpu
+from eigendrift.errors import ConfigError
 from eigendrift.model import initialize, mlp, pick_device
 from eigendrift.progress import log
 from eigendrift.storage import ArrayFile
@@ -21,6 +22,8 @@ def prepare_torch(threads: int, device: str) -> torch.device:
     if device != "cpu":
         claim_gpu()
     picked = pick_device(device)
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("training.device: 'cuda', but torch finds no GPU here; allowed without one: cpu, auto")
     if picked.type == "cuda":
         # cuBLAS is deterministic only with a workspace of fixed size. On a CPU all that is used here is deterministic.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
