@@ -80,10 +80,16 @@ def test_the_page_on_scale_says_what_is_submitted(submissions: list[Submission],
     assert {name: int(row[1]) for name, row in named.items()} == sizes
 
 
-def test_the_page_on_scale_shows_the_models_table(paper: Experiment, root: Path) -> None:
+def test_page_and_readme_show_what_the_model_gives(
+    submissions: list[Submission], paper: Experiment, root: Path
+) -> None:
     page = (root / "docs" / "scale.md").read_text(encoding="utf-8")
     model = Model(Durations(paper, Speed()), components(root / "profiles" / "slurm" / "config.yaml"))
     assert "\n".join(model.lines((1, 4, 8, 16, 64))) in page
+    one, eight, many = (f"{model.on(gpus).hours:.1f}" for gpus in (1, 8, 64))
+    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    assert f"the paper's {sum(len(jobs) for _, jobs in submissions)} jobs are {len(submissions)} submissions" in readme
+    assert f"models {one} hours on one GPU like an A100, {eight} on eight and {many} on 64" in readme
 
 
 def table(page: str, number: int) -> list[list[str]]:
