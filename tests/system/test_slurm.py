@@ -1,7 +1,11 @@
-"""profiles/slurm on a real cluster: the same tables as a local run, and what SLURM was asked for."""
+"""profiles/slurm on a real cluster: the same tables as a local run, and what SLURM was asked for.
+
+Snakemake starts anew in each job, which takes most of the time here. So it is one data set's main runs that are made
+on the cluster, and what is drawn from them, with every kind of rule.
+"""
 
 import re
-from collections import Counter
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +17,7 @@ import torch
 import yaml
 from conftest import TinyRun
 from slurm_cluster import MODEL, QUICK, Node, SlurmCluster, edit_profile, running_cluster
-from snakemake_process import TINY, Finished, copy_checkout, run_snakemake
+from snakemake_process import TINY, Finished, run_snakemake
 
 from eigendrift.config import validate
 from eigendrift.needs import Needs
@@ -23,7 +27,10 @@ from eigendrift.runs import Experiment, Run
 # A group is called by its name and by those of its rules.
 TRAININGS, CHUNKS = "trainings_train", "chunks_eigensnapshot"
 NETWORKS, TABLES = "networks_baseline_interpolation", "tables_alignment_displacement_ipr"
-REPORT = "report_claims_fig01_fig02_fig03_fig04_..."
+REPORT = "report_claims_fig01_fig08_fig16"
+# What the cluster makes, in results/tiny.
+REMADE = ("runs/digits/*/main", "baseline", "interpolation", "claims", "figures/fig01.*", "figures/fig08.*")
+REMADE += ("figures/fig16.*", "benchmarks")
 ON_GPUS = {TRAININGS, CHUNKS, NETWORKS}
 
 
@@ -53,11 +60,15 @@ class SlurmRun:
 
 
 @pytest.fixture(scope="module")
-def slurm_run(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> SlurmRun:
-    folder = copy_checkout(tmp_path_factory.mktemp("slurm") / "checkout")
+def slurm_run(cluster: SlurmCluster, tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> SlurmRun:
+    folder = shutil.copytree(tiny_run.folder, tmp_path_factory.mktemp("slurm") / "checkout", symlinks=True)
     edit_profile(folder)
+    for made in REMADE:
+        for path in (folder / "results" / "tiny").glob(made):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    arguments = ("--profile", "profiles/slurm", *QUICK, *TINY, "--", "fig01", "fig08", "fig16", "claims")
     before = len(cluster.jobs())
-    finished = run_snakemake(folder, "--profile", "profiles/slurm", *QUICK, *TINY, timeout=1200, **cluster.environment)
+    finished = run_snakemake(folder, *arguments, timeout=1200, **cluster.environment)
     return SlurmRun(folder, finished, cluster.jobs()[before:])
 
 
@@ -89,12 +100,14 @@ def minutes(job: dict[str, str]) -> int:
 
 
 def test_the_results_are_those_of_a_local_run(slurm_run: SlurmRun, tiny_run: TinyRun) -> None:
-    results = slurm_run.folder / "results" / "tiny"
-    names = [path.relative_to(tiny_run.results) for path in tiny_run.results.rglob("*")]
-    compared = [name for name in names if name.suffix in (".csv", ".safetensors", ".md")]
-    assert len(compared) > 150
+    remade = [path for made in REMADE for path in tiny_run.results.glob(made)]
+    files = [file for path in remade for file in (path.rglob("*") if path.is_dir() else [path])]
+    compared = [file.relative_to(tiny_run.results) for file in files if file.suffix in (".csv", ".safetensors", ".md")]
+    assert len(compared) > 50
     for name in compared:
-        assert (results / name).read_bytes() == (tiny_run.results / name).read_bytes(), name
+        made = slurm_run.folder / "results" / "tiny" / name
+        assert made.stat().st_mtime_ns > (tiny_run.results / name).stat().st_mtime_ns, name
+        assert made.read_bytes() == (tiny_run.results / name).read_bytes(), name
 
 
 def test_every_job_ended_well_and_only_once(slurm_run: SlurmRun) -> None:
@@ -125,24 +138,24 @@ def test_every_job_gets_one_processor_on_one_node(slurm_run: SlurmRun) -> None:
 def test_jobs_share_a_submission_in_which_memory_is_the_largest_and_time_the_sum(
     slurm_run: SlurmRun, needs: Needs
 ) -> None:
-    runs, datasets = list(needs.experiment), needs.experiment.datasets()
-    assert len(runs) == 18
+    runs, datasets = needs.experiment.of_dataset("digits"), needs.experiment.datasets()
+    assert len(runs) == 6
 
     def asked(name: str) -> tuple[int, int, int]:
         jobs = slurm_run.jobs_of(name).values()
         return len(jobs), max(map(megabytes, jobs)), sum(map(minutes, jobs))
 
-    assert asked(TRAININGS) == (6, max(map(needs.train_megabytes, runs)), sum(map(needs.train_minutes, runs)))
-    assert asked(CHUNKS) == (6, max(map(needs.eigen_megabytes, runs)), sum(map(needs.eigen_minutes, runs)))
-    assert asked(TABLES) == (2, max(map(needs.metric_megabytes, runs)), 3 * len(runs) * 10)
+    assert asked(TRAININGS) == (2, max(map(needs.train_megabytes, runs)), sum(map(needs.train_minutes, runs)))
+    assert asked(CHUNKS) == (2, max(map(needs.eigen_megabytes, runs)), sum(map(needs.eigen_minutes, runs)))
+    assert asked(TABLES) == (1, max(map(needs.metric_megabytes, runs)), 3 * len(runs) * 10)
     network_minutes = [*map(needs.baseline_minutes, datasets), *map(needs.interpolation_minutes, datasets)]
     assert asked(NETWORKS) == (1, max(map(needs.baseline_megabytes, datasets)), sum(network_minutes))
-    assert asked(REPORT) == (1, 3000, 21 * 5 + 30 + 20)
+    assert asked(REPORT) == (1, 3000, 3 * 5 + 30)
 
 
 def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_run: SlurmRun, needs: Needs) -> None:
     results, compared = slurm_run.folder / "results" / "tiny", 0
-    for run in needs.experiment:
+    for run in needs.experiment.of_dataset("digits"):
         name = f"{run.dataset}.{run.optimizer}.{run.variant}.{run.seed}"
         for file, most_megabytes, most_minutes in (
             (f"train/{name}", needs.train_megabytes(run), needs.train_minutes(run)),
@@ -155,14 +168,7 @@ def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_r
             if pd.notna(used["max_rss"]):
                 assert used["max_rss"] < most_megabytes, file
                 compared += 1
-    assert compared > 20
-
-
-def test_what_needs_the_network_is_not_submitted(slurm_run: SlurmRun) -> None:
-    assert not slurm_run.jobs_of("prepare_data")
-    assert slurm_run.finished.output.count("localrule prepare_data:") == 2
-    counted = Counter(re.findall(r"^rule (\w+):", slurm_run.finished.output, re.M))
-    assert counted["train"] == 18
+    assert compared > 12
 
 
 @pytest.mark.parametrize(
@@ -178,7 +184,11 @@ def test_a_site_can_ask_for_gpus_in_its_own_form(
     edit_profile(checkout, **written)
     before = len(cluster.jobs())
     target = "results/tiny/runs/digits/sgd/main/seed0/history.csv"
-    run_snakemake(checkout, "--profile", "profiles/slurm", *QUICK, *TINY, "--", target, **cluster.environment)
+    finished = run_snakemake(
+        checkout, "--profile", "profiles/slurm", *QUICK, *TINY, "--", target, **cluster.environment
+    )
+    # What needs the network is not submitted.
+    assert finished.output.count("localrule prepare_data:") == 1
     (job,) = cluster.jobs()[before:]
     assert {name: job[name] for name in ("TresPerJob", "TresPerNode") if name in job} == recorded
     assert (job["Partition"], job["JobState"]) == ("gpu", "COMPLETED")
