@@ -10,10 +10,9 @@ from eigendrift.left_jobs import left_jobs, left_line
 
 # What the daemon of a step writes into a job's output when it ends the job.
 _ENDED = re.compile(r"CANCELLED AT \S+ (DUE TO [\w ]+?|BY SIGNAL \d+|) ?\*\*\*")
+# What the SLURM plugin of Snakemake says.
 _STATE = re.compile(r"status is: '(\w+)'")
-
-
-_REFUSED = re.compile(r"sbatch failed\. The error message was '(.+?)'?$", re.MULTILINE)
+_REFUSED = re.compile(r"sbatch failed\. The error message was '(.+?)(?:'\.)?$", re.MULTILINE)
 
 
 def watch(logger: logging.Logger, folder: Path) -> None:
@@ -47,22 +46,27 @@ class FailedJobs(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say the line of a job's or a group's failure; all other records are none of ours."""
-        event, told = getattr(getattr(record, "event", None), "value", ""), vars(record)
-        if event == "group_error":
-            members, reason, logs, job = (
-                told["job_error_info"],
-                self.reason,
-                told["aux_logs"],
-                told.get("external_jobid"),
-            )
-        elif event == "job_error" and not told["indent"]:
-            members, reason, logs, job = [told], str(told["rule_msg"]), told["log"], told["aux"].get("external_jobid")
+        try:
+            line = self._line(getattr(getattr(record, "event", None), "value", ""), vars(record))
+        except (KeyError, TypeError, IndexError):  # the records of another version of Snakemake
+            self.handleError(record)
         else:
-            return
+            if line is not None:
+                self.logger.error(line)
+
+    def _line(self, event: str, told: Mapping[str, Any]) -> str | None:
+        if event == "group_error":
+            members, reason = told["job_error_info"], self.reason
+            logs, job = told["aux_logs"], told.get("external_jobid")
+        elif event == "job_error" and not told["indent"]:
+            members, reason = [told], str(told["rule_msg"])
+            logs, job = told["log"], told["aux"].get("external_jobid")
+        else:
+            return None
         if job is not None:
-            self.logger.error(failure(members, (logs or [""])[-1], job, reason))
-        elif refused := _REFUSED.search(reason):
-            self.logger.error(f"{members[0]['rule_name']}: SLURM did not take the job: {refused[1]}")
+            return failure(members, (logs or [""])[-1], job, reason)
+        refused = _REFUSED.search(reason)
+        return f"{members[0]['rule_name']}: SLURM did not take the job: {refused[1]}" if refused else None
 
 
 def failure(members: Sequence[Mapping[str, Any]], output: str, job: str, message: str = "") -> str:
