@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,12 @@ class Finished:
         return self.stdout + self.stderr
 
 
-def start_snakemake(folder: Path, *args: str, **extra_environment: str) -> "subprocess.Popen[str]":
+def start_snakemake(
+    folder: Path, *args: str, program: Sequence[str] = ("-m", "snakemake"), **extra_environment: str
+) -> "subprocess.Popen[str]":
     """Start `snakemake args` in a folder, in a process group of its own that holds its jobs too."""
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", *args],
+        [sys.executable, *program, *args],
         cwd=folder,
         env=environment(**extra_environment),
         stdout=subprocess.PIPE,
@@ -73,11 +76,16 @@ def start_snakemake(folder: Path, *args: str, **extra_environment: str) -> "subp
 
 
 def run_snakemake(
-    folder: Path, *args: str, check: bool = True, timeout: float = 600, **extra_environment: str
+    folder: Path,
+    *args: str,
+    check: bool = True,
+    timeout: float = 600,
+    program: Sequence[str] = ("-m", "snakemake"),
+    **extra_environment: str,
 ) -> Finished:
     """Run `snakemake args` in a folder; with `check`, a failure shows the end of its output."""
     before, started = os.times(), time.monotonic()
-    process = start_snakemake(folder, *args, **extra_environment)
+    process = start_snakemake(folder, *args, program=program, **extra_environment)
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except BaseException:

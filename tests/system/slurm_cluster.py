@@ -21,6 +21,7 @@ from conftest import IN_CI
 # What a user edits in the profile. There is no GPU behind those of the cluster, so "auto" computes on the CPU.
 EDITS = {"device: cuda": "device: auto", "status: sacct": "status: squeue"}
 # So that the tests do not wait for a file system and a queue that are not there.
+ASKING_OFTEN = (str(Path(__file__).with_name("snakemake_asking_often.py")),)
 QUICK = ("--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "1")
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "sinfo", "scancel")

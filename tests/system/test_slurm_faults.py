@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slurm_cluster import QUICK, Node, SlurmCluster, edit_profile, running_cluster, wait_until
+from slurm_cluster import ASKING_OFTEN, QUICK, Node, SlurmCluster, edit_profile, running_cluster, wait_until
 from snakemake_process import TINY, copy_checkout, kill_group, run_snakemake, script_of, start_snakemake
 
 # One run for each of what can happen.
@@ -57,7 +57,8 @@ class Work:
 
     def start(self) -> None:
         """Start the process that submits the jobs."""
-        self.process = start_snakemake(self.folder, *self.arguments, "--", *TABLES, **self.cluster.environment)
+        arguments = (*self.arguments, "--", *TABLES)
+        self.process = start_snakemake(self.folder, *arguments, program=ASKING_OFTEN, **self.cluster.environment)
 
     def finish(self) -> str:
         """Wait for its end; what it said."""
