@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +60,12 @@ class Finished:
         return self.stdout + self.stderr
 
 
-def start_snakemake(folder: Path, *args: str, **extra_environment: str) -> "subprocess.Popen[str]":
+def start_snakemake(
+    folder: Path, *args: str, program: Sequence[str] = ("-m", "snakemake"), **extra_environment: str
+) -> "subprocess.Popen[str]":
     """Start `snakemake args` in a folder, in a process group of its own that holds its jobs too."""
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", *args],
+        [sys.executable, *program, *args],
         cwd=folder,
         env=environment(**extra_environment),
         stdout=subprocess.PIPE,
@@ -72,11 +76,16 @@ def start_snakemake(folder: Path, *args: str, **extra_environment: str) -> "subp
 
 
 def run_snakemake(
-    folder: Path, *args: str, check: bool = True, timeout: float = 600, **extra_environment: str
+    folder: Path,
+    *args: str,
+    check: bool = True,
+    timeout: float = 600,
+    program: Sequence[str] = ("-m", "snakemake"),
+    **extra_environment: str,
 ) -> Finished:
     """Run `snakemake args` in a folder; with `check`, a failure shows the end of its output."""
     before, started = os.times(), time.monotonic()
-    process = start_snakemake(folder, *args, **extra_environment)
+    process = start_snakemake(folder, *args, program=program, **extra_environment)
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except BaseException:
@@ -91,10 +100,20 @@ def run_snakemake(
     return finished
 
 
-def kill_group(process: "subprocess.Popen[str]") -> None:
-    """SIGKILL to a process of `start_snakemake` and to its jobs, as a power cut would have it."""
+def kill_group(process: "subprocess.Popen[str]") -> str:
+    """SIGKILL to a process of `start_snakemake` and to its jobs, as a power cut would have it. Gives what it said."""
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    return "".join(process.communicate())
+
+
+def script_of(folder: Path, log: Path) -> int | None:
+    """The process of a rule's script in a checkout: the one whose output goes to this log; None where there is none."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if f"{folder}/.snakemake/scripts/".encode() in command and (entry / "fd" / "1").samefile(log):
+                return int(entry.name)
+    return None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from conftest import IN_CI
 # What a user edits in the profile. There is no GPU behind those of the cluster, so "auto" computes on the CPU.
 EDITS = {"device: cuda": "device: auto", "status: sacct": "status: squeue"}
 # So that the tests do not wait for a file system and a queue that are not there.
+ASKING_OFTEN = (str(Path(__file__).with_name("snakemake_asking_often.py")),)
 QUICK = ("--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "1")
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "sinfo", "scancel")
@@ -73,7 +74,7 @@ def _free_ports(count: int) -> list[int]:
 class SlurmCluster:
     """The cluster in a folder; `start` it, `stop` it."""
 
-    def __init__(self, folder: Path, nodes: tuple[Node, ...]) -> None:
+    def __init__(self, folder: Path, nodes: Sequence[Node]) -> None:
         self.folder = folder
         self.nodes = {node.name: node for node in nodes}
         self.conf = folder / "slurm.conf"
@@ -123,11 +124,15 @@ class SlurmCluster:
         process = self._processes.pop(name)
         process.kill()
         process.wait()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and self._belongs_to(entry, lost):
-                with suppress(ProcessLookupError):
-                    os.kill(int(entry.name), signal.SIGKILL)
+        for number in self._processes_of(lost):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         return lost
+
+    def preempt(self, node: str) -> None:
+        """A job of a partition of higher priority takes a node for a moment."""
+        urgent = ("--partition=urgent", f"--nodelist={node}", "--output=/dev/null", "--comment=urgent")
+        self.run("sbatch", *urgent, "--wrap=true")
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a SLURM command prints."""
@@ -153,6 +158,10 @@ class SlurmCluster:
         lines = self.run("scontrol", "show", "jobs", "--details", "--oneliner").splitlines()
         found = [dict(re.findall(r"(?:^|(?<=\s))([A-Z]\S*?)=(.*?)(?=\s+[A-Z]\S*?=|\s*$)", line)) for line in lines]
         return [job for job in found if "JobId" in job]
+
+    def _processes_of(self, jobs: list[str]) -> list[int]:
+        numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return [number for number in numbers if self._belongs_to(Path(f"/proc/{number}"), jobs)]
 
     def _belongs_to(self, process: Path, jobs: list[str]) -> bool:
         try:
@@ -220,6 +229,9 @@ class SlurmCluster:
             # Nodes have what is written here, whatever the machine has.
             "SlurmdParameters": "config_overrides",
             "GresTypes": "gpu",
+            # Who comes from a partition of a higher tier puts others back into the queue.
+            "PreemptType": "preempt/partition_prio",
+            "PreemptMode": "REQUEUE",
             "ReturnToService": 2,
             # Tests read at their end what the jobs were given.
             "MinJobAge": 7200,
@@ -235,7 +247,9 @@ class SlurmCluster:
             lines.append(f"NodeName={node.name} {where} CPUs={node.cpus} RealMemory=32000{gpus}")
         for partition, has_gpus in (("cpu", False), ("gpu", True)):
             names = ",".join(node.name for node in self.nodes.values() if bool(node.gpus) == has_gpus)
-            lines.append(f"PartitionName={partition} Nodes={names} Default={'NO' if has_gpus else 'YES'} State=UP")
+            tier = f"Default={'NO' if has_gpus else 'YES'} PriorityTier=1"
+            lines.append(f"PartitionName={partition} Nodes={names} {tier} State=UP")
+        lines.append("PartitionName=urgent Nodes=ALL PriorityTier=2 State=UP")
         return "\n".join(lines) + "\n"
 
     def _gres_conf(self) -> str:
@@ -250,13 +264,12 @@ class SlurmCluster:
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[SlurmCluster]:
-    """A cluster of two CPU nodes and two GPU nodes; where SLURM is not installed, the test is skipped."""
+def running_cluster(folder: Path, nodes: Sequence[Node]) -> Iterator[SlurmCluster]:
+    """A cluster of these nodes; where SLURM is not installed, the test is skipped."""
     missing = missing_programs()
     if missing or os.getuid() != 0:
         reason = f"SLURM is not installed: no {', '.join(missing)}" if missing else "only root can start a cluster"
         (pytest.fail if IN_CI else pytest.skip)(reason)
-    nodes = (Node("cpu1", 1), Node("cpu2", 1), Node("gpu1", 1, gpus=2), Node("gpu2", 1, gpus=1))
     cluster = SlurmCluster(folder / "cluster", nodes)
     try:
         cluster.start()

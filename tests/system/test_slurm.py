@@ -1,30 +1,43 @@
-"""profiles/slurm on a real cluster: the same tables as a local run, and what SLURM was asked for."""
+"""profiles/slurm on a real cluster: the same tables as a local run, and what SLURM was asked for.
+
+Snakemake starts anew in each job, which takes most of the time here. So it is one data set's runs of one seed that are
+made on the cluster, and what is drawn from them, with every kind of rule.
+"""
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import TinyRun
-from slurm_cluster import MODEL, QUICK, SlurmCluster, edit_profile, running_cluster
-from snakemake_process import TINY, Finished, copy_checkout, run_snakemake
+from slurm_cluster import ASKING_OFTEN, MODEL, QUICK, Node, SlurmCluster, edit_profile, running_cluster
+from snakemake_process import TINY, Finished, run_snakemake
 
 from eigendrift.config import validate
 from eigendrift.needs import Needs
-from eigendrift.runs import Experiment
+from eigendrift.pair_files import read_pairs, read_run
+from eigendrift.runs import Experiment, Run
 
 # A group is called by its name and by those of its rules.
-CHUNKS, TABLES = "chunks_eigensnapshot", "tables_alignment_displacement_ipr"
-REPORT = "report_claims_fig01_fig02_fig03_fig04_..."
-ON_GPUS = {"train", CHUNKS, "baseline", "interpolation"}
+TRAININGS, CHUNKS = "trainings_train", "chunks_eigensnapshot"
+NETWORKS, TABLES = "networks_baseline_interpolation", "tables_alignment_displacement_ipr"
+REPORT = "report_claims_fig01_fig08_fig16"
+# What the cluster makes, in results/tiny.
+REMADE = ("runs/digits/*/main/seed0", "baseline/digits.*", "interpolation/digits.*", "benchmarks", "claims")
+REMADE += ("figures/fig01.*", "figures/fig08.*", "figures/fig16.*")
+ON_GPUS = {TRAININGS, CHUNKS, NETWORKS}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    with running_cluster(tmp_path_factory.mktemp("slurm")) as started:
+    nodes = [Node("cpu1", 1), Node("cpu2", 1), *(Node(f"gpu{number}", 1, gpus=1) for number in (1, 2, 3, 4))]
+    with running_cluster(tmp_path_factory.mktemp("slurm"), nodes) as started:
         yield started
 
 
@@ -47,11 +60,15 @@ class SlurmRun:
 
 
 @pytest.fixture(scope="module")
-def slurm_run(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> SlurmRun:
-    folder = copy_checkout(tmp_path_factory.mktemp("slurm") / "checkout")
+def slurm_run(cluster: SlurmCluster, tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> SlurmRun:
+    folder = shutil.copytree(tiny_run.folder, tmp_path_factory.mktemp("slurm") / "checkout", symlinks=True)
     edit_profile(folder)
+    for made in REMADE:
+        for path in (folder / "results" / "tiny").glob(made):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    arguments = ("--profile", "profiles/slurm", *QUICK, *TINY, "--", "fig01", "fig08", "fig16", "claims")
     before = len(cluster.jobs())
-    finished = run_snakemake(folder, "--profile", "profiles/slurm", *QUICK, *TINY, timeout=1200, **cluster.environment)
+    finished = run_snakemake(folder, *arguments, timeout=1200, program=ASKING_OFTEN, **cluster.environment)
     return SlurmRun(folder, finished, cluster.jobs()[before:])
 
 
@@ -83,12 +100,14 @@ def minutes(job: dict[str, str]) -> int:
 
 
 def test_the_results_are_those_of_a_local_run(slurm_run: SlurmRun, tiny_run: TinyRun) -> None:
-    results = slurm_run.folder / "results" / "tiny"
-    names = [path.relative_to(tiny_run.results) for path in tiny_run.results.rglob("*")]
-    compared = [name for name in names if name.suffix in (".csv", ".safetensors", ".md")]
-    assert len(compared) > 150
+    remade = [path for made in REMADE for path in tiny_run.results.glob(made)]
+    files = [file for path in remade for file in (path.rglob("*") if path.is_dir() else [path])]
+    compared = [file.relative_to(tiny_run.results) for file in files if file.suffix in (".csv", ".safetensors", ".md")]
+    assert len(compared) > 25
     for name in compared:
-        assert (results / name).read_bytes() == (tiny_run.results / name).read_bytes(), name
+        made = slurm_run.folder / "results" / "tiny" / name
+        assert made.stat().st_mtime_ns > (tiny_run.results / name).stat().st_mtime_ns, name
+        assert made.read_bytes() == (tiny_run.results / name).read_bytes(), name
 
 
 def test_every_job_ended_well_and_only_once(slurm_run: SlurmRun) -> None:
@@ -116,41 +135,40 @@ def test_every_job_gets_one_processor_on_one_node(slurm_run: SlurmRun) -> None:
     assert {(job["NumNodes"], job["NumCPUs"], job["CPUs/Task"]) for job in slurm_run.jobs} == {("1", "1", "1")}
 
 
-def test_memory_and_time_are_those_that_the_rules_declare(slurm_run: SlurmRun, needs: Needs) -> None:
-    runs = list(needs.experiment)
-    trained = slurm_run.jobs_of("train")
-    assert len(trained) == len(runs)
-    for run in runs:
-        job = trained[f"{run.dataset}_{run.optimizer}_{run.variant}_{run.seed}"]
-        assert (megabytes(job), minutes(job)) == (needs.train_megabytes(run), needs.train_minutes(run)), run
-    for dataset in ("digits", "digits_noisy"):
-        job = slurm_run.jobs_of("baseline")[dataset]
-        assert (megabytes(job), minutes(job)) == (needs.baseline_megabytes(dataset), needs.baseline_minutes(dataset))
-        job = slurm_run.jobs_of("interpolation")[dataset]
-        assert minutes(job) == needs.interpolation_minutes(dataset)
-
-
-def test_short_jobs_share_a_submission_in_which_memory_is_the_largest_and_time_the_sum(
+def test_jobs_share_a_submission_in_which_memory_is_the_largest_and_time_the_sum(
     slurm_run: SlurmRun, needs: Needs
 ) -> None:
-    runs = list(needs.experiment)
-    chunks = slurm_run.jobs_of(CHUNKS)
-    assert len(chunks) == len(runs) / 2
-    assert sum(map(minutes, chunks.values())) == sum(map(needs.eigen_minutes, runs))
-    assert max(map(megabytes, chunks.values())) == max(map(needs.eigen_megabytes, runs))
-    tables = slurm_run.jobs_of(TABLES)
-    assert len(tables) == 2
-    assert sum(map(minutes, tables.values())) == 3 * len(runs) * 10
-    assert max(map(megabytes, tables.values())) == max(map(needs.metric_megabytes, runs))
-    (report,) = slurm_run.jobs_of(REPORT).values()
-    assert (megabytes(report), minutes(report)) == (3000, 21 * 5 + 30 + 20)
+    runs = needs.experiment.of_dataset("digits", seeds="dense")
+    assert len(runs) == 3
+
+    def asked(name: str) -> tuple[int, int]:
+        (job,) = slurm_run.jobs_of(name).values()
+        return megabytes(job), minutes(job)
+
+    assert asked(TRAININGS) == (max(map(needs.train_megabytes, runs)), sum(map(needs.train_minutes, runs)))
+    assert asked(CHUNKS) == (max(map(needs.eigen_megabytes, runs)), sum(map(needs.eigen_minutes, runs)))
+    assert asked(TABLES) == (max(map(needs.metric_megabytes, runs)), 3 * len(runs) * 10)
+    lines = needs.interpolation_minutes("digits")
+    assert asked(NETWORKS) == (needs.baseline_megabytes("digits"), needs.baseline_minutes("digits") + lines)
+    assert asked(REPORT) == (3000, 3 * 5 + 30)
 
 
-def test_what_needs_the_network_is_not_submitted(slurm_run: SlurmRun) -> None:
-    assert not slurm_run.jobs_of("prepare_data")
-    assert slurm_run.finished.output.count("localrule prepare_data:") == 2
-    counted = Counter(re.findall(r"^rule (\w+):", slurm_run.finished.output, re.M))
-    assert counted["train"] == 18
+def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_run: SlurmRun, needs: Needs) -> None:
+    results, compared = slurm_run.folder / "results" / "tiny", 0
+    for run in needs.experiment.of_dataset("digits", seeds="dense"):
+        name = f"{run.dataset}.{run.optimizer}.{run.variant}.{run.seed}"
+        for file, most_megabytes, most_minutes in (
+            (f"train/{name}", needs.train_megabytes(run), needs.train_minutes(run)),
+            (f"eigensnapshot/{name}.0", needs.eigen_megabytes(run), needs.eigen_minutes(run)),
+            *((f"{rule}/{name}", needs.metric_megabytes(run), 10) for rule in ("displacement", "ipr", "alignment")),
+        ):
+            used = pd.read_csv(results / "benchmarks" / f"{file}.tsv", sep="\t").iloc[0]
+            assert used["s"] < 60 * most_minutes, file
+            # Read now and then while the job runs: of a short one there may be no reading.
+            if pd.notna(used["max_rss"]):
+                assert used["max_rss"] < most_megabytes, file
+                compared += 1
+    assert compared > 5
 
 
 @pytest.mark.parametrize(
@@ -161,12 +179,65 @@ def test_what_needs_the_network_is_not_submitted(slurm_run: SlurmRun) -> None:
     ],
 )
 def test_a_site_can_ask_for_gpus_in_its_own_form(
-    cluster: SlurmCluster, checkout: Path, written: dict[str, str], recorded: dict[str, str]
+    cluster: SlurmCluster, checkout: Path, needs: Needs, written: dict[str, str], recorded: dict[str, str]
 ) -> None:
     edit_profile(checkout, **written)
     before = len(cluster.jobs())
     target = "results/tiny/runs/digits/sgd/main/seed0/history.csv"
-    run_snakemake(checkout, "--profile", "profiles/slurm", *QUICK, *TINY, "--", target, **cluster.environment)
+    finished = run_snakemake(
+        checkout, "--profile", "profiles/slurm", *QUICK, *TINY, "--", target, **cluster.environment
+    )
+    # What needs the network is not submitted.
+    assert finished.output.count("localrule prepare_data:") == 1
     (job,) = cluster.jobs()[before:]
     assert {name: job[name] for name in ("TresPerJob", "TresPerNode") if name in job} == recorded
     assert (job["Partition"], job["JobState"]) == ("gpu", "COMPLETED")
+    # Alone in its submission, the job has asked for what its rule declares.
+    run = Run("digits", "sgd", "main", 0)
+    assert (megabytes(job), minutes(job)) == (needs.train_megabytes(run), needs.train_minutes(run))
+
+
+def test_the_chunks_of_one_run_spread_over_nodes_and_run_at_one_time(
+    cluster: SlurmCluster, finished_checkout: Path, tiny_run: TinyRun, overlay: Callable[[str], str], needs: Needs
+) -> None:
+    edit_profile(finished_checkout)
+    run = Run("digits", "sgd", "main", 0)
+    path = overlay(f"eigen: {{snapshots_per_job: {-(-len(needs.experiment.snapshots(run)) // 4)}}}")
+    targets = [f"results/tiny/runs/{run.folder}/eigenpairs-{chunk}.safetensors" for chunk in range(4)]
+    # The profile shares out many runs; this is one, which wants to be spread.
+    arguments = ("--profile", "profiles/slurm", "--group-components", "chunks=1", *QUICK, *TINY, path, "--", *targets)
+    before = len(cluster.jobs())
+    run_snakemake(finished_checkout, *arguments, program=ASKING_OFTEN, **cluster.environment)
+    jobs = cluster.jobs()[before:]
+    assert [job["JobState"] for job in jobs] == ["COMPLETED"] * 4
+    assert {job["NodeList"] for job in jobs} == {"gpu1", "gpu2", "gpu3", "gpu4"}
+    assert max(job["StartTime"] for job in jobs) < min(job["EndTime"] for job in jobs)
+    # Cut into chunks or not, the vectors are the same bits.
+    _, whole = read_pairs(tiny_run.folder / targets[0])
+    _, joined = read_run([finished_checkout / target for target in targets])
+    np.testing.assert_array_equal(joined, whole, strict=True)
+
+
+def failure(checkout: Path, cluster: SlurmCluster, *arguments: str) -> list[str]:
+    """What is said of the failed training of one run, apart from Snakemake's own blocks."""
+    target = "results/tiny/runs/digits/sgd/main/seed0/history.csv"
+    tried = ("--profile", "profiles/slurm", "--retries", "0", *QUICK, *TINY, *arguments, "--", target)
+    finished = run_snakemake(checkout, *tried, check=False, program=ASKING_OFTEN, **cluster.environment)
+    assert finished.status == 1
+    return [line for line in finished.output.splitlines() if line.startswith("train: ") and "SLURM" in line]
+
+
+def test_a_job_that_slurm_does_not_take_is_one_line(cluster: SlurmCluster, checkout: Path) -> None:
+    edit_profile(checkout)
+    said = failure(checkout, cluster, "--set-resources", "train:slurm_partition=nowhere")
+    assert said == ["train: SLURM did not take the job: sbatch: error: invalid partition specified: nowhere"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the job does not fail")
+def test_a_job_that_fails_on_its_node_is_one_line(cluster: SlurmCluster, checkout: Path) -> None:
+    edit_profile(checkout)
+    (line,) = failure(checkout, cluster, "--config", "training={device: cuda}")
+    what = "training.device: 'cuda', but torch finds no GPU here; allowed without one: cpu, auto"
+    log = "results/tiny/logs/train/digits.sgd.main.0.log"
+    assert line == f"train: {what} (log: {log}, SLURM job {cluster.jobs()[-1]['JobId']})"
+    assert what in (checkout / log).read_text(encoding="utf-8")

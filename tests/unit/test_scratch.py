@@ -192,4 +192,4 @@ def test_discarding_removes_a_jobs_scratch_alone(tmp_path: Path) -> None:
     filled(Scratch(tmp_path, "train/b", KEY))
     Scratch.discard(tmp_path, "train/a")
     Scratch.discard(tmp_path, "train/never-there")
-    assert [path.name for path in (tmp_path / "train").iterdir()] == ["b"]
+    assert {path.name for path in (tmp_path / "train").iterdir()} == {"b", "b.lock"}

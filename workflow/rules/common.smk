@@ -7,6 +7,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
 
 from eigendrift.config import validate
 from eigendrift.errors import ConfigError
+from eigendrift.failed_jobs import watch
 from eigendrift.figures import FIGURES, SUPPLEMENT
 from eigendrift.modules import library_files, use_this_copy
 from eigendrift.needs import Needs, gpus
@@ -85,10 +86,13 @@ def figure_inputs(number):
     return {kind: tables(kind, selections) for kind, selections in figure["inputs"].items()}
 
 
-# Every pass of Snakemake's scheduler starts a timer for another pass, for the sake of its limit on jobs a second, so that
-# they pile up by the thousand. Without the limit, here the one that nobody asked for, there is none.
 onstart:
+    # Every pass of Snakemake's scheduler starts a timer for another pass, for the sake of its limit on jobs a second, so
+    # that they pile up by the thousand. Without the limit, here the one that nobody asked for, there is none.
     limiter = workflow.scheduler.job_rate_limiter
     if limiter is not None and limiter.max_jobs == 100:
         workflow.scheduler.job_rate_limiter = None
         logger.debug("No limit on jobs a second.")
+    # Of a local job's failure the job itself says the line.
+    if workflow.non_local_exec:
+        watch(logger, Path.cwd())

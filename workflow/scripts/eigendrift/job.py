@@ -3,10 +3,14 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from eigendrift.errors import EigendriftError
+
+# What `start` left to say a line with on the terminal.
+_terminal: Callable[[str], None] | None = None
 
 
 def start(snakemake: Any) -> None:
@@ -28,6 +32,12 @@ def start(snakemake: Any) -> None:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
     )
 
+    def say(message: str) -> None:
+        print(f"{snakemake.rule}: {message} (log: {log})", file=terminal, flush=True)
+
+    global _terminal
+    _terminal = say
+
     # matplotlib's font subsetting tells of every table that it drops.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
 
@@ -39,6 +49,13 @@ def start(snakemake: Any) -> None:
         first_line = (str(error).splitlines() or [""])[0]
         named = kind.__name__ if not first_line else f"{kind.__name__}: {first_line}"
         what = first_line if isinstance(error, EigendriftError) and first_line else named
-        print(f"{snakemake.rule}: {what} (log: {log})", file=terminal, flush=True)
+        say(what)
 
     sys.excepthook = report
+
+
+def tell(message: str) -> None:
+    """Say one line in the rule's log and on the terminal; in the log alone where `start` was not called."""
+    logging.getLogger("eigendrift").warning(message)
+    if _terminal is not None:
+        _terminal(message)

@@ -2,6 +2,9 @@
 
 Snakemake deletes the declared outputs of a failed job, so progress lives outside of them. Another parameter, another
 input or another version gives another key, so old progress is never taken for this job's.
+
+Two processes never work on one job at a time: when the process that submitted a cluster's jobs is killed, they live on,
+and the next one submits them again.
 """
 
 import hashlib
@@ -15,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from eigendrift.job import tell
+from eigendrift.locks import hold
+
 
 class Scratch:
     """The scratch folder of one job.
@@ -24,10 +30,14 @@ class Scratch:
     """
 
     def __init__(self, root: str | os.PathLike[str], job: str, depends_on: Mapping[str, Any]) -> None:
-        """`job` is a relative path that names the job; folders of the same job with another key are removed."""
+        """`job` is a relative path that names the job; folders of the same job with another key are removed.
+
+        While another process works on the job, this one waits for its end, and goes on from what that one has left.
+        """
         content = {"depends_on": depends_on, "code": _code()}
         key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
         parent = Path(root) / job
+        hold(_lock(parent), lambda who: tell(f"waits for {who or 'another process'}, which does the same work"))
         self.folder = parent / key
         if parent.is_dir():
             for other in parent.iterdir():
@@ -56,6 +66,12 @@ class Scratch:
     def discard(root: str | os.PathLike[str], job: str) -> None:
         """Remove all scratch of a job whose outputs are safely in place."""
         shutil.rmtree(Path(root) / job, ignore_errors=True)
+        _lock(Path(root) / job).unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> Path:
+    # Beside the folder and not in it, so that it outlives what is removed there.
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _is_usable(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> bool:

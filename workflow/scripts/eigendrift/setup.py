@@ -9,7 +9,9 @@ from torch import nn
 
 from eigendrift.data import Dataset, load_dataset
 from eigendrift.devices import claim_gpu
+from eigendrift.errors import ConfigError
 from eigendrift.model import initialize, mlp, pick_device
+from eigendrift.progress import log
 from eigendrift.storage import ArrayFile
 from eigendrift.training import Samples
 
@@ -20,8 +22,11 @@ def prepare_torch(threads: int, device: str) -> torch.device:
     if device != "cpu":
         claim_gpu()
     picked = pick_device(device)
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("training.device: 'cuda', but torch finds no GPU here; allowed without one: cpu, auto")
     if picked.type == "cuda":
         be_deterministic()
+    log.info("device %s, CUDA_VISIBLE_DEVICES %s", picked, os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
     return picked
 
 

@@ -1,0 +1,109 @@
+"""One process at a time works in a scratch folder; seen with processes of their own."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from experiments import SCRIPTS
+
+from eigendrift.scratch import Scratch
+
+# Works on one row until it is told to end.
+PROGRAM = """
+import sys
+from types import SimpleNamespace
+from eigendrift.job import start
+from eigendrift.scratch import Scratch
+start(SimpleNamespace(log=[sys.argv[2]], rule="train"))
+terminal = open(3, "w")
+array = Scratch(sys.argv[1], sys.argv[3], {}).array("rows", (4,))
+row = int((array > 0).sum())
+array[row] = row + 1
+array.flush()
+print(row, file=terminal, flush=True)
+input()
+"""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    paths = [str(tmp_path / "scratch"), str(tmp_path / "train.log")]
+    with ExitStack() as stack:
+
+        def begin(job: str = "train/run", **variables: str) -> "subprocess.Popen[str]":
+            process = stack.enter_context(
+                subprocess.Popen(
+                    ["/bin/sh", "-c", 'exec "$@" 3>&1', "sh", sys.executable, "-c", PROGRAM, *paths, job],
+                    env={"PYTHONPATH": str(SCRIPTS), **variables},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            return process
+
+        yield begin
+
+
+def row(process: "subprocess.Popen[str]") -> int:
+    """The row that a process works on, once it does."""
+    assert process.stdout is not None
+    return int(process.stdout.readline())
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stderr is not None
+    return process.stderr.readline().rstrip("\n")
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, None], ids=["killed", "finished"])
+def test_the_second_waits_for_the_first_says_so_in_one_line_and_goes_on_where_it_ended(
+    start: Start, tmp_path: Path, end: int | None
+) -> None:
+    first = start(SLURM_JOB_ID="41", SLURMD_NODENAME="gpu7")
+    assert row(first) == 0
+    second = start()
+    line = f"train: waits for SLURM job 41 on gpu7, which does the same work (log: {tmp_path / 'train.log'})"
+    assert said(second) == line
+    assert second.poll() is None
+    assert "waits for SLURM job 41" in (tmp_path / "train.log").read_text()
+    if end is None:
+        first.communicate("\n")
+        assert first.returncode == 0
+    else:
+        first.send_signal(end)
+    assert row(second) == 1
+    assert second.communicate("\n")[1] == ""
+
+
+def test_a_process_outside_of_slurm_is_named_by_its_number(start: Start) -> None:
+    first = start()
+    assert row(first) == 0
+    assert f"waits for process {first.pid} on " in said(start())
+
+
+def test_other_jobs_do_not_wait(start: Start) -> None:
+    first = start("train/run")
+    assert row(first) == 0
+    assert row(start("train/other")) == 0
+    assert first.poll() is None
+
+
+def test_scratch_that_was_removed_is_locked_anew(start: Start, tmp_path: Path) -> None:
+    first = start()
+    assert row(first) == 0
+    second = start()
+    assert "waits for" in said(second)
+    # The next rule, which has found the outputs of the first.
+    Scratch.discard(tmp_path / "scratch", "train/run")
+    assert not (tmp_path / "scratch" / "train" / "run.lock").exists()
+    assert row(second) == 0
+    assert "waits for" in said(start())

@@ -1,0 +1,77 @@
+"""One process at a time: locks that end with the process that holds them, whatever ends it, on shared folders too."""
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# A process loses its lock on a file with any descriptor of it that it closes: these stay open for the process's life.
+_held: dict[Path, int] = {}
+# What file systems answer that are mounted without locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_INTERVAL = 0.5
+
+
+def hold(path: Path, told: Callable[[str], None]) -> None:
+    """Lock this file for the rest of the process's life; as long as another process has it, wait.
+
+    `told` is called once with who has it, if anybody. Where the file system has no locks, nothing is locked.
+    """
+    path = path.absolute()
+    holder = ""
+    while not _try(path):
+        if not holder:
+            holder = _read(path)
+            told(holder)
+        time.sleep(_INTERVAL)
+
+
+def this_process() -> str:
+    """Who a waiting process says that it waits for."""
+    job, host = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return f"SLURM job {job} on {host}" if job else f"process {os.getpid()} on {host}"
+
+
+def _try(path: Path) -> bool:
+    """Whether the lock is ours."""
+    if path in _held and _is_at(_held[path], path):
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:  # its folder was removed since
+        return False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(descriptor)
+        return False
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in _NO_LOCKS:
+            return True
+        raise
+    if not _is_at(descriptor, path):  # the process before us removed it when it was done
+        os.close(descriptor)
+        return False
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, this_process().encode(), 0)
+    _held[path] = descriptor
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
