@@ -98,7 +98,7 @@ def row_sum(*rows: np.ndarray) -> int:
 
 
 def _reserve(path: Path) -> None:
-    """Take the room for all of a sparse file: writing to a mapped page that the disk has no room for kills a process."""
+    """Take the room for all of a sparse file: a mapped page that finds none when it is written kills the process."""
     with open(path, "r+b") as handle:
         try:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
