@@ -186,6 +186,28 @@ def test_the_figure_set_refuses_what_is_damaged(finished_checkout: Path, damaged
     check(finished, {"figure_set": (damaged,)})
 
 
+def test_every_array_and_table_carries_shape_type_units_and_checksum(tiny_run: TinyRun) -> None:
+    tables = sorted(tiny_run.results.rglob("*.csv"))
+    arrays = sorted(tiny_run.results.rglob("*.safetensors"))
+    assert len(tables) > 100
+    assert len(arrays) > 70
+    for path in tables:
+        first, columns, *_ = path.read_text(encoding="utf-8").split("\n")
+        header = json.loads(first.removeprefix("# "))
+        assert {"format", "kind", "identity", "units", "types", "rows", "sha256", "seal"} == set(header), path
+        assert list(header["units"]) == columns.split(","), path
+        assert set(header["types"]) <= set(header["units"]), path
+        assert all(header["units"].values()), path
+        assert len(read_table(path, kind=header["kind"])) == header["rows"], path
+    for path in arrays:
+        with safe_open(path, framework="np") as file:
+            header = json.loads(file.metadata()["eigendrift"])
+            names = set(file.keys())
+        assert {"format", "kind", "identity", "units", "sha256", "seal"} == set(header), path
+        assert set(header["units"]) == set(header["sha256"]) == names, path
+        assert all(header["units"].values()), path
+
+
 def test_what_the_tiny_run_left_is_whole(tiny_run: TinyRun) -> None:
     # The tests above say something only if the same files pass where nothing is damaged.
     finished = run_snakemake(tiny_run.folder, "-n", *TINY)

@@ -217,6 +217,13 @@ def test_a_lock_that_a_killed_process_left_keeps_nobody_out(log: Path) -> None:
     assert not lock.exists()
 
 
+def test_a_process_does_not_wait_for_itself(log: Path) -> None:
+    again = "start(SimpleNamespace(log=[sys.argv[1]], rule='train'))\nprint('again')\n"
+    done = script(again, log)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log.read_text() == "again\n"
+
+
 def test_a_process_of_another_machine_is_not_waited_for(log: Path) -> None:
     first = begin("import time\nprint('at work', flush=True)\ntime.sleep(100)\n", log)
     said_in(log, "at work")

@@ -22,7 +22,8 @@ def only_process(lock: Path, tell: Callable[[str], None]) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             host, _, process = os.read(descriptor, 1000).decode(errors="replace").partition(" ")
-            if host != socket.gethostname():
+            # One process may run several scripts, of one job too.
+            if host != socket.gethostname() or process == str(os.getpid()):
                 os.close(descriptor)
                 return
             tell(f"waiting for process {process}, which is still at this job; `kill {process}` ends it")
