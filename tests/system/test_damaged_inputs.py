@@ -171,15 +171,14 @@ def test_rules_that_read_tables_refuse_damaged_ones(finished_checkout: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("damage", [flipped, of_another_experiment])
-def test_one_damaged_table_is_enough_for_the_claims(finished_checkout: Path, damage: Damage) -> None:
+def test_one_table_of_another_experiment_is_enough_for_the_claims(finished_checkout: Path) -> None:
     table = "runs/digits_noisy/sam/main/seed1/history.csv"
-    spoil(finished_checkout / "results" / "tiny", {table: damage})
+    spoil(finished_checkout / "results" / "tiny", {table: of_another_experiment})
     finished = again(finished_checkout, ["claims/claims.md"])
     check(finished, {"claims": (table,)})
 
 
-@pytest.mark.parametrize("damaged", ["claims/claims.csv", "claims/claims.tex", "figures/fig07.pdf"])
+@pytest.mark.parametrize("damaged", ["claims/claims.tex", "figures/fig07.pdf"])
 def test_the_figure_set_refuses_what_is_damaged(finished_checkout: Path, damaged: str) -> None:
     spoil(finished_checkout / "results" / "tiny", {damaged: flipped if "claims" in damaged else truncated})
     finished = again(finished_checkout, ["figure_set/numbers.tex"])

@@ -32,7 +32,7 @@ def generated() -> Iterator[list[dict[Any, Any]]]:
         try:
             if all(yaml.safe_load(yaml.safe_dump(change)) == change for change in changes):
                 yield changes
-        except (yaml.YAMLError, RecursionError):
+        except (yaml.YAMLError, RecursionError, ValueError, TypeError):
             continue
 
 
