@@ -79,6 +79,16 @@ class Work:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
 
+    def killed_after(self, seconds: float) -> bool:
+        """Start it, and kill it then; False if it had ended before."""
+        process = self.start()
+        try:
+            assert process.wait(timeout=seconds) == 0, self.log
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            return process.wait() == -signal.SIGKILL
+        return False
+
     def outputs(self) -> dict[str, bytes]:
         return {name: Path(path).read_bytes() for name, path in self.job["output"].items()}
 
@@ -175,7 +185,7 @@ def test_a_killed_script_goes_on_and_ends_with_the_same_bytes(
         Path(work.job["output"][next(iter(work.job["output"]))]).parent.mkdir(exist_ok=True)
         for path in work.job["output"].values():
             Path(path).with_name(f".{Path(path).name}.part").write_bytes(b"half a file")
-        for name in ("checkpoint.part", "numbers.part"):
+        for name in ("checkpoint.pt.part", ".numbers.npy.part"):
             (work.scratch / name).write_bytes(b"half a file")
     work.finish()
     found = work.log.split("going on at ")
@@ -220,12 +230,12 @@ def test_a_killed_workflow_goes_on_after_unlock(
     # Its log shows that Snakemake has taken the training before it as finished.
     begun = checkout / "results" / "tiny" / "logs" / "eigensnapshot"
     deadline = time.monotonic() + 300
-    while not begun.is_dir() or not any(begun.iterdir()):
+    while not any(begun.glob("*.log")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(random.Random("kill of the workflow").uniform(0, 2))
-    dataset, optimizer, variant, seed, *_ = min(begun.iterdir()).name.split(".")
+    dataset, optimizer, variant, seed, *_ = min(begun.glob("*.log")).name.split(".")
     kill_group(process)
     trained = checkout / "results" / "tiny" / "runs" / dataset / optimizer / variant / f"seed{seed}" / "history.csv"
     kept = trained.stat().st_mtime_ns
@@ -243,3 +253,91 @@ def test_a_killed_workflow_goes_on_after_unlock(
     assert not {name for name in left if name.startswith(("trajectory", "eigenpairs"))}
     # The arrays are gone, and nobody wants them back.
     assert planned_jobs(run_snakemake(checkout, "-n", *TINY, path, "--", *targets)) == []
+
+
+# Scripts of seconds, killed at any moment: while they import, read, compute or write
+
+
+def tiny_experiment(root: Path) -> Experiment:
+    config = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))
+    return Experiment(validate(merged(config, yaml.safe_load((root / "tests" / "tiny.yaml").read_text()))))
+
+
+def merged(config: dict[Any, Any], overlay: dict[Any, Any]) -> dict[Any, Any]:
+    both = {**config, **overlay}
+    return both | {key: merged(config[key], overlay[key]) for key in overlay if isinstance(config.get(key), dict)}
+
+
+def small_jobs(rule: str, folder: Path, tiny: TinyRun, experiment: Experiment) -> dict[str, Any]:
+    """Inputs (of the finished tiny run), outputs, parameters and wildcards of one job of a rule."""
+    results, wildcards = tiny.results, {"dataset": "digits"}
+    mains = sorted((results / "runs" / "digits").glob("*/main/seed*"))
+    data = str(results / "data" / "digits.safetensors")
+
+    def of_runs(name: str) -> list[str]:
+        return [str(run / name) for run in mains]
+
+    def outputs(*names: str) -> dict[str, str]:
+        return {name.partition(".")[0]: str(folder / "out" / name) for name in names}
+
+    if rule == "prepare_data":
+        return {
+            "input": {},
+            "output": outputs("digits.safetensors"),
+            "params": {"root": "not used", "download": False},
+            "wildcards": {"dataset": "digits_noisy"},
+        }
+    if rule == "baseline":
+        parameters = {**experiment.baseline_parameters(), "initializations": 10}
+        return {
+            "input": {"data": data},
+            "output": outputs("baseline.csv", "overlaps.csv"),
+            "params": {"baseline": parameters, "scratch": str(folder / ".scratch"), "job": "baseline/digits"},
+            "wildcards": wildcards,
+        }
+    if rule == "interpolation":
+        names = {"final_weights": "final_weights.safetensors", "history": "history.csv", "ipr": "ipr.csv"}
+        return {
+            "input": {"data": data, **{kind: of_runs(name) for kind, name in names.items()}},
+            "output": outputs("interpolation.csv", "solutions.csv"),
+            "params": {"interpolation": experiment.interpolation_parameters()},
+            "wildcards": wildcards,
+        }
+    eigenvectors = [str(path) for path in (results / "runs").glob("*/*/main/seed0/final_eigenvector.safetensors")]
+    inputs = {"fig03": {"ipr": of_runs("ipr.csv")}, "fig16": {"final_eigenvector": sorted(eigenvectors)}}
+    return {
+        "input": inputs[rule],
+        "output": outputs("pdf", "png", "csv"),
+        "params": {"layout": experiment.layout()},
+        "wildcards": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "kills"), [("prepare_data", 4), ("baseline", 4), ("interpolation", 4), ("fig03", 3), ("fig16", 3)]
+)
+def test_a_script_killed_at_any_moment_ends_with_the_same_bytes(
+    tiny_run: TinyRun, tmp_path: Path, root: Path, rule: str, kills: int
+) -> None:
+    experiment, script = tiny_experiment(root), root / "workflow" / "scripts" / f"{rule}.py"
+
+    def work(name: str) -> Work:
+        folder = tmp_path / name
+        folder.mkdir()
+        parts = small_jobs(rule, folder, tiny_run, experiment)
+        return Work(folder, script, {"rule": rule, "log": str(folder / "log"), **parts}, solved_snapshots)
+
+    reference = work("undisturbed")
+    started = time.monotonic()
+    reference.finish()
+    lasted = time.monotonic() - started
+    expected, chance = reference.outputs(), random.Random(f"kills of {rule}")
+    killed, hit = work("killed"), 0
+    while hit < kills:
+        hit += killed.killed_after(chance.uniform(0.1, 1.0) * lasted)
+        # Whatever the moment: a file has its bytes, or is not there.
+        for name, path in killed.job["output"].items():
+            assert not Path(path).exists() or Path(path).read_bytes() == expected[name], name
+    killed.finish()
+    assert killed.outputs() == expected
+    assert not [path for path in killed.folder.rglob("*") if path.name.endswith((".part", ".lock"))]

@@ -51,7 +51,7 @@ def test_what_is_published(published: Path, tiny_run: TinyRun) -> None:
         original = tiny_run.results / path.relative_to(folder / "tables").with_suffix("")
         assert gzip.decompress(path.read_bytes()) == original.read_bytes()
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    assert {"config", "versions", "device", "threads", "commit", "hours"} == set(provenance)
+    assert {"config", "versions", "device", "threads", "commit", "comparable", "hours"} == set(provenance)
     assert list(provenance["config"]["optimizers"]) == ["sgd", "adam", "sam"]
     assert {"train", "eigensnapshot", "baseline", "fig01", "claims"} <= set(provenance["hours"])
     assert (folder / "paper.pdf").is_file() == tiny_run.has_paper

@@ -110,6 +110,11 @@ class Work:
         path = self.log(rule, run)
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
+    def outputs(self) -> str:
+        """What all jobs wrote besides their rules' logs."""
+        written = (self.folder / ".snakemake" / "slurm_logs").rglob("*.log")
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in written)
+
     def went_on_at(self, rule: str, run: str) -> int:
         """Where the last try began."""
         found = re.search(r"going on at (\d+) of \d+", self.said(rule, run))
@@ -138,7 +143,7 @@ def test_dead_node_preemption_time_limit_and_killed_submitter_change_no_table(
     run_snakemake(checkout, "--unlock", **cluster.environment)
     work.start()
     waits = f"waits for SLURM job {left.job} on {left.node}, which does the same work"
-    work.wait_until(lambda: waits in work.said("eigensnapshot", run), "second job that waits")
+    work.wait_until(lambda: waits in work.outputs(), "second job that waits")
     assert work.progress("eigensnapshot", run) == solved
     os.kill(left.process, signal.SIGCONT)
     went_on = work.finish()

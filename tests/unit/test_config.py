@@ -353,6 +353,15 @@ def test_a_thousand_mappings_in_each_other() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["list", "mapping"])
+def test_anchors_that_stand_for_more_values_than_memory_holds(kind: str) -> None:
+    # As YAML's anchors make them: nine times nine times nine ... references to one value.
+    value: Any = 1
+    for _ in range(9):
+        value = [value] * 9 if kind == "list" else dict.fromkeys("abcdefghi", value)
+    assert "training.seeds: more than 1000000 values" in refusal(pinned({"training": {}}) | at("training.seeds", value))
+
+
 def test_a_mapping_that_contains_itself() -> None:
     config = read("config.yaml")
     config["training"]["steps"] = config["training"]

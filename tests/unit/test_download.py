@@ -254,7 +254,7 @@ def test_a_full_disk_or_a_foreign_folder_is_one_error(server: Server, tmp_path: 
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "DataError" in ended.stderr
-    assert "cannot be written (File too large); free some space" in ended.stderr
+    assert "cannot be written (File too large); a limit on the size of files" in ended.stderr
     assert names(tmp_path) == ["occupied"]
 
 

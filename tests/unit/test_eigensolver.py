@@ -140,6 +140,32 @@ def test_zero_matrix(k: int) -> None:
     assert bool((pairs.residuals == 0).all())
     assert bool(pairs.converged.all())
     assert pairs.orthogonality < 1e-14
+    # Any unit vector is an eigenvector: these say nothing, and their angles' bounds tell it.
+    assert bool((pairs.gaps == 0).all())
+    assert bool((pairs.angle_bounds == 1).all())
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("top", [1.0, 0.0, -1.0])
+def test_a_multiple_of_the_identity(top: float, guided: bool) -> None:
+    matrix = Matrix(top * torch.eye(30, dtype=torch.float64))
+    pairs = top_eigenpairs(matrix, 3, 1e-6, guide=matrix if guided else None)
+    torch.testing.assert_close(pairs.values, torch.full((3,), top, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert bool(pairs.converged.all())
+    assert pairs.orthogonality < 1e-12
+    assert bool((pairs.angle_bounds > 0.9).all())
+
+
+@pytest.mark.parametrize("fold", [2, 3, 5])
+def test_an_eigenvalue_of_several_vectors_at_the_top(fold: int) -> None:
+    values = torch.cat([torch.full((fold,), 5.0, dtype=torch.float64), torch.linspace(2, -2, 60, dtype=torch.float64)])
+    matrix, q = with_spectrum(values)
+    pairs = top_eigenpairs(matrix, fold, 1e-9)
+    # From one start vector it is found once: every pair is a true one, and the first lies in the eigenspace.
+    true = (matrix.matrix @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0) / pairs.values.abs()
+    assert bool((true[pairs.converged] <= 1e-9 * 1.01).all())
+    assert pairs.values[0] == pytest.approx(5)
+    torch.testing.assert_close((q[:, :fold].T @ pairs.vectors[:, 0]).norm(), torch.tensor(1.0, dtype=torch.float64))
 
 
 def test_invariant_subspace_is_left_for_a_new_direction() -> None:

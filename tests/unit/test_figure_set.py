@@ -12,8 +12,8 @@ import pytest
 from claims_frames import ROLES, baseline, history, pairs, stack
 from paper_files import CONFIG, LAYOUT, build_figure_set, pdf, write_figures
 
-from eigendrift.errors import DataError
-from eigendrift.figure_set import figures_tex, is_wide, portable, write_figure_set
+from eigendrift.errors import DamagedFileError, DataError
+from eigendrift.figure_set import check_claims_tex, figures_tex, is_wide, portable, write_figure_set
 from eigendrift.numbers import PAPER, collect_numbers, numbers_tex
 from eigendrift.tables import read_table
 
@@ -141,12 +141,21 @@ def test_width_decides_the_environment(tmp_path: Path, width: int, wide: bool) -
     assert is_wide(path) is wide
 
 
-@pytest.mark.parametrize("content", [b"", b"%PDF-1.4 without a page", b"/MediaBox [ 0 0 10 10 ]"])
+@pytest.mark.parametrize("content", [b"", b"%PDF-1.4 without a page", b"/MediaBox [ 0 0 10 10 ]", pdf(100, 100)[:-9]])
 def test_what_is_no_pdf_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "fig01.pdf"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"fig01\.pdf: not a PDF"):
+    with pytest.raises(DataError, match=r"fig01\.pdf: not a whole PDF"):
         is_wide(path)
+
+
+def test_claims_in_latex_that_are_not_those_of_the_table_are_refused(folder: Path, tmp_path: Path) -> None:
+    table, text = (folder.parent / "claims" / f"claims.{kind}" for kind in ("csv", "tex"))
+    check_claims_tex(str(table), str(text))
+    changed = tmp_path / "claims.tex"
+    changed.write_bytes(text.read_bytes()[:-1])
+    with pytest.raises(DamagedFileError, match=r"claims\.tex: fails its checksum in .*claims\.csv; delete both"):
+        check_claims_tex(str(table), str(changed))
 
 
 @pytest.mark.parametrize(

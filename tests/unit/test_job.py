@@ -1,10 +1,14 @@
 """Scripts of rules: what they say goes to the log, and a failure ends in one line on the terminal."""
 
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from experiments import python
+from experiments import SCRIPTS, python
 
 HEAD = """
 from types import SimpleNamespace
@@ -77,7 +81,10 @@ def test_an_error_of_the_library_is_one_line_everywhere(log: Path) -> None:
         ("raise ValueError", "train: ValueError (log: "),
         ("1 / 0", "train: ZeroDivisionError: division by zero (log: "),
         ("raise KeyboardInterrupt", "train: KeyboardInterrupt (log: "),
-        ("raise MemoryError", "train: MemoryError (log: "),
+        (
+            "open('no/such/file')",
+            "train: FileNotFoundError: [Errno 2] No such file or directory: 'no/such/file' (log: ",
+        ),
         ("from eigendrift.errors import DataError; raise DataError('a\\nb')", "train: a (log: "),
         ("from eigendrift.errors import DataError; raise DataError", "train: DataError (log: "),
     ],
@@ -111,3 +118,106 @@ def test_a_log_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     assert script("print('hello')\n", Path("here.log")).returncode == 0
     assert (tmp_path / "here.log").read_text() == "hello\n"
+
+
+# Memory and disk that are refused
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("bytearray(1 << 60)", "MemoryError"),
+        ("import numpy; numpy.empty(1 << 57)", "Unable to allocate 1.00 EiB"),
+        ("import torch; torch.empty(1 << 57, dtype=torch.uint8)", "you tried to allocate 144115188075855872 bytes"),
+        ("import mmap; mmap.mmap(-1, 1 << 60)", "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_is_refused_is_one_line_with_what_was_asked(log: Path, body: str, said: str) -> None:
+    line = failure(script(f"{body}\n", log))
+    assert line.startswith("train: out of memory: its rule's mem_mb says what it needs; run fewer jobs at once, or ")
+    assert said in line
+    assert "Traceback" in log.read_text()
+
+
+def test_the_memory_that_a_rule_asks_for_is_told(log: Path) -> None:
+    head = HEAD.replace('rule="train"', 'rule="train", resources=SimpleNamespace(mem_mb=1503)')
+    line = failure(python(head + "bytearray(1 << 60)\n", log))
+    assert "out of memory: its rule asks for 1503 MB" in line
+
+
+def test_a_log_on_a_full_disk_hides_no_message(log: Path) -> None:
+    # No file may grow, as on a full disk; the terminal is a pipe.
+    body = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "from eigendrift.errors import DataError\nraise DataError('x.csv: cannot be written')\n"
+    )
+    assert failure(script(body, log)) == f"train: x.csv: cannot be written (log: {log})"
+    assert log.read_bytes() == b""
+    assert "ValueError: bad" in failure(
+        script(body.replace("DataError('x.csv: cannot be written')", "ValueError('bad')"), log)
+    )
+
+
+def test_a_log_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    line = failure(script("print('never')\n", tmp_path / "logs" / "train.log"))
+    assert line.startswith(f"train: {tmp_path / 'logs'}: cannot be written (")
+    assert "writable" in line
+
+
+# One process a job
+
+
+def begin(body: str, log: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", HEAD + body, str(log)],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said_in(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while not log.is_file() or text not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["kill", "itself"])
+def test_a_second_process_of_a_job_waits_for_the_first_one(log: Path, end: str) -> None:
+    # As one that outlived its Snakemake; its log is gone, as Snakemake removes it before another try.
+    first = begin(
+        "import time\nprint('at work', flush=True)\ntime.sleep({})\n".format(100 if end == "kill" else 2), log
+    )
+    said_in(log, "at work")
+    log.unlink()
+    second = begin("print('second at work')\n", log)
+    assert second.stderr is not None
+    line = second.stderr.readline()
+    assert line.startswith(f"train: waits for process {first.pid} on ")
+    assert line.endswith(f" (`kill {first.pid}` ends it), which does the same work (log: {log})\n")
+    assert not log.exists()
+    if end == "kill":
+        first.send_signal(signal.SIGKILL)
+    assert second.wait(60) == 0
+    assert first.wait() == (-signal.SIGKILL if end == "kill" else 0)
+    assert log.read_text() == "second at work\n"
+    assert [path.name for path in log.parent.iterdir()] == [log.name]
+    first.communicate(), second.communicate()
+
+
+def test_a_lock_that_a_killed_process_left_keeps_nobody_out(log: Path) -> None:
+    log.parent.mkdir(parents=True)
+    lock = log.with_name(f".{log.name}.lock")
+    lock.write_text("some-machine 1")
+    done = script("print('at work')\n", log)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not lock.exists()
+
+
+def test_a_process_does_not_wait_for_itself(log: Path) -> None:
+    again = "start(SimpleNamespace(log=[sys.argv[1]], rule='train'))\nprint('again')\n"
+    done = script(again, log)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log.read_text() == "again\n"

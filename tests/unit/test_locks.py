@@ -1,4 +1,4 @@
-"""One process at a time works in a scratch folder; seen with processes of their own."""
+"""One process at a time does a job; seen with processes of their own."""
 
 import signal
 import subprocess
@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from experiments import SCRIPTS
-
-from eigendrift.scratch import Scratch
 
 # Works on one row until it is told to end.
 PROGRAM = """
@@ -33,10 +31,10 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    paths = [str(tmp_path / "scratch"), str(tmp_path / "train.log")]
     with ExitStack() as stack:
 
         def begin(job: str = "train/run", **variables: str) -> "subprocess.Popen[str]":
+            paths = [str(tmp_path / "scratch"), str(tmp_path / f"{job}.log")]
             process = stack.enter_context(
                 subprocess.Popen(
                     ["/bin/sh", "-c", 'exec "$@" 3>&1', "sh", sys.executable, "-c", PROGRAM, *paths, job],
@@ -71,10 +69,9 @@ def test_the_second_waits_for_the_first_says_so_in_one_line_and_goes_on_where_it
     first = start(SLURM_JOB_ID="41", SLURMD_NODENAME="gpu7")
     assert row(first) == 0
     second = start()
-    line = f"train: waits for SLURM job 41 on gpu7, which does the same work (log: {tmp_path / 'train.log'})"
+    line = f"train: waits for SLURM job 41 on gpu7, which does the same work (log: {tmp_path / 'train' / 'run.log'})"
     assert said(second) == line
     assert second.poll() is None
-    assert "waits for SLURM job 41" in (tmp_path / "train.log").read_text()
     if end is None:
         first.communicate("\n")
         assert first.returncode == 0
@@ -97,13 +94,11 @@ def test_other_jobs_do_not_wait(start: Start) -> None:
     assert first.poll() is None
 
 
-def test_scratch_that_was_removed_is_locked_anew(start: Start, tmp_path: Path) -> None:
+def test_a_lock_file_that_was_removed_keeps_the_waiting_one_alone(start: Start, tmp_path: Path) -> None:
     first = start()
     assert row(first) == 0
     second = start()
     assert "waits for" in said(second)
-    # The next rule, which has found the outputs of the first.
-    Scratch.discard(tmp_path / "scratch", "train/run")
-    assert not (tmp_path / "scratch" / "train" / "run.lock").exists()
-    assert row(second) == 0
+    (tmp_path / "train" / ".run.log.lock").unlink()
+    assert row(second) == 1
     assert "waits for" in said(start())

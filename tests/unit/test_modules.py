@@ -125,8 +125,8 @@ def test_rules_that_read_tables_do_not_import_torch(name: str) -> None:
         ("from eigendrift import errors, schedule as s\n", ["errors.py", "schedule.py"]),
         ("def later():\n    from eigendrift.schedule import lag_grid\n", ["schedule.py"]),
         ("if True:\n    import eigendrift.schedule\n", ["schedule.py"]),
-        ("from eigendrift.storage import ArrayFile\n", ["errors.py", "storage.py"]),
-        ("from eigendrift.tables import read_table\n", ["errors.py", "storage.py", "tables.py"]),
+        ("from eigendrift.storage import ArrayFile\n", ["errors.py", "places.py", "storage.py"]),
+        ("from eigendrift.tables import read_table\n", ["errors.py", "places.py", "storage.py", "tables.py"]),
         ("from .errors import x\nfrom eigendrifting import errors\n", []),
     ],
 )

@@ -83,11 +83,11 @@ def test_a_chunk_without_snapshots(tmp_path: Path) -> None:
 
 def test_a_file_knows_its_run(tmp_path: Path) -> None:
     write(tmp_path / "p", [(0, 1)], chunk=4)
-    assert run_identity(tmp_path / "p") == IDENTITY
+    assert run_identity([tmp_path / "p"]) == IDENTITY
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"")
-    for read in (read_pairs, run_identity, lambda path: read_run([path])):
+    for read in (read_pairs, lambda path: run_identity([path]), lambda path: read_run([path])):
         with pytest.raises(DamagedFileError, match="damaged"):
             read(tmp_path / "p")

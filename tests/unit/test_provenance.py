@@ -107,6 +107,8 @@ def test_a_record_says_where_every_run_was_trained(monkeypatch: pytest.MonkeyPat
     assert record["device"] == "NVIDIA H200, cpu, unknown"
     assert record["threads"] == "1, 2, unknown"
     assert record["commit"] == "abc"
+    assert record["comparable"]["bytes"] == "results of the same config, commit, versions, device and threads"
+    assert {"history", "ipr", "alignment", "displacement"} == set(record["comparable"]["tables"]["tolerances"])
     assert record["versions"] == {**provenance.package_versions(), "torch": "2.11, 2.12, unknown"}
     assert json.loads(json.dumps(record)) == record
     # The same runs in another order make the same record.

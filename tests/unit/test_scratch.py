@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from experiments import python
 
-from eigendrift.scratch import Scratch
+from eigendrift.errors import WriteError
+from eigendrift.scratch import Scratch, row_sum
 
 KEY = {"run": {"lr": 0.1, "seed": 3}, "data": {"inputs": "abc"}, "threads": 1}
 
@@ -46,7 +47,8 @@ def test_a_later_try_finds_what_an_earlier_one_wrote(tmp_path: Path, shape: tupl
 
 WRITE_AND_DIE = """
 import os, sys
-from eigendrift.scratch import Scratch
+from eigendrift.errors import WriteError
+from eigendrift.scratch import Scratch, row_sum
 array = Scratch(sys.argv[1], "job", {}).array("rows", (3, 4))
 array[1] = 5
 os._exit(9)
@@ -192,4 +194,64 @@ def test_discarding_removes_a_jobs_scratch_alone(tmp_path: Path) -> None:
     filled(Scratch(tmp_path, "train/b", KEY))
     Scratch.discard(tmp_path, "train/a")
     Scratch.discard(tmp_path, "train/never-there")
-    assert {path.name for path in (tmp_path / "train").iterdir()} == {"b", "b.lock"}
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["b"]
+
+
+# Files with a checksum, and room that is taken beforehand
+
+
+def test_a_file_comes_back_whole_or_not_at_all(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path, "job", KEY)
+    assert scratch.read("note") is None
+    for content in (b"", b"first", bytes(range(256)) * 9):
+        scratch.write("note", content)
+        assert scratch.read("note") == content
+    whole = scratch.path("note").read_bytes()
+    for damaged in (b"", whole[:10], whole[:-1], whole + b"x", bytes(len(whole)), whole[:-1] + b"x"):
+        scratch.path("note").write_bytes(damaged)
+        assert scratch.read("note") is None
+    assert [path.name for path in scratch.folder.iterdir()] == ["note"]
+
+
+def test_an_arrays_room_is_taken_when_it_is_made(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path, "job", KEY)
+    scratch.array("rows", (1000, 1000))
+    # A sparse file would have a few blocks; a page that finds no room later kills the process without a word.
+    assert scratch.path("rows.npy").stat().st_blocks * 512 >= 4_000_000
+
+
+FULL = """
+import resource, sys
+from eigendrift.errors import EigendriftError
+from eigendrift.scratch import Scratch
+scratch = Scratch(sys.argv[1], "job", {})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+for call in (lambda: scratch.array("rows", (1000, 1000)), lambda: scratch.write("note", bytes(200_000))):
+    try:
+        call()
+    except EigendriftError as error:
+        print(error)
+print(sorted(path.name for path in scratch.folder.iterdir()))
+"""
+
+
+def test_room_that_is_refused_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    done = python(FULL, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second, left = done.stdout.splitlines()
+    assert "rows.npy: cannot be written (File too large); it needs 4 MB; " in first
+    assert "note: cannot be written (File too large); it needs 0.2 MB; " in second
+    assert left == "[]"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "job").write_text("")
+    with pytest.raises(WriteError, match=r"job/.*: cannot be written"):
+        Scratch(tmp_path, "job", KEY)
+
+
+def test_a_rows_checksum_tells_every_change() -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    sums = [row_sum(rows), row_sum(rows[:2]), row_sum(rows[::-1]), row_sum(rows + 1), row_sum(), row_sum(rows * 0)]
+    assert len(set(sums)) == len(sums)
+    assert row_sum(rows[:2], rows[2]) == row_sum(rows) == row_sum(np.asfortranarray(rows))

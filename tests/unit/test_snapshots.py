@@ -179,7 +179,7 @@ def test_a_killed_job_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "other shape"])
-@pytest.mark.parametrize("array", ["numbers", "vectors", "done"])
+@pytest.mark.parametrize("array", ["numbers", "vectors", "done", "sums"])
 def test_progress_without_its_arrays_counts_for_nothing(
     operator: HessianOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: str, damage: str
 ) -> None:
@@ -193,6 +193,29 @@ def test_progress_without_its_arrays_counts_for_nothing(
     else:
         np.save(path, np.full((2, 2), 3))
     found = solved(operator, tmp_path / "killed")
+    for position in (0, 1):
+        np.testing.assert_array_equal(found[position], whole[position])
+
+
+@pytest.mark.parametrize("array", ["numbers", "vectors", "sums"])
+def test_what_a_power_cut_spoilt_is_solved_again(
+    operator: HessianOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: str
+) -> None:
+    whole = solved(operator, tmp_path / "whole")
+    kill_at(operator, tmp_path / "killed", 5, monkeypatch, within=False)
+    (path,) = tmp_path.glob(f"killed/job/*/{array}.npy")
+    # Of a mapped file any page may have come to the disk, or not.
+    rows = np.lib.format.open_memmap(path, mode="r+")
+    rows[3 if array == "sums" else sum(request.k for request in WANTED[:3])] = 0
+    rows.flush()
+    asked: list[int] = []
+
+    def parameters(j: int) -> torch.Tensor:
+        asked.append(j)
+        return weights(WANTED[j].step)
+
+    found = solve(operator, WANTED, parameters, Scratch(tmp_path / "killed", "job", {}), "snapshot")
+    assert asked == list(range(3, len(WANTED)))
     for position in (0, 1):
         np.testing.assert_array_equal(found[position], whole[position])
 

@@ -12,7 +12,7 @@ import pytest
 from experiments import python
 from safetensors.numpy import save_file
 
-from eigendrift.errors import DamagedFileError
+from eigendrift.errors import DamagedFileError, WriteError
 from eigendrift.storage import FORMAT, ArrayFile, atomic_path, checksum, seal, write_arrays
 
 ARRAYS = {
@@ -175,6 +175,69 @@ def test_files_are_shared_as_the_umask_says(tmp_path: Path, umask: int) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+# Disks that are full, folders that are another's
+
+LIMITED = """
+import resource, sys, numpy as np, pandas as pd
+from pathlib import Path
+from eigendrift.errors import EigendriftError
+from eigendrift.storage import atomic_path, write_arrays
+from eigendrift.tables import write_table
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+def arrays(path):
+    write_arrays(path, {"x": np.zeros(1_000_000)}, kind="k", identity={}, units={"x": "1"})
+def table(path):
+    write_table(path, pd.DataFrame({"x": np.arange(100_000) / 7}), kind="k", identity={}, units={"x": "1"})
+def file(path):
+    with atomic_path(path) as part:
+        part.write_bytes(bytes(200_000))
+try:
+    globals()[sys.argv[2]](Path(sys.argv[1]))
+except EigendriftError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("kind", "need"), [("arrays", "it needs 8 MB; "), ("table", "it needs 1."), ("file", "")])
+def test_a_file_that_the_system_refuses_is_named_with_what_it_needs(tmp_path: Path, kind: str, need: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    done = python(LIMITED, path, kind)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"{path}: cannot be written (File too large); {need}")
+    assert "ulimit -f" in line
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"before"
+
+
+def test_a_full_device_is_named_with_what_is_free(tmp_path: Path) -> None:
+    # The system's own full disk.
+    (tmp_path / ".file.part").symlink_to("/dev/full")
+    with pytest.raises(WriteError) as refused, atomic_path(tmp_path / "file", 3_000_000) as part:
+        part.write_bytes(b"content")
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path / 'file'}: cannot be written (No space left on device); it needs 3 MB; ")
+    assert message.endswith(" MB are free there: make room and run again")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_bytes(b"")
+    with pytest.raises(
+        WriteError, match=r"folder/file: cannot be written \(.*\); make .*folder a folder that you can "
+    ):
+        write(tmp_path / "folder" / "file")
+
+
+def test_an_error_of_something_else_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="source"), atomic_path(tmp_path / "file") as part:
+        part.write_bytes((tmp_path / "source").read_bytes())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError), atomic_path(tmp_path / "file"):
+        (tmp_path / "folder").read_bytes()
 
 
 # Refusals

@@ -1,6 +1,7 @@
 """Training: what a snapshot holds, against a replay, and that a run which was killed goes on to the same bits."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,7 @@ def test_a_kill_at_a_snapshot_costs_that_snapshot_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     expected = run(tmp_path / "whole", "adam")
-    where: Any = {"rows": training, "checkpoint": torch, "rename": training.os}[place]
+    where: Any = {"rows": training, "checkpoint": torch, "rename": os}[place]
     name = {"rows": "evaluate", "checkpoint": "save", "rename": "replace"}[place]
     function = getattr(where, name)
     calls = {"rows": 2 * 4, "checkpoint": 4, "rename": 4 + 4}[place]
@@ -341,6 +342,25 @@ def test_a_checkpoint_without_its_arrays_counts_for_nothing(
         path.write_bytes(path.read_bytes()[:-100])
     else:
         np.save(path, np.zeros(3))
+    assert_same(run(tmp_path / "killed", "adam"), expected)
+
+
+@pytest.mark.parametrize("spoilt", ["weights", "gradients", "updates", "history", "checkpoint.pt"])
+def test_progress_that_a_power_cut_spoilt_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: str
+) -> None:
+    expected = run(tmp_path / "whole", "adam")
+    with monkeypatch.context() as patch:
+        killing(Step.__call__, 12, patch, Step, "__call__")
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed", "adam")
+    (path,) = tmp_path.glob(f"killed/job/*/{spoilt}" if "." in spoilt else f"killed/job/*/{spoilt}.npy")
+    if spoilt == "checkpoint.pt":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        rows = np.lib.format.open_memmap(path, mode="r+")
+        rows[2] = 0
+        rows.flush()
     assert_same(run(tmp_path / "killed", "adam"), expected)
 
 

@@ -11,7 +11,7 @@ from eigendrift.storage import ArrayFile
 from eigendrift.tables import write_table
 
 chunks = snakemake.input.eigenpairs
-identity = run_identity(chunks[0])
+identity = run_identity(chunks)
 trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=identity)
 steps, gradients, updates = (trajectory[name] for name in ("steps", "gradients", "updates"))
 final = {}

@@ -4,8 +4,8 @@ from eigendrift.job import start
 
 start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from eigendrift.claims import CLAIMS_UNITS, claims_table, latex, load_claims, load_evidence, markdown, score_claims
@@ -34,16 +34,18 @@ def run(
     )
     labels = {**layout["datasets"], **layout["optimizers"]}
     scored = score_claims(load_claims(claims), evidence, labels)
+    texts = {"md": markdown(scored, labels, scale).encode(), "tex": latex(scored, labels, scale).encode()}
     identity = {
+        "sha256": {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
         "scale": dict(scale),
         "datasets": dict(evidence.dataset_of),
         "optimizers": dict(evidence.optimizer_of),
         "bootstrap": {"resamples": RESAMPLES, "seed": BOOTSTRAP_SEED},
     }
     write_table(output["csv"], claims_table(scored), kind="claims", identity=identity, units=CLAIMS_UNITS)
-    for name, write in (("md", markdown), ("tex", latex)):
-        with atomic_path(output[name]) as part:
-            Path(part).write_bytes(write(scored, labels, scale).encode())
+    for name, text in texts.items():
+        with atomic_path(output[name], len(text)) as part:
+            part.write_bytes(text)
 
 
 def _listed(value: str | Sequence[str]) -> list[str]:

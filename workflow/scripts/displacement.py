@@ -11,7 +11,7 @@ from eigendrift.storage import ArrayFile
 from eigendrift.tables import write_table
 
 params = snakemake.params
-identity = run_identity(snakemake.input.eigenpairs[0])
+identity = run_identity(snakemake.input.eigenpairs)
 pairs, vectors = read_run(snakemake.input.eigenpairs, largest_index=params.k)
 trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=identity)
 table = displacement_table(

@@ -6,7 +6,7 @@ start(snakemake)  # before the other imports, so that a failing one leaves its t
 
 from collections.abc import Sequence
 
-from eigendrift.figure_set import portable, write_figure_set
+from eigendrift.figure_set import check_claims_tex, portable, write_figure_set
 from eigendrift.latex import latex_integer
 from eigendrift.numbers import numbers_of, numbers_tex
 from eigendrift.provenance import provenance
@@ -18,6 +18,7 @@ def listed(value: str | Sequence[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
+check_claims_tex(snakemake.input.claims_csv, snakemake.input.claims_tex)
 numbers, record = numbers_of(
     claims=snakemake.input.claims_csv,
     history=listed(snakemake.input.history),

@@ -14,7 +14,7 @@ from eigendrift.tables import write_table
 
 Scratch.discard(snakemake.params.scratch, snakemake.params.finished)
 output, chunks = snakemake.output, snakemake.input.eigenpairs
-identity = run_identity(chunks[0])
+identity = run_identity(chunks)
 tables, final = [], None
 for chunk in chunks:  # one at a time: 15 vectors a snapshot fill gigabytes
     pairs, vectors = read_pairs(chunk)
@@ -24,7 +24,7 @@ for chunk in chunks:  # one at a time: 15 vectors a snapshot fill gigabytes
 write_table(output.table, pd.concat(tables, ignore_index=True), kind="ipr", identity=identity, units=IPR_UNITS)
 if final is None:  # the run diverged before its first snapshot
     final = np.zeros(0, dtype=np.float32)
-layers = ArrayFile(snakemake.input.final_weights, kind="final_weights").identity["layers"]
+layers = ArrayFile(snakemake.input.final_weights, kind="final_weights", identity=identity).identity["layers"]
 write_arrays(
     output.final_eigenvector,
     {"vector": final},

@@ -3,9 +3,10 @@
 Runs when the Snakefile is read, so it imports neither torch nor pandas.
 """
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,7 @@ DATASET_SIZES = {
 CLASSES = 10
 # Limits that stop a slip of the keyboard before it fills the memory or the disk; ten times what anyone would ask for.
 MAX_DEPTH = 12
+MAX_VALUES = 1_000_000
 MAX_INTEGER = 10**18
 MAX_SNAPSHOTS = 100_000
 MAX_RUNS = 100_000
@@ -36,7 +38,7 @@ MAX_RUNS = 100_000
 
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration in canonical form (text keys, keys set to null removed), or raise `ConfigError`."""
-    canonical: dict[str, Any] = _canonical(config, ())
+    canonical: dict[str, Any] = _canonical(config, (), itertools.count(1))
     errors = list(_Validator(_schema()).iter_errors(canonical))
     if errors:
         # The least deep error is the cause; what lies below it follows from it.
@@ -64,9 +66,12 @@ def _schema() -> dict[str, Any]:
     return schema
 
 
-def _canonical(value: Any, path: tuple[str, ...]) -> Any:
+def _canonical(value: Any, path: tuple[str, ...], seen: Iterator[int]) -> Any:
     if len(path) > MAX_DEPTH:
         raise ConfigError(f"config: {dotted(*path[:2])}: nested more than {MAX_DEPTH} deep; config.yaml shows its form")
+    if next(seen) > MAX_VALUES:
+        # A few anchors of YAML that name each other stand for more values than any memory holds.
+        raise ConfigError(f"config: {dotted(*path[:2])}: more than {MAX_VALUES} values; config.yaml shows its form")
     if isinstance(value, Mapping):
         kept: dict[str, Any] = {}
         for key, item in value.items():
@@ -74,10 +79,10 @@ def _canonical(value: Any, path: tuple[str, ...]) -> Any:
             if name in kept:
                 raise ConfigError(f"config: {dotted(*path, name)}: given twice, as a number and as text; give it once")
             if item is not None:
-                kept[name] = _canonical(item, (*path, name))
+                kept[name] = _canonical(item, (*path, name), seen)
         return kept
     if isinstance(value, (list, tuple)):
-        return [_canonical(item, (*path, str(position))) for position, item in enumerate(value)]
+        return [_canonical(item, (*path, str(position)), seen) for position, item in enumerate(value)]
     if (wanted := _unusable(value)) is not None:
         raise ConfigError(f"config: {dotted(*path)}: {shown(value)} is not allowed; give {wanted}")
     return value

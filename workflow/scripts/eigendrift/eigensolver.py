@@ -271,7 +271,9 @@ def _solve(
             lengths = torch.linalg.vector_norm(rests, dim=1).double().cpu()
             residuals = _relative(lengths[:k], values[:k], largest, rounding)
             worst = int(residuals.argmax())
-        done = len(residuals) == k and bool((residuals <= tol).all())
+        # Without a guide at least one vector more is looked at: what is next decides how far the k can be trusted.
+        seen = basis.m > k or guide is not None or basis.m == n
+        done = seen and len(residuals) == k and bool((residuals <= tol).all())
         if len(residuals) < k or float(residuals.max()) < 0.9 * best:
             best, best_at = float(residuals.max()), basis.matvecs
         # A whole basis without progress, and what is left is rounding of the products.
@@ -329,7 +331,8 @@ def _result(solved: _Solved, k: int, tol: float, guide_matvecs: int) -> EigenPai
         vectors=vectors.T.contiguous(),
         residuals=solved.residuals,
         gaps=gaps,
-        angle_bounds=torch.where(own > 0, own / gaps, torch.zeros_like(own)).clamp(max=1.0),
+        # Nothing tells which vector of a repeated eigenvalue is meant, however small the residual.
+        angle_bounds=torch.where(gaps > 0, own / gaps, torch.ones_like(own)).clamp(max=1.0),
         matvecs=solved.basis.matvecs,
         guide_matvecs=guide_matvecs,
         converged=solved.residuals <= tol,

@@ -1,7 +1,11 @@
 """The errors that a user can mend: each is one line that names what is wrong, where, and what would be right."""
 
 import difflib
+import errno
+import os
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -19,6 +23,38 @@ class DataError(EigendriftError):
 
 class DamagedFileError(EigendriftError):
     """A file that one of our rules wrote does not hold what its header says."""
+
+
+class WriteError(EigendriftError):
+    """A file cannot be written: the disk is full, or its folder is not ours to write to."""
+
+
+def cannot_write(path: Path, error: OSError, size: int | None = None) -> WriteError:
+    """The error for a file that the system refused to write; `size`: its bytes, where they are known."""
+    needed = "" if size is None else f"it needs {size / 1e6:.3g} MB; "
+    if error.errno == errno.ENOSPC:
+        hint = f"{needed}{_free(path) / 1e6:.3g} MB are free there: make room and run again"
+    elif error.errno == errno.EDQUOT:
+        hint = f"{needed}your quota there is used up: make room and run again"
+    elif error.errno == errno.EFBIG:
+        hint = f"{needed}a limit on the size of files forbids it: see `ulimit -f`"
+    else:
+        hint = f"make {path.parent} a folder that you can write to and run again"
+    return WriteError(f"{path}: cannot be written ({error.strerror}); {hint}")
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free on the disk of a file that need not be there yet."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def is_refusal(error: OSError, part: Path) -> bool:
+    """Whether an error is the system's refusal to write `part`, and not of something else that went on meanwhile."""
+    if error.filename is None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    named = Path(os.fsdecode(error.filename))
+    return not isinstance(error, FileNotFoundError) and (named == part or named in part.parents)
 
 
 def shown(value: Any) -> str:

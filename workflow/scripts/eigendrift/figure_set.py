@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from eigendrift.errors import DataError
+from eigendrift.errors import DamagedFileError, DataError
 from eigendrift.latex import rst_to_latex
 from eigendrift.storage import atomic_path
+from eigendrift.tables import read_header
 
 FORMAT = "eigendrift-figure-set/1"
 # A figure wider than a journal's column, in PostScript points.
@@ -51,12 +52,19 @@ def _environment(name: str, caption: str, wide: bool) -> str:
 
 
 def is_wide(pdf: Path) -> bool:
-    """Whether the first page of a PDF is wider than a journal's column; `DataError` if the file is no PDF."""
+    """Whether the first page of a PDF is wider than a journal's column; `DataError` if the file is no whole PDF."""
     content = pdf.read_bytes()
     box = re.search(rb"/MediaBox\s*\[\s*([-\d.]+)\s+[-\d.]+\s+([-\d.]+)\s+[-\d.]+\s*\]", content)
-    if not content.startswith(b"%PDF-") or box is None:
-        raise DataError(f"{pdf}: not a PDF with a plain page size; delete it and run again")
+    if not content.startswith(b"%PDF-") or not content.rstrip().endswith(b"%%EOF") or box is None:
+        raise DataError(f"{pdf}: not a whole PDF with a plain page size; delete it and run again")
     return float(box.group(2)) - float(box.group(1)) > _COLUMN_POINTS
+
+
+def check_claims_tex(claims_csv: str, claims_tex: str) -> None:
+    """`DamagedFileError` if the claims in LaTeX are not those that the claims table was written with."""
+    expected = read_header(claims_csv, kind="claims")["identity"]["sha256"]["tex"]
+    if hashlib.sha256(Path(claims_tex).read_bytes()).hexdigest() != expected:
+        raise DamagedFileError(f"{claims_tex}: fails its checksum in {claims_csv}; delete both and run again")
 
 
 def by_stem(paths: Sequence[str], what: str) -> dict[str, Path]:

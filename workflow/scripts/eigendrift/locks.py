@@ -1,11 +1,13 @@
 """One process at a time: locks that end with the process that holds them, whatever ends it, on shared folders too."""
 
+import atexit
 import errno
 import fcntl
 import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # A process loses its lock on a file with any descriptor of it that it closes: these stay open for the process's life.
@@ -18,13 +20,14 @@ _INTERVAL = 0.5
 def hold(path: Path, told: Callable[[str], None]) -> None:
     """Lock this file for the rest of the process's life; as long as another process has it, wait.
 
-    `told` is called once with who has it, if anybody. Where the file system has no locks, nothing is locked.
+    `told` is called once with who has it, if anybody. Where the file system has no locks, nothing is locked. `OSError`
+    where the file cannot be made. It is removed when the process ends by itself; one that is left keeps nobody out.
     """
     path = path.absolute()
     holder = ""
     while not _try(path):
         if not holder:
-            holder = _read(path)
+            holder = _read(path) or "another process"
             told(holder)
         time.sleep(_INTERVAL)
 
@@ -32,7 +35,7 @@ def hold(path: Path, told: Callable[[str], None]) -> None:
 def this_process() -> str:
     """Who a waiting process says that it waits for."""
     job, host = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    return f"SLURM job {job} on {host}" if job else f"process {os.getpid()} on {host}"
+    return f"SLURM job {job} on {host}" if job else f"process {os.getpid()} on {host} (`kill {os.getpid()}` ends it)"
 
 
 def _try(path: Path) -> bool:
@@ -58,9 +61,16 @@ def _try(path: Path) -> bool:
         os.close(descriptor)
         return False
     os.truncate(descriptor, 0)
-    os.pwrite(descriptor, this_process().encode(), 0)
+    with suppress(OSError):  # a full disk: the lock holds all the same
+        os.pwrite(descriptor, this_process().encode(), 0)
     _held[path] = descriptor
+    atexit.register(_remove, path)
     return True
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eigendrift.errors import DamagedFileError
 from eigendrift.storage import ArrayFile, write_arrays
 
 KIND = "eigenpairs"
@@ -52,6 +53,14 @@ def read_run(
     return frame, np.concatenate([part[1] for part in parts])
 
 
-def run_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Which run a file of eigenpairs belongs to."""
-    return {key: value for key, value in ArrayFile(path, kind=KIND).identity.items() if key != "chunk"}
+def run_identity(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Any]:
+    """Which run the chunks of eigenpairs belong to; `DamagedFileError` if they are not all of one."""
+    first: dict[str, Any] | None = None
+    for path in paths:
+        found = {key: value for key, value in ArrayFile(path, kind=KIND).identity.items() if key != "chunk"}
+        first = found if first is None else first
+        if found != first:
+            raise DamagedFileError(f"{path}: belongs to another run than the chunk before it; delete it and run again")
+    if first is None:
+        raise ValueError("a run has at least one chunk of eigenpairs")
+    return first

@@ -18,6 +18,27 @@ PACKAGES = (
     "snakemake",
     "torchvision",
 )
+# With what a result may be compared, and how: to the byte, within tolerances (relative and absolute), or by statistics.
+# tests/system/test_other_threads.py holds the tolerances; what other threads round otherwise grows with the steps.
+COMPARABLE: Mapping[str, Any] = {
+    "bytes": "results of the same config, commit, versions, device and threads",
+    "tables": {
+        "with": "those of another number of threads, over the first 60 steps of a run",
+        "tolerances": {
+            "history": {"train_loss": 1e-4, "test_loss": 1e-4, "train_accuracy": 5e-3, "test_accuracy": 5e-3},
+            "ipr": {"eigenvalue": 2e-3, "ipr": 5e-2},
+            "alignment": {"gradient_alignment": 5e-2, "update_alignment": 5e-2, "convergence": 5e-2},
+            "displacement": {
+                "displacement": 5e-4,
+                "subspace_displacement": 5e-4,
+                "overlap": 5e-2,
+                "weight_displacement": 1e-4,
+                "update_alignment": 5e-2,
+            },
+        },
+    },
+    "claims": "results of other versions, another device or longer runs, by their intervals over seeds",
+}
 
 
 def commit() -> str:
@@ -60,6 +81,7 @@ def provenance(config: Mapping[str, Any], identities: Iterable[Mapping[str, Any]
         "device": _all(runs, "device"),
         "threads": _all(runs, "threads"),
         "commit": commit(),
+        "comparable": dict(COMPARABLE),
     }
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from eigendrift.config import validate
 from eigendrift.errors import DataError, EigendriftError
-from eigendrift.figure_set import by_stem, write_figure_set
+from eigendrift.figure_set import by_stem, check_claims_tex, write_figure_set
 from eigendrift.figures import FIGURES, SUPPLEMENT, figure_name
 from eigendrift.latex import latex_integer
 from eigendrift.modules import use_this_copy
@@ -170,6 +170,7 @@ def _figure_set(experiment: Experiment, published: Path, build: Path, record: di
         # The record of the runs, not one of this checkout.
         provenance=lambda identities: record,
     )
+    check_claims_tex(str(published / "claims" / "claims.csv"), str(published / "claims" / "claims.tex"))
     figures = [str(build / "figures" / f"{figure_name(number)}.pdf") for number in FIGURES]
     target = build / "figure_set"
     texts = {"figures_tex": "figures.tex", "numbers_tex": "numbers.tex", "claims_tex": "claims.tex"}

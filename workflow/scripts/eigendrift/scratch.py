@@ -2,24 +2,25 @@
 
 Snakemake deletes the declared outputs of a failed job, so progress lives outside of them. Another parameter, another
 input or another version gives another key, so old progress is never taken for this job's.
-
-Two processes never work on one job at a time: when the process that submitted a cluster's jobs is killed, they live on,
-and the next one submits them again.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eigendrift.job import tell
-from eigendrift.locks import hold
+from eigendrift.errors import cannot_write
+from eigendrift.storage import atomic_path
+
+_DIGEST = hashlib.sha256().digest_size
 
 
 class Scratch:
@@ -30,20 +31,19 @@ class Scratch:
     """
 
     def __init__(self, root: str | os.PathLike[str], job: str, depends_on: Mapping[str, Any]) -> None:
-        """`job` is a relative path that names the job; folders of the same job with another key are removed.
-
-        While another process works on the job, this one waits for its end, and goes on from what that one has left.
-        """
+        """`job` is a relative path that names the job; folders of the same job with another key are removed."""
         content = {"depends_on": depends_on, "code": _code()}
         key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
         parent = Path(root) / job
-        hold(_lock(parent), lambda who: tell(f"waits for {who or 'another process'}, which does the same work"))
         self.folder = parent / key
         if parent.is_dir():
             for other in parent.iterdir():
                 if other != self.folder:
                     shutil.rmtree(other, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
         self.fresh = False
 
     def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.memmap[Any, Any]:
@@ -53,10 +53,31 @@ class Scratch:
             found: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r+")
             return found
         self.fresh = True
-        part = path.with_suffix(".part")
-        made: np.memmap[Any, Any] = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
-        os.replace(part, path)
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        with atomic_path(path, size) as part:
+            made: np.memmap[Any, Any] = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
+            _reserve(part)
         return made
+
+    def write(self, name: str, content: bytes) -> None:
+        """A file of the folder: whole, or that of before."""
+        path, part = self.path(name), self.path(f"{name}.part")
+        try:
+            part.write_bytes(hashlib.sha256(content).digest() + content)
+            # Not forced to the disk, which takes long at every snapshot: what a power cut spoils, its checksum tells.
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise cannot_write(path, error, len(content)) from None
+
+    def read(self, name: str) -> bytes | None:
+        """What `write` wrote; None if there is nothing, or it is damaged."""
+        try:
+            stored = self.path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, content = stored[:_DIGEST], stored[_DIGEST:]
+        return content if hashlib.sha256(content).digest() == digest else None
 
     def path(self, name: str) -> Path:
         """Path of a file in the folder."""
@@ -66,12 +87,25 @@ class Scratch:
     def discard(root: str | os.PathLike[str], job: str) -> None:
         """Remove all scratch of a job whose outputs are safely in place."""
         shutil.rmtree(Path(root) / job, ignore_errors=True)
-        _lock(Path(root) / job).unlink(missing_ok=True)
 
 
-def _lock(folder: Path) -> Path:
-    # Beside the folder and not in it, so that it outlives what is removed there.
-    return folder.with_name(f"{folder.name}.lock")
+def row_sum(*rows: np.ndarray) -> int:
+    """A checksum (CRC-32) of rows of scratch arrays: after a power cut an array may lack what a later one counts on."""
+    value = 0
+    for row in rows:
+        value = zlib.crc32(np.ascontiguousarray(row).data.cast("B"), value)
+    return value
+
+
+def _reserve(path: Path) -> None:
+    """Take the room for all of a sparse file: a mapped page that finds none when it is written kills the process."""
+    with open(path, "r+b") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+        except (AttributeError, OSError) as error:
+            # A system or a disk that cannot reserve room has to do without.
+            if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
 
 
 def _is_usable(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> bool:

@@ -11,7 +11,7 @@ from eigendrift.eigensolver import top_eigenpairs
 from eigendrift.guide import Guide
 from eigendrift.pair_files import UNITS
 from eigendrift.progress import Progress
-from eigendrift.scratch import Scratch
+from eigendrift.scratch import Scratch, row_sum
 
 
 # Tolerances from which on a guide saves time, measured on MNIST at N = 89 610.
@@ -59,14 +59,20 @@ def solve(
     """The pairs of each request in turn: numbers (P, 9) in the order of pair_files.UNITS, and vectors (P, N).
 
     `parameters(j)` gives the point of request j. The start vector of a solve is drawn from the request's step, so a
-    chunk gives what the whole would. A kill costs the solve that it hits: each finished request is in `scratch`.
+    chunk gives what the whole would. A kill costs the solve that it hits: each finished request is in `scratch`, with a
+    checksum, so that one that a power cut spoilt is solved again.
     """
     ends = np.cumsum([0, *(request.k for request in wanted)])
     numbers = scratch.array("numbers", (int(ends[-1]), len(UNITS)), np.float64)
     vectors = scratch.array("vectors", (int(ends[-1]), operator.shape[0]))
     done = scratch.array("done", (1,), np.int64)
+    sums = scratch.array("sums", (len(wanted),), np.int64)
     if scratch.fresh:
         done[0] = 0
+    for j in range(int(done[0])):
+        if sums[j] != row_sum(numbers[ends[j] : ends[j + 1]], vectors[ends[j] : ends[j + 1]]):
+            done[0] = j
+            break
     progress = Progress(what, len(wanted), int(done[0]))
     for j in range(int(done[0]), len(wanted)):
         request = wanted[j]
@@ -89,6 +95,7 @@ def solve(
             axis=1,
         )
         vectors[rows] = pairs.vectors.T.cpu().numpy()
+        sums[j] = row_sum(numbers[rows], vectors[rows])
         done[0] = j + 1
         progress.update(j + 1)
     return numbers, vectors

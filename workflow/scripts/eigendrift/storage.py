@@ -7,8 +7,9 @@ the header and of every array that is read, so a truncated, altered or foreign f
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,35 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from eigendrift.errors import DamagedFileError, shown
+from eigendrift.errors import DamagedFileError, cannot_write, is_refusal, shown
+from eigendrift.places import check_place
 
 FORMAT = "eigendrift-arrays/2"
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], size: int | None = None) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write to; rename it to `path` on success, remove it on any error.
 
-    The rename is atomic, so no reader and no crash ever sees half a file under the final name.
+    The rename is atomic, so no reader and no crash ever sees half a file under the final name. A full disk and a folder
+    that is not writable are a `WriteError` that names the file, and what it needs if `size` (bytes) says so.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
     # One fixed name: what a killed try left is overwritten by the next.
     part = final.with_name(f".{final.name}.part")
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with open(part, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(part, final)
+    except OSError as error:
+        if not is_refusal(error, part):
+            raise
+        raise cannot_write(final, error, size) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def checksum(array: np.ndarray) -> str:
@@ -82,13 +90,13 @@ def write_arrays(
         "units": dict(units),
         "sha256": {name: checksum(array) for name, array in arrays.items()},
     }
-    with atomic_path(path) as part:
-        save_file(
-            {name: _plain(array) for name, array in arrays.items()},
-            part,
-            # One key: safetensors writes several in an order that differs from process to process.
-            metadata={"eigendrift": json.dumps({**header, "seal": seal(header)}, sort_keys=True)},
-        )
+    # One key: safetensors writes several in an order that differs from process to process.
+    metadata = {"eigendrift": json.dumps({**header, "seal": seal(header)}, sort_keys=True)}
+    with atomic_path(path, sum(array.nbytes for array in arrays.values())) as part:
+        try:
+            save_file({name: _plain(array) for name, array in arrays.items()}, part, metadata=metadata)
+        except SafetensorError as error:
+            raise _system_error(error) from None
         # safetensors makes files for the owner alone; results are shared as the user's umask says.
         umask = os.umask(0)
         os.umask(umask)
@@ -129,6 +137,7 @@ class ArrayFile:
                     f"{self.path}: belongs to {key}={self.identity.get(key)!r}, expected {value!r}; "
                     "delete it and run again"
                 )
+        check_place(self.path, self.identity)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.names:
@@ -146,6 +155,12 @@ class ArrayFile:
         if isinstance(error, FileNotFoundError):
             return DamagedFileError(f"{self.path}: no such file")
         return DamagedFileError(f"{self.path}: damaged or not an array file ({error}); delete it and run again")
+
+
+def _system_error(error: SafetensorError) -> Exception:
+    """The system's error that safetensors met, which it gives as text only."""
+    code = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1]))) if code else error
 
 
 def _parsed(text: str) -> dict[str, Any]:

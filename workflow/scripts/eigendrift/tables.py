@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from eigendrift.errors import DamagedFileError
+from eigendrift.places import check_agreement, check_place
 from eigendrift.storage import atomic_path, seal
 
 FORMAT = "eigendrift-table/2"
@@ -46,8 +47,9 @@ def write_table(
         "rows": len(frame),
         "sha256": hashlib.sha256(body).hexdigest(),
     }
-    with atomic_path(path) as part:
-        part.write_bytes(b"# " + json.dumps({**header, "seal": seal(header)}).encode() + b"\n" + body)
+    content = b"# " + json.dumps({**header, "seal": seal(header)}).encode() + b"\n" + body
+    with atomic_path(path, len(content)) as part:
+        part.write_bytes(content)
 
 
 def _type(column: "pd.Series[Any]") -> str | None:
@@ -71,14 +73,19 @@ def read_table(path: str | os.PathLike[str], *, kind: str) -> pd.DataFrame:
 
 
 def read_run_tables(paths: Iterable[str | os.PathLike[str]], *, kind: str) -> pd.DataFrame:
-    """Read one table a run and stack them, each row with its run's RUN_COLUMNS in front."""
-    frames = []
+    """Read one table a run and stack them, each row with its run's RUN_COLUMNS in front.
+
+    Refuses tables of different experiments: `places.check_agreement`.
+    """
+    frames, identities = [], {}
     for path in paths:
         header, body = _read(Path(path), kind)
+        identities[Path(path)] = header["identity"]
         frame = _frame(header, body)
         for position, column in enumerate(RUN_COLUMNS):
             frame.insert(position, column, header["identity"][column])
         frames.append(frame)
+    check_agreement(identities)
     return pd.concat(frames, ignore_index=True)
 
 
@@ -93,6 +100,8 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise DamagedFileError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DamagedFileError(f"{path}: cannot be read ({error.strerror})") from None
     first, _, body = content.partition(b"\n")
     try:
         header = json.loads(first.removeprefix(b"# "))
@@ -109,4 +118,5 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
         raise DamagedFileError(f"{path}: holds {header['kind']!r}, expected {kind!r}; delete it and run again")
     if hashlib.sha256(body).hexdigest() != header["sha256"]:
         raise DamagedFileError(f"{path}: content fails its checksum; delete it and run again")
+    check_place(path, header["identity"])
     return header, body

@@ -1,6 +1,6 @@
 """Train one network and keep theta, gradient and update at the snapshots."""
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from eigendrift.gradients import FlatParameters, batch_gradient
 from eigendrift.model import stream_seed
 from eigendrift.optimizers import Step
 from eigendrift.progress import Progress, log
-from eigendrift.scratch import Scratch
+from eigendrift.scratch import Scratch, row_sum
 
 # Batches whose indices reach a GPU in one transfer.
 AHEAD = 1000
@@ -176,20 +176,27 @@ class _Record:
             name: scratch.array(name, (snapshots, n_parameters)) for name in ("weights", "gradients", "updates")
         }
         self.history = scratch.array("history", (snapshots, len(HISTORY)), np.float64)
-        self.checkpoint = scratch.path("checkpoint.pt")
         self.scratch = scratch
+        self.sums: list[int] = []
 
     def load(self) -> dict[str, Any] | None:
         # A checkpoint counts the rows of the arrays beside it; of arrays made anew it knows nothing.
-        if self.scratch.fresh or not self.checkpoint.exists():
+        if self.scratch.fresh or (content := self.scratch.read("checkpoint.pt")) is None:
             return None
-        loaded: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
-        return loaded
+        loaded: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+        self.sums = loaded.pop("sums")
+        return loaded if self.sums == [self._sum(row) for row in range(loaded["done"])] else None
+
+    def _sum(self, row: int) -> int:
+        return row_sum(*(array[row] for array in (*self.arrays.values(), self.history)))
 
     def save(self, state: Mapping[str, Any]) -> None:
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(dict(state), part)
-        os.replace(part, self.checkpoint)
+        done = state["done"]
+        self.sums = [*self.sums[: done - 1], self._sum(done - 1)] if done else []
+        # By way of memory: torch's own writer tells a full disk as an error of its archive.
+        buffer = io.BytesIO()
+        torch.save({**state, "sums": self.sums}, buffer)
+        self.scratch.write("checkpoint.pt", buffer.getvalue())
 
 
 def train(

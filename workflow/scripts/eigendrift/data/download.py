@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from eigendrift.errors import DataError
+from eigendrift.errors import DataError, WriteError
 from eigendrift.storage import atomic_path
 
 LOGGER = logging.getLogger(__name__)
@@ -67,11 +67,8 @@ def fetch(path: Path, md5: str, addresses: Sequence[str], patience: Patience = P
             except _MirrorError as error:
                 failures[address] = str(error)
                 LOGGER.warning("%s: %s", address, error)
-            except OSError as error:
-                raise DataError(
-                    f"{path}: cannot be written ({error.strerror}); free some space, or set data.root to a folder "
-                    "that you can write to"
-                ) from None
+            except WriteError as error:
+                raise DataError(f"{error}, or set data.root to another folder") from None
             else:
                 LOGGER.info("%s: fetched from %s", path, address)
                 return

@@ -1,0 +1,143 @@
+"""The whole workflow, killed again and again, elsewhere and otherwise: the tables and figures are the same bytes.
+
+It runs in another folder with another seed of Python's hashes, locale and time zone than the undisturbed run, so that
+this is the test of determinism too.
+"""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from conftest import TinyRun
+from snakemake_process import TINY, environment, run_snakemake
+
+ELSEWHERE = {"PYTHONHASHSEED": "1234", "LC_ALL": "C", "LANG": "C", "TZ": "Asia/Kathmandu"}
+KINDS = ("script", "snakemake", "both") * 4
+STARTED = re.compile(r"^(?:local)?rule \w+:$", re.MULTILINE)
+SOON = 600.0
+
+
+@dataclass
+class Session:
+    """One start of Snakemake: its process, in a group of its own with its jobs, and what it says."""
+
+    process: "subprocess.Popen[bytes]"
+    said_in: Path
+
+    @property
+    def said(self) -> str:
+        return self.said_in.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def started(self) -> int:
+        """Number of jobs that it has begun."""
+        return len(STARTED.findall(self.said))
+
+    def scripts(self) -> list[psutil.Process]:
+        """The processes of its jobs' scripts."""
+        try:
+            below = psutil.Process(self.process.pid).children(recursive=True)
+            return [child for child in below if any(".snakemake/scripts/" in part for part in child.cmdline()[1:2])]
+        except psutil.Error:
+            return []
+
+    def kill(self, kind: str, chance: random.Random) -> None:
+        """SIGKILL, as `kind` says: to the script of one job, to Snakemake alone, or to it and all of its jobs."""
+        if kind == "script":
+            deadline = time.monotonic() + SOON
+            while not (running := self.scripts()):
+                assert time.monotonic() < deadline
+                assert self.process.poll() is None, self.said[-3000:]
+                time.sleep(0.01)
+            chance.choice(running).kill()
+            # Snakemake lets the job beside it end, and then itself.
+            assert self.process.wait(SOON) == 1
+            assert "SIGKILL" in self.said
+        elif kind == "snakemake":
+            self.process.kill()
+            assert self.process.wait() == -signal.SIGKILL
+        else:
+            self.end()
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Workflow:
+    """The tiny workflow in a folder, started any number of times."""
+
+    def __init__(self, folder: Path, targets: list[str]) -> None:
+        self.folder, self.targets, self.sessions = folder, targets, list[Session]()
+
+    def start(self) -> Session:
+        said_in = self.folder.parent / f"said{len(self.sessions)}"
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *TINY, "--", *self.targets]
+        with open(said_in, "wb") as said:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=environment(**ELSEWHERE), stdout=said, stderr=said, start_new_session=True
+            )
+        self.sessions.append(Session(process, said_in))
+        return self.sessions[-1]
+
+    def end(self) -> None:
+        """Nothing of it may outlive the test."""
+        for session in self.sessions:
+            session.end()
+
+
+def bytes_of(results: Path) -> dict[str, bytes]:
+    """All that the rules leave, without their logs and without how long they took."""
+    left_out = ("logs", "benchmarks")
+    files = (path for path in results.rglob("*") if path.is_file())
+    named = {str(path.relative_to(results)): path for path in files}
+    return {name: path.read_bytes() for name, path in named.items() if not name.startswith(left_out)}
+
+
+def test_twelve_kills_elsewhere_leave_the_bytes_of_an_undisturbed_run(tiny_run: TinyRun, checkout: Path) -> None:
+    chance = random.Random("kills of the whole workflow")
+    workflow = Workflow(checkout, ["all", *(["paper"] if tiny_run.has_paper else [])])
+    kinds = chance.sample(KINDS, len(KINDS))
+    locked, told = False, 0
+    try:
+        for kind in kinds:
+            if locked:
+                if not told:
+                    refused = workflow.start()
+                    assert refused.process.wait(SOON) == 1
+                    assert "It can be removed with the --unlock argument." in refused.said
+                    told += 1
+                run_snakemake(checkout, "--unlock", **ELSEWHERE)
+            session = workflow.start()
+            wanted, deadline = chance.randint(1, 7), time.monotonic() + SOON
+            while session.started < wanted:
+                assert session.process.poll() is None, session.said[-3000:]
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0, 0.7))
+            session.kill(kind, chance)
+            locked = kind != "script"
+        if locked:
+            run_snakemake(checkout, "--unlock", **ELSEWHERE)
+        last = workflow.start()
+        assert last.process.wait(600) == 0, last.said[-3000:]
+    finally:
+        workflow.end()
+    assert told == 1
+    begun = sum(session.started for session in workflow.sessions)
+    # What was finished is kept: a kill costs the two jobs that run, and Snakemake's those that it had not yet noted.
+    assert begun <= len(STARTED.findall(tiny_run.finished.output)) + 3 * len(kinds)
+    expected, found = bytes_of(tiny_run.results), bytes_of(checkout / "results" / "tiny")
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    left = [path.name for path in (checkout / "results").rglob("*") if path.name.endswith((".part", ".lock"))]
+    assert left == []
