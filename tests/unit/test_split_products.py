@@ -204,6 +204,13 @@ def test_a_product_in_another_precision_moves_along() -> None:
         torch.testing.assert_close(other.product(vector), plain.product(vector), rtol=1e-4, atol=1e-6)
 
 
+def test_the_float64_twin_of_products_in_pieces_is_not_in_pieces() -> None:
+    vector = normal(operator("float32").shape[0]).double()
+    plain, pieces = (operator(precision).in_float64() @ vector for precision in ("float32", "split3"))
+    assert pieces.dtype == torch.float64
+    assert error(pieces, plain) < 1e-13
+
+
 def test_what_a_precision_needs() -> None:
     x, y, fitted = digits()
     with pytest.raises(ValueError, match=r"tf32.*is not allowed.*float32, split3"):

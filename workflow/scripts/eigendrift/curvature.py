@@ -107,7 +107,7 @@ class HessianOperator:
         On the analytic path it is this operator, until it moves, with the forward pass taken in float64; elsewhere it
         is `in_float64`.
         """
-        if not isinstance(self.path, MLPHessian):
+        if self.dtype == torch.float64 or not isinstance(self.path, MLPHessian):
             return self.in_float64()
         self.path.refresh(torch.float64)
         return self

@@ -64,6 +64,7 @@ class MLPHessian:
         assert layers is not None
         double = copy.copy(self)
         double.linear, double.inputs = layers[0], self.inputs.to(torch.float64)
+        double.precision, double.pixels = "float32", None
         double._allocate(like=double.inputs.background)
         double.refresh()
         return double
