@@ -5,8 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from eigendrift import HessianOperator
 from eigendrift.data import load_raw
+from eigendrift.mlp_hessian import MLPHessian
+from eigendrift.model import initialize, mlp
 from eigendrift.staircase import Staircase, staircase
 
 
@@ -30,10 +34,17 @@ def check(made: Staircase, x: torch.Tensor) -> None:
     assert [len(block) for block in made.blocks] == [made.size] * (n // made.size) + [n % made.size] * (
         n % made.size > 0
     )
-    w = torch.randn(d, 3, dtype=x.dtype)
-    turned = w[made.columns]
-    forward = torch.cat([block @ turned[: block.shape[1]] for block in made.blocks]) + made.background @ turned
-    torch.testing.assert_close(forward, x[made.rows] @ w)
+    generator = torch.Generator().manual_seed(0)
+    weights, biases, errors = (
+        torch.randn(*shape, dtype=x.dtype, generator=generator) for shape in ((3, d), (3,), (n, 3))
+    )
+    layer = made.layer(weights, biases)
+    forward = torch.cat([made.forward(block, layer) for block in range(len(made.blocks))])
+    torch.testing.assert_close(forward, x[made.rows] @ weights.T + biases)
+    total = made.zeros(3)
+    for block, part in enumerate(errors.split(made.size)):
+        made.backward(block, part, total)
+    torch.testing.assert_close(made.finished(total, errors.sum(dim=0)), errors.T @ x[made.rows])
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 300, 1000])
@@ -85,3 +96,17 @@ def test_the_real_digits_keep_few_numbers() -> None:
     check(made, x)
     assert made.entries < 0.9 * x.numel()
     assert made.to(torch.float32).blocks[0].dtype == torch.float32
+
+
+def test_the_hessian_of_images_is_that_of_the_general_path() -> None:
+    x, y = images(), torch.randint(4, (300,), generator=torch.Generator().manual_seed(0))
+    model = mlp(20, (6, 5), 4).double()
+    initialize(model, 1)
+    # Another loss function to the operator, the same to the mathematics.
+    losses = (nn.CrossEntropyLoss(), lambda outputs, targets: nn.functional.cross_entropy(outputs, targets))
+    analytic, general = (HessianOperator(model, loss, x, y, rows=32) for loss in losses)
+    assert isinstance(analytic.path, MLPHessian)
+    assert not isinstance(general.path, MLPHessian)
+    assert analytic.path.inputs.entries < 0.75 * x.numel()
+    vectors = torch.randn(analytic.shape[0], 3, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(analytic @ vectors, general @ vectors, rtol=1e-11, atol=1e-14)
