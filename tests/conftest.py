@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,17 @@ from snakemake_process import ROOT, TINY, Finished, copy_checkout, run_snakemake
 
 # A test that cannot do its work is skipped on a user's machine; in CI it fails.
 IN_CI = bool(os.environ.get("CI"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch: for small tensors, threads that wait for each other are slower on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Eigenpairs of many points: in chunks, after a kill, and whole they are the same to the bit."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,7 @@ from eigendrift.snapshots import Request, requests, solve, suited
 STEPS = [0, 1, 3, 10, 20, 25]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

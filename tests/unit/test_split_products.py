@@ -1,6 +1,5 @@
 """Products of 8-bit inputs with pieces of bfloat16 against float64, alone and within Hessian products and solves."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,13 +21,7 @@ aten = torch.ops.aten
 ALL = slice(0, N)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    # Small tensors: threads that wait for each other are slower on a busy machine.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pixels() -> np.ndarray:

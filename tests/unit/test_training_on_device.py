@@ -1,6 +1,5 @@
 """Training as a GPU runs it, on a stand-in in this process: no wait within a step, and the CPU's bits."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,7 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    # Small tensors: threads that wait for each other are slower on a busy machine.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def samples(device: torch.device) -> Samples:

@@ -1,7 +1,5 @@
 """How often the host waits for the device: counted on a stand-in for a GPU that lies in this process."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from accelerator import DEVICE, Accelerator, Far
@@ -12,13 +10,7 @@ from eigendrift import EigenPairs, top_eigenpairs
 N, K = 400, 3
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    # Small tensors: threads that wait for each other are slower on a busy machine.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Matrix:
