@@ -24,6 +24,7 @@ paper: environment
 
 # What is committed of a finished run: make publish NAME=cpu. Then everything is drawn again from it: make published
 publish: environment
+	@test -n "$(NAME)" || { echo "NAME: not given; name a finished run below results/, as in make publish NAME=demo"; exit 1; }
 	$(VENV)/bin/python -m eigendrift.published fill results/$(NAME)
 
 published: environment

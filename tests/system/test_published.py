@@ -73,6 +73,24 @@ def test_a_changed_table_shows(published: Path, tmp_path: Path) -> None:
     assert "differs in figures/fig03.png" in done.stdout
 
 
+def test_a_set_that_cannot_be_filled_leaves_the_one_before(published: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
+    folder = shutil.copytree(published, tmp_path / "checkout", symlinks=True)
+    before = {path: path.read_bytes() for path in (folder / "paper" / "published").rglob("*") if path.is_file()}
+    results = shutil.copytree(tiny_run.results, tmp_path / "results")
+    (results / "baseline" / "digits_noisy.csv").unlink()
+    assert call(folder, "fill", str(results)).returncode != 0
+    assert {path: path.read_bytes() for path in (folder / "paper" / "published").rglob("*") if path.is_file()} == before
+
+
+def test_nothing_published_is_one_line(published: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(published, tmp_path / "checkout", symlinks=True)
+    shutil.rmtree(folder / "paper" / "published")
+    done = call(folder, "redraw")
+    assert done.returncode == 1
+    assert "provenance.json: no such file; nothing is published here yet" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_an_unfinished_run_is_refused_in_one_line(tmp_path: Path) -> None:
     done = call(ROOT, "fill", str(tmp_path))
     assert done.returncode == 1

@@ -45,25 +45,28 @@ _NUMBERS: dict[str, list[dict[str, str]]] = {
 
 
 def fill(results: Path, published: Path = PUBLISHED) -> int:
-    """Put a finished results folder into `published`, which is emptied first; the number of bytes in it."""
+    """Put a finished results folder in the place of `published`, all of it or nothing; the number of bytes in it."""
     manifest = results / "figure_set" / "manifest.json"
     if not manifest.is_file():
         raise DataError(f"{manifest}: no such file; let the workflow of {results} run to its end first")
     record = json.loads(manifest.read_text(encoding="utf-8"))["provenance"]
-    shutil.rmtree(published, ignore_errors=True)
     experiment = Experiment(validate(record["config"]))
+    part = published.with_name(f".{published.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     drawn = [number for number in ALL if (results / f"figures/{figure_name(number)}.pdf").is_file()]
     copies = [f"figures/{figure_name(number)}.{kind}" for number in drawn for kind in ("pdf", "png")]
     for name in (*copies, *(f"claims/{name}" for name in CLAIMS)):
-        _copy(results / name, published / name)
+        _copy(results / name, part / name)
     for name in ("numbers.tex", "manifest.json"):
-        _copy(results / "figure_set" / name, published / name)
+        _copy(results / "figure_set" / name, part / name)
     if (results / "paper.pdf").is_file():
-        _copy(results / "paper.pdf", published / "paper.pdf")
+        _copy(results / "paper.pdf", part / "paper.pdf")
     for path in _tables(experiment, drawn):
-        _write(published / "tables" / f"{path}.gz", gzip.compress((results / path).read_bytes(), mtime=0))
+        _write(part / "tables" / f"{path}.gz", gzip.compress((results / path).read_bytes(), mtime=0))
     text = json.dumps({**record, "hours": hours(results / "benchmarks")}, indent=2)
-    _write(published / "provenance.json", f"{text}\n".encode())
+    _write(part / "provenance.json", f"{text}\n".encode())
+    shutil.rmtree(published, ignore_errors=True)
+    part.replace(published)
     return sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
 
 
@@ -81,7 +84,10 @@ def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1)
 
     Missing TeX leaves the paper out, and says so.
     """
-    record = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
+    provenance = published / "provenance.json"
+    if not provenance.is_file():
+        raise DataError(f"{provenance}: no such file; nothing is published here yet: make publish NAME=... does it")
+    record = json.loads(provenance.read_text(encoding="utf-8"))
     record.pop("hours")
     experiment = Experiment(validate(record["config"]))
     shutil.rmtree(build, ignore_errors=True)
