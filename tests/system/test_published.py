@@ -44,7 +44,7 @@ def published(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_what_is_published(published: Path, tiny_run: TinyRun) -> None:
     folder = published / "paper" / "published"
     assert {path.name for path in (folder / "figures").iterdir()} == {
-        f"{n}.{k}" for n in FIGURES for k in ("pdf", "png")
+        f"{n}.{k}" for n in FIGURES for k in ("pdf", "png", "csv.gz")
     }
     assert {path.name for path in (folder / "claims").iterdir()} == {f"claims.{kind}" for kind in ("csv", "md", "tex")}
     for path in (folder / "tables").rglob("*.gz"):

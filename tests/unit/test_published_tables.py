@@ -96,13 +96,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def published(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published") / "published"
+    folder.with_name("REPRODUCTION.md").write_text("Null model: <!-- verdict null-model --><!-- / -->.\n")
     size = fill(results, folder)
     assert size == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > 10_000
     return folder
 
 
 def test_what_is_published(published: Path, results: Path) -> None:
-    figures = {f"{name}.{kind}" for name in NAMES for kind in ("pdf", "png")}
+    figures = {f"{name}.{kind}" for name in NAMES for kind in ("pdf", "png", "csv.gz")}
     assert {path.name for path in (published / "figures").iterdir()} == figures
     assert {path.name for path in (published / "claims").iterdir()} == {"claims.csv", "claims.md", "claims.tex"}
     packed = list((published / "tables").rglob("*.gz"))
@@ -146,6 +147,39 @@ def test_everything_comes_back_to_the_byte_without_torch(published: Path, tmp_pa
     (build / "figures" / "fig03.png").write_bytes(b"other")
     (build / "figure_set" / "numbers.tex").write_bytes(b"other")
     assert list(different(published, build)) == ["figures/fig03.png", "numbers.tex"]
+
+
+def test_the_page_beside_it_gets_its_numbers(published: Path, tmp_path: Path) -> None:
+    page = published.with_name("REPRODUCTION.md").read_text()
+    assert page == "Null model: <!-- verdict null-model -->not assessed at this scale<!-- / -->.\n"
+    folder = shutil.copytree(published, tmp_path / "paper" / "published")
+    folder.with_name("REPRODUCTION.md").write_text(page.replace("not assessed at this scale", "reproduced"))
+    assert list(different(folder, folder_of_figures(published, tmp_path))) == ["REPRODUCTION.md"]
+
+
+def folder_of_figures(published: Path, tmp_path: Path) -> Path:
+    """A build that is what is published."""
+    build = tmp_path / "build"
+    shutil.copytree(published / "figures", build / "figures")
+    for path in (build / "figures").glob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    (build / "figure_set").mkdir()
+    for name in ("numbers.tex", "manifest.json"):
+        shutil.copy(published / name, build / "figure_set")
+    return build
+
+
+def test_a_page_that_names_what_is_not_there_leaves_all_as_it_was(
+    published: Path, results: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(published, tmp_path / "paper" / "published")
+    page = folder.with_name("REPRODUCTION.md")
+    page.write_text("<!-- verdict nothing --><!-- / -->\n")
+    before = (folder / "provenance.json").stat().st_ino
+    with pytest.raises(DataError, match="no claim nothing"):
+        fill(results, folder)
+    assert (folder / "provenance.json").stat().st_ino == before
+    assert page.read_text() == "<!-- verdict nothing --><!-- / -->\n"
 
 
 def test_an_unfinished_run_is_refused_and_nothing_is_removed(published: Path, tmp_path: Path) -> None:

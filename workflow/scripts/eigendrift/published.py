@@ -6,6 +6,7 @@ python -m eigendrift.published redraw               figures, figure set and PDF 
 
 import argparse
 import gzip
+import io
 import json
 import os
 import runpy
@@ -19,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from eigendrift.claims.report import scale_line
 from eigendrift.config import validate
 from eigendrift.errors import DataError, EigendriftError
 from eigendrift.figure_set import by_stem, check_claims_tex, write_figure_set
@@ -27,15 +29,19 @@ from eigendrift.latex import latex_integer
 from eigendrift.modules import use_this_copy
 from eigendrift.numbers import numbers_of, numbers_tex
 from eigendrift.paper import INSTALL
+from eigendrift.reproduction_page import Numbers, fill_page
 from eigendrift.result_paths import table_paths
 from eigendrift.runs import Experiment
 from eigendrift.storage import atomic_path
+from eigendrift.tables import read_header, read_table
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS, CAPTIONS, PAPER = ROOT / "workflow" / "scripts", ROOT / "workflow" / "report", ROOT / "paper"
 PUBLISHED, BUILD = PAPER / "published", PAPER / "generated" / "published"
 ALL: tuple[int | str, ...] = (*FIGURES, *SUPPLEMENT)
+PAGE = "REPRODUCTION.md"
 CLAIMS = ("claims.csv", "claims.md", "claims.tex")
+_PLOTTED = "figures/figS*.csv.gz"
 # Tables that the numbers of the text are taken from, besides those of the figures.
 _NUMBERS: dict[str, list[dict[str, str]]] = {
     "history": [{"variants": "all"}],
@@ -45,29 +51,58 @@ _NUMBERS: dict[str, list[dict[str, str]]] = {
 
 
 def fill(results: Path, published: Path = PUBLISHED) -> int:
-    """Put a finished results folder in the place of `published`, all of it or nothing; the number of bytes in it."""
+    """Put a finished results folder in the place of `published`, all of it or nothing; the number of bytes in it.
+
+    The numbers in the page REPRODUCTION.md beside it become those of these results.
+    """
     manifest = results / "figure_set" / "manifest.json"
     if not manifest.is_file():
         raise DataError(f"{manifest}: no such file; let the workflow of {results} run to its end first")
     record = json.loads(manifest.read_text(encoding="utf-8"))["provenance"]
     experiment = Experiment(validate(record["config"]))
-    part = published.with_name(f".{published.name}.part")
+    part, page = published.with_name(f".{published.name}.part"), published.with_name(PAGE)
     shutil.rmtree(part, ignore_errors=True)
+    try:
+        _gather(results, experiment, record, part)
+        text = filled_page(page, part) if page.is_file() else None
+        shutil.rmtree(published, ignore_errors=True)
+        part.replace(published)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    if text is not None:
+        _write(page, text.encode())
+    return sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
+
+
+def _gather(results: Path, experiment: Experiment, record: dict[str, Any], folder: Path) -> None:
+    """All that is kept of the results."""
     drawn = [number for number in ALL if (results / f"figures/{figure_name(number)}.pdf").is_file()]
     copies = [f"figures/{figure_name(number)}.{kind}" for number in drawn for kind in ("pdf", "png")]
     for name in (*copies, *(f"claims/{name}" for name in CLAIMS)):
-        _copy(results / name, part / name)
+        _copy(results / name, folder / name)
     for name in ("numbers.tex", "manifest.json"):
-        _copy(results / "figure_set" / name, part / name)
+        _copy(results / "figure_set" / name, folder / name)
     if (results / "paper.pdf").is_file():
-        _copy(results / "paper.pdf", part / "paper.pdf")
-    for path in _tables(experiment, drawn):
-        _write(part / "tables" / f"{path}.gz", gzip.compress((results / path).read_bytes(), mtime=0))
+        _copy(results / "paper.pdf", folder / "paper.pdf")
+    packed = {path: f"tables/{path}" for path in _tables(experiment, drawn)}
+    packed |= {name: name for name in (f"figures/{figure_name(number)}.csv" for number in drawn)}
+    for path, name in packed.items():
+        _write(folder / f"{name}.gz", gzip.compress((results / path).read_bytes(), mtime=0))
     text = json.dumps({**record, "hours": hours(results / "benchmarks")}, indent=2)
-    _write(part / "provenance.json", f"{text}\n".encode())
-    shutil.rmtree(published, ignore_errors=True)
-    part.replace(published)
-    return sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
+    _write(folder / "provenance.json", f"{text}\n".encode())
+
+
+def filled_page(page: Path, published: Path) -> str:
+    """The page with the numbers of what is published."""
+    claims = str(published / "claims" / "claims.csv")
+    plotted = {path.name.partition(".")[0]: gzip.decompress(path.read_bytes()) for path in published.glob(_PLOTTED)}
+    numbers = Numbers(
+        claims=read_table(claims, kind="claims"),
+        record=json.loads((published / "provenance.json").read_text(encoding="utf-8")),
+        scale=scale_line(read_header(claims, kind="claims")["identity"]["scale"]),
+        supplement={name: pd.read_csv(io.BytesIO(content), skiprows=1) for name, content in plotted.items()},
+    )
+    return fill_page(page.read_text(encoding="utf-8"), numbers)
 
 
 def hours(benchmarks: Path) -> dict[str, float]:
@@ -109,16 +144,23 @@ def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1)
 
 
 def different(published: Path, build: Path) -> Iterator[str]:
-    """Names of published figures, numbers, manifest and PDF whose redrawn file has other bytes."""
+    """Names of published figures, numbers, manifest and PDF whose redrawn file has other bytes, and of a page with
+    numbers that are not those of the claims.
+    """
     files = [*sorted((published / "figures").iterdir()), published / "numbers.tex", published / "manifest.json"]
     for path in files:
-        name = path.relative_to(published)
+        name, content = path.relative_to(published), path.read_bytes()
         again = build / (name if name.parts[0] == "figures" else Path("figure_set") / name)
-        if again.read_bytes() != path.read_bytes():
+        if path.suffix == ".gz":
+            again, content = again.with_suffix(""), gzip.decompress(content)
+        if again.read_bytes() != content:
             yield str(name)
     pdf, again = published / "paper.pdf", build / "paper.pdf"
     if pdf.is_file() and again.is_file() and pdf.read_bytes() != again.read_bytes():
         yield pdf.name
+    page = published.with_name(PAGE)
+    if page.is_file() and page.read_text(encoding="utf-8") != filled_page(page, published):
+        yield page.name
 
 
 def _inputs(number: int | str) -> Mapping[str, Any]:

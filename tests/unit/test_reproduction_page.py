@@ -1,0 +1,137 @@
+"""The page's numbers, from a claims table and figures of a few rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eigendrift.errors import DataError
+from eigendrift.reproduction_page import Numbers, fill_page
+
+CLAIMS = pd.DataFrame(
+    {
+        "claim": ["falls", "falls", "falls", "null"],
+        "part": ["claim", "below", "below", "claim"],
+        "number": [1, 1, 1, 12],
+        "title": ["It falls", "It falls", "It falls", "A null model"],
+        "dataset": [np.nan, "MNIST", "FashionMNIST", np.nan],
+        "value": [np.nan, 0.5, 0.25, np.nan],
+        "low": [np.nan, 0.4, 0.2, np.nan],
+        "high": [np.nan, 0.6, np.nan, np.nan],
+        "paper_value": [np.nan, 0.26, np.nan, np.nan],
+        "verdict": ["not reproduced", "reproduced", "not reproduced", "direction only"],
+        "note": ["1 reproduced, 1 not reproduced", "", "", ""],
+    }
+)
+RECORD = {
+    "config": {"datasets": ["MNIST", "FashionMNIST"]},
+    "hours": {"train": 1.25, "fig01": 0.01, "eigensnapshot": 2.0},
+    "device": "cpu",
+    "versions": {"torch": "2.11.0"},
+    "commit": "0123456789abcdef",
+}
+SENSITIVITY = pd.DataFrame(
+    {
+        "dataset": "MNIST",
+        "optimizer": ["adam", "adam", "adam", "sgd"],
+        "scaling": ["unit", "unit", "unit", "unit"],
+        "init": "xavier_uniform",
+        "complete": [1, 1, 0, 1],
+        "ipr": [0.02, 0.04, 9.0, 1e-4],
+        "displacement": [1e-5, 1e-5, 1e-5, 1e-6],
+        "tau": 2e-5,
+    }
+)
+NULLS = pd.DataFrame(
+    {
+        "dataset": "MNIST",
+        "source": ["sphere"] * 4,
+        "i": [1, 1, 2, 2],
+        "mean_overlap": [0.0027, 0.0027, 0.0028, 0.0028],
+        "overlap": [0.1, 0.2, 0.3, 0.4],
+    }
+)
+ACCURACY = pd.DataFrame(
+    {"dataset": "MNIST", "optimizer": "sgd", "i": [1, 1, 1], "lag": [0, 10, 100], "within": [1.0, 0.5, 0.0]}
+)
+NUMBERS = Numbers(
+    claims=CLAIMS,
+    record=RECORD,
+    scale="steps 100000, seeds 3",
+    supplement={"figS1": SENSITIVITY, "figS2": NULLS, "figS3": ACCURACY},
+)
+
+
+def filled(mark: str, numbers: Numbers = NUMBERS) -> str:
+    return fill_page(f"before <!-- {mark} -->old\ntext<!-- / --> after", numbers)
+
+
+def between(mark: str, numbers: Numbers = NUMBERS) -> str:
+    return filled(mark, numbers).removeprefix(f"before <!-- {mark} -->").removesuffix("<!-- / --> after")
+
+
+@pytest.mark.parametrize(
+    ("mark", "text"),
+    [
+        ("value falls below first", "0.500 [0.400, 0.600]"),
+        ("value falls below last", "0.250"),
+        ("paper falls below first", "0.26"),
+        ("verdict falls below first", "reproduced"),
+        ("verdict falls", "not reproduced"),
+        ("verdict null", "direction only"),
+    ],
+)
+def test_one_number(mark: str, text: str) -> None:
+    assert between(mark) == text
+
+
+def test_all_verdicts() -> None:
+    text = between("verdicts")
+    assert "0 reproduced, 1 direction only, 1 not reproduced, 0 not assessed at this scale." in text
+    assert "| 1 | It falls | not reproduced | 1 reproduced, 1 not reproduced |\n" in text
+    assert text.count("\n|") == 4
+
+
+def test_the_runs() -> None:
+    text = between("runs")
+    assert "steps 100000, seeds 3" in text
+    assert "3.3 hours of one core: eigensnapshot 2.0, train 1.2" in text
+    assert "device cpu, torch 2.11.0, commit `0123456789ab`" in text
+
+
+def test_the_supplement() -> None:
+    sensitivity = between("sensitivity")
+    # The run that ended early is left out.
+    assert (
+        "| MNIST | adam | unit | xavier_uniform | 2 | 0.0300 [0.0200, 0.0400] | 0.500 [0.500, 0.500] |" in sensitivity
+    )
+    assert "| MNIST | sgd | unit | xavier_uniform | 1 | 1.00e-04 [1.00e-04, 1.00e-04] | 0.0500" in sensitivity
+    assert "| MNIST | sphere | 0.00270 | 0.00280 |" in between("null_models")
+    # Lag 0 is no movement at all.
+    assert "| MNIST | sgd | 0.250 |" in between("accuracy")
+    bare = Numbers(CLAIMS, RECORD, "", {})
+    for name in ("sensitivity", "null_models", "accuracy"):
+        assert between(name, bare) == "\nNot drawn from these runs.\n"
+
+
+def test_what_is_not_marked_stays_and_filling_again_changes_nothing() -> None:
+    page = "# Title\n<!-- a remark -->\n<!-- verdict null --><!-- / -->, <!-- value falls below first -->x<!-- / -->.\n"
+    page = page.replace("<!-- a remark -->", "<!-- a remark! -->")
+    once = fill_page(page, NUMBERS)
+    assert once.startswith("# Title\n<!-- a remark! -->\n<!-- verdict null -->direction only<!-- / -->, ")
+    assert fill_page(once, NUMBERS) == once
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"),
+    [
+        ("value falls above first", "no part above of claim falls on the first dataset"),
+        ("value falls below middle", "no part below of claim falls on the middle dataset"),
+        ("value falls", "takes CLAIM PART PLACE"),
+        ("verdict rises", "no claim rises"),
+        ("colour falls", "unknown; known are value, paper"),
+    ],
+)
+def test_a_mark_that_names_nothing_is_an_error(mark: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        filled(mark)
+    assert f"<!-- {mark} -->" in str(error.value)

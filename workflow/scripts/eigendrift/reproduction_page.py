@@ -1,0 +1,165 @@
+"""The numbers of paper/REPRODUCTION.md, taken from what is published; nothing between two of its marks is typed.
+
+    <!-- value CLAIM PART PLACE --> mean over seeds with its interval <!-- / -->
+    <!-- paper CLAIM PART PLACE --> the paper's value <!-- / -->
+    <!-- verdict CLAIM [PART PLACE] --> of the claim, or of one part <!-- / -->
+    <!-- verdicts --> all claims <!-- / -->
+    <!-- runs --> scale, hours, device, versions <!-- / -->
+    <!-- sensitivity --> figure S1 as a table; <!-- null_models --> figure S2; <!-- accuracy --> figure S3 <!-- / -->
+
+PLACE is `first` or `last`: the dataset that plays MNIST, or FashionMNIST.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from eigendrift.claims.report import WHOLE
+from eigendrift.claims.scoring import VERDICTS
+from eigendrift.errors import DataError
+from eigendrift.latex import plain_interval, plain_number
+
+_MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->).*?(?=<!-- / -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the page is filled from: claims table, provenance record with its hours, scale of the runs in words, and by
+    name (figS1) the plotted numbers of the supplementary figures that were drawn.
+    """
+
+    claims: pd.DataFrame
+    record: Mapping[str, Any]
+    scale: str
+    supplement: Mapping[str, pd.DataFrame]
+
+    def part(self, keys: Sequence[str]) -> "pd.Series[Any]":
+        """The row of one part: CLAIM PART PLACE."""
+        if len(keys) != 3:
+            raise DataError("takes CLAIM PART PLACE")
+        (claim, part, place), table = keys, self.claims
+        datasets = self.record["config"]["datasets"]
+        dataset = {"first": datasets[0], "last": datasets[-1]}.get(place)
+        found = table[(table["claim"] == claim) & (table["part"] == part) & (table["dataset"] == dataset)]
+        if len(found) != 1:
+            raise DataError(f"no part {part} of claim {claim} on the {place} dataset")
+        return found.iloc[0]
+
+    def whole(self) -> pd.DataFrame:
+        """One row a claim."""
+        return self.claims[self.claims["part"] == WHOLE]
+
+
+def fill_page(page: str, numbers: Numbers) -> str:
+    """The page with all that is marked written anew. A mark that names what is not there is a `DataError`."""
+
+    def write(match: re.Match[str]) -> str:
+        writer, keys = _WRITERS.get(match["what"]), match["of"].split()
+        try:
+            if writer is None:
+                raise DataError(f"unknown; known are {', '.join(_WRITERS)}")
+            return match[1] + writer(numbers, keys)
+        except DataError as error:
+            raise DataError(f"REPRODUCTION.md: mark {match[1]!r}: {error}") from error
+
+    return _MARKED.sub(write, page)
+
+
+def _value(numbers: Numbers, keys: Sequence[str]) -> str:
+    row = numbers.part(keys)
+    return plain_interval(float(row["value"]), float(row["low"]), float(row["high"]))
+
+
+def _paper(numbers: Numbers, keys: Sequence[str]) -> str:
+    return f"{float(numbers.part(keys)['paper_value']):.5g}"
+
+
+def _verdict(numbers: Numbers, keys: Sequence[str]) -> str:
+    if len(keys) != 1:
+        return str(numbers.part(keys)["verdict"])
+    whole = numbers.whole()
+    found = whole[whole["claim"] == keys[0]]["verdict"]
+    if len(found) != 1:
+        raise DataError(f"no claim {keys[0]}")
+    return str(found.iloc[0])
+
+
+def _verdicts(numbers: Numbers, keys: Sequence[str]) -> str:
+    whole = numbers.whole()
+    counts = ", ".join(f"{(whole['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
+    rows = ((row["number"], row["title"], row["verdict"], row["note"]) for row in whole.to_dict("records"))
+    return f"\n{counts}.\n{_table(('#', 'claim', 'verdict', 'its parts'), rows)}"
+
+
+def _runs(numbers: Numbers, keys: Sequence[str]) -> str:
+    record = numbers.record
+    hours: Mapping[str, float] = record["hours"]
+    longest = sorted(hours.items(), key=lambda item: -item[1])[:4]
+    lines = [
+        f"- {numbers.scale}",
+        f"- {sum(hours.values()):.1f} hours of one {'core' if record['device'] == 'cpu' else 'GPU'}: "
+        + ", ".join(f"{rule} {spent:.1f}" for rule, spent in longest),
+        f"- device {record['device']}, torch {record['versions']['torch']}, commit `{record['commit'][:12]}`",
+    ]
+    return "\n".join(["", *lines, ""])
+
+
+def _sensitivity(numbers: Numbers, keys: Sequence[str]) -> str:
+    table = numbers.supplement.get("figS1")
+    if table is None:
+        return _NOT_DRAWN
+    table = table[table["complete"] == 1].assign(plateau=lambda rows: rows["displacement"] / rows["tau"])
+    rows = []
+    for key, runs in table.groupby(["dataset", "optimizer", "scaling", "init"], sort=False):
+        rows.append((*key, len(runs), _range(runs["ipr"]), _range(runs["plateau"])))
+    heads = ("dataset", "optimizer", "scaling", "initialization", "seeds", "final IPR of v_1", "plateau of D_1 / tau_1")
+    return _table(heads, rows)
+
+
+def _null_models(numbers: Numbers, keys: Sequence[str]) -> str:
+    table = numbers.supplement.get("figS2")
+    if table is None:
+        return _NOT_DRAWN
+    means = table.groupby(["dataset", "source", "i"], sort=False)["mean_overlap"].first().unstack("i")
+    rows = (
+        (*key, *(plain_number(mean) for mean in row)) for key, row in zip(means.index, means.to_numpy(), strict=True)
+    )
+    return _table(("dataset", "null model", *(f"mean overlap, i = {i}" for i in means.columns)), rows)
+
+
+def _accuracy(numbers: Numbers, keys: Sequence[str]) -> str:
+    table = numbers.supplement.get("figS3")
+    if table is None:
+        return _NOT_DRAWN
+    table = table[table["lag"] > 0]
+    share = table.groupby(["dataset", "optimizer", "i"], sort=False)["within"].mean().unstack("i")
+    rows = [(*key, *map("{:.3f}".format, row)) for key, row in zip(share.index, share.to_numpy(), strict=True)]
+    return _table(("dataset", "optimizer", *(f"share, i = {i}" for i in share.columns)), rows)
+
+
+_NOT_DRAWN = "\nNot drawn from these runs.\n"
+
+
+def _range(values: "pd.Series[float]") -> str:
+    """Mean over seeds, with their range."""
+    return plain_interval(float(values.mean()), float(values.min()), float(values.max()))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n" + "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines)
+
+
+_WRITERS: Mapping[str, Callable[[Numbers, Sequence[str]], str]] = {
+    "value": _value,
+    "paper": _paper,
+    "verdict": _verdict,
+    "verdicts": _verdicts,
+    "runs": _runs,
+    "sensitivity": _sensitivity,
+    "null_models": _null_models,
+    "accuracy": _accuracy,
+}
