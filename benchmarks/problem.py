@@ -49,6 +49,8 @@ class Scale:
     width_steps: int
     pairs: tuple[int, ...]
     dense_pairs: int
+    # Snapshots at which two of these eigenvalues nearly coincide.
+    clustered: tuple[tuple[str, int], ...]
     # The convolutional network: images, and steps of Adam before its spectrum is taken.
     images: int
     image_steps: int
@@ -72,6 +74,7 @@ PAPER = Scale(
     width_steps=1000,
     pairs=(1, 3, 6, 15),
     dense_pairs=15,
+    clustered=(("sam", 20_000), ("adam", 20_000)),
     images=2000,
     image_steps=300,
     solves=500,
@@ -93,6 +96,7 @@ QUICK = Scale(
     width_steps=100,
     pairs=(1, 3),
     dense_pairs=6,
+    clustered=(("adam", 400),),
     images=200,
     image_steps=20,
     solves=20,

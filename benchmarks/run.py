@@ -13,7 +13,19 @@ from importlib import import_module
 from benchmarks import machine
 from benchmarks.results import arguments, passed_on
 
-PARTS = ("snapshots", "product", "training", "memory", "general", "scaling", "dense", "solvers", "plots", "report")
+PARTS = (
+    "snapshots",
+    "product",
+    "training",
+    "memory",
+    "general",
+    "scaling",
+    "dense",
+    "clusters",
+    "solvers",
+    "plots",
+    "report",
+)
 # What the parts after the comparison take, and the tight solve that its last snapshot may still need.
 RESERVE = 30.0
 

@@ -58,14 +58,14 @@ class Bench:
         self.operator.move_to(weights)
         return Point(self.model, self.inputs, self.targets, weights, self.operator)
 
-    def reference(self, point: Point) -> Reference:
+    def reference(self, point: Point, k: int = K) -> Reference:
         """The tight solve at a point, with our product in float64, which product.py holds against double backward."""
 
         def compute() -> Reference:
             exact = HessianOperator(deepcopy(self.model).double(), nn.CrossEntropyLoss(), self.inputs, self.targets)
-            return tight_pairs(lambda vector: exact @ vector, exact.shape[0], K, seed=987)
+            return tight_pairs(lambda vector: exact @ vector, exact.shape[0], k, seed=987)
 
-        return cached_pairs(self.cache, point.weights, K, compute, f"{self.scale.dataset}/cross-entropy")
+        return cached_pairs(self.cache, point.weights, k, compute, f"{self.scale.dataset}/cross-entropy")
 
 
 def run_all(point: Point, chosen: dict[str, Method], seed: int) -> dict[str, Outcome]:

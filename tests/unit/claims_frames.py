@@ -118,6 +118,7 @@ def pairs(
             "eigenvalue": [eigenvalue(*pair) for pair in at],
             "residual": 5e-4,
             "gap": 1.0,
+            "clustered": 0,
             "matvecs": 15,
             "converged": 1,
             "ipr": [ipr(*pair) for pair in at],

@@ -210,6 +210,7 @@ def _ipr(
             "eigenvalue": eigenvalue,
             "residual": 5e-4,
             "gap": 0.2 * eigenvalue,
+            "clustered": 0,
             "matvecs": 15,
             "converged": 1,
             "ipr": 10 ** (character[0] + character[1] * s + noise - 0.02 * i),

@@ -230,3 +230,56 @@ def test_a_network_from_dense_decomposition_and_scipy() -> None:
         LinearOperator(operator.shape, matvec=lambda v: operator @ v.reshape(-1), dtype=np.float64), k=4, which="LA"
     )[0]
     np.testing.assert_allclose(pairs.values.numpy(), scipy_values[::-1], rtol=1e-12)
+
+
+# Clusters
+
+
+def check_spans(pairs: EigenPairs, q: Tensor) -> None:
+    """Each whole cluster's span lies as near to that of the eigenvectors `q` as is said."""
+    for first in pairs.clusters.unique():
+        own = torch.nonzero(pairs.clusters == first)[:, 0]
+        cosine = float(torch.linalg.svdvals(q[:, own].T @ torch.linalg.qr(pairs.vectors[:, own]).Q).min())
+        assert (max(0.0, 1 - cosine**2)) ** 0.5 <= float(pairs.span_bounds[own[0]]) * 1.01 + 1e-7
+
+
+def test_neighbours_within_a_hundredth_are_a_cluster() -> None:
+    matrix, q = with_spectrum(spectrum(300, 20.0, 12.0, 11.95, 11.9, 8.0, 6.0, 5.98, 4.0))
+    pairs = top_eigenpairs(matrix, 8, 1e-3)
+    assert pairs.clusters.tolist() == [0, 1, 1, 1, 4, 5, 5, 7]
+    assert pairs.clustered.tolist() == [False, True, True, True, False, True, True, False]
+    alone = ~pairs.clustered
+    assert bool((pairs.span_bounds[alone] == pairs.angle_bounds[alone]).all())
+    check_spans(pairs, q)
+    # Of single vectors less is known than of their span.
+    assert float(pairs.angle_bounds[1:4].max()) > 10 * float(pairs.span_bounds[1])
+
+
+def test_each_clusters_span_is_that_of_a_tight_solve() -> None:
+    matrix, q = with_spectrum(spectrum(300, 20.0, 12.0, 11.95, 8.0, 6.0, 5.98))
+    pairs = top_eigenpairs(matrix, 6, 1e-5)
+    for own in ([0], [1, 2], [3], [4, 5]):
+        found = torch.linalg.qr(pairs.vectors[:, own]).Q
+        assert float(torch.linalg.svdvals(q[:, own].T @ found).min()) > 0.9999
+    check_spans(pairs, q)
+
+
+def test_a_cluster_that_goes_on_beyond_the_last_pair_is_flagged() -> None:
+    matrix, _ = with_spectrum(spectrum(200, 10.0, 7.0, 6.99))
+    pairs = top_eigenpairs(matrix, 2, 1e-6)
+    assert pairs.clustered.tolist() == [False, True]
+    assert pairs.clusters.tolist() == [0, 1]
+    apart = top_eigenpairs(with_spectrum(spectrum(200, 10.0, 7.0, 6.5))[0], 2, 1e-6)
+    assert not bool(apart.clustered.any())
+
+
+def test_large_residuals_leave_a_cluster_possible() -> None:
+    # 5% apart: as long as the residuals are as large, nobody can know.
+    seen = []
+    for products in range(4, 40):
+        matrix, _ = with_spectrum(spectrum(200, 10.0, 9.5, 6.0))
+        pairs = top_eigenpairs(matrix, 2, 1e-9, max_matvecs=products)
+        assert pairs.clustered.tolist() == (pairs.gaps <= 0.01 * pairs.values.abs()).tolist()
+        seen.append(bool(pairs.clustered.any()))
+    assert seen[0]
+    assert not any(seen[-10:])

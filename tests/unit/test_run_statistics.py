@@ -120,11 +120,13 @@ def test_a_network_that_does_not_move_has_no_two_time_alignment() -> None:
 def test_ipr_of_known_vectors() -> None:
     spread = np.full(N, N**-0.5, np.float32)
     two = turned(45)
-    frame = pairs([(0, 1), (0, 2), (5, 1)], eigenvalue=[3.0, 2.0, 1.0], residual=[1e-4] * 3, gap=[1, 1, 0.5])
+    frame = pairs(
+        [(0, 1), (0, 2), (5, 1)], eigenvalue=[3.0, 2.0, 1.0], residual=[1e-4] * 3, gap=[1, 1, 0.5], clustered=[0, 1, 1]
+    )
     table = ipr_table(frame, np.stack([E[3], spread, two]))
     assert list(table.columns) == list(IPR_UNITS)
     assert table["ipr"].tolist() == pytest.approx([1.0, 1 / N, 0.5], rel=1e-6)
-    for name in ("step", "i", "eigenvalue", "residual", "gap", "matvecs", "converged"):
+    for name in ("step", "i", "eigenvalue", "residual", "gap", "clustered", "matvecs", "converged"):
         assert table[name].tolist() == frame[name].tolist()
     flipped = ipr_table(frame, -np.stack([E[3], spread, two]))
     pd.testing.assert_frame_equal(flipped, table)

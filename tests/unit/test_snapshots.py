@@ -80,6 +80,8 @@ def test_rows_are_the_solvers_pairs_in_the_order_of_the_file(operator: HessianOp
                 "residual": pairs.residuals[i],
                 "gap": pairs.gaps[i],
                 "angle_bound": pairs.angle_bounds[i],
+                "clustered": pairs.clustered[i],
+                "span_bound": pairs.span_bounds[i],
                 "orthogonality": pairs.orthogonality,
                 "matvecs": pairs.matvecs,
                 "converged": pairs.converged[i],

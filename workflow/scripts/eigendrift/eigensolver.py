@@ -38,6 +38,9 @@ GUIDE = 0.5
 CRUDE = 1e-2
 # Residuals that are forecast to be larger than so many times what is asked are not looked at.
 FAR = 3
+# Neighbours that are not known to differ by more than this part of their value form a cluster: within it a small error
+# turns the vectors, and only their span is well determined.
+CLUSTER = 1e-2
 
 
 class Operator(Protocol):
@@ -62,8 +65,12 @@ class EigenPairs:
     cannot be told apart (where guided pairs need no full product of a further vector, the next eigenvalue is the
     guide's, and counts as known to three times the guide's largest error on the k pairs); angle_bounds (k,): sin
     of the angle between v_i and its eigenvector is at most |r| / gap (Davis and Kahan 1970), at most 1, as far as
-    no eigenvalue between the Ritz values was missed, which no Krylov method can exclude; matvecs: full products
-    taken, guide_matvecs: products of the guide; converged (k,): residual <= tol; orthogonality: max |V'V - I|.
+    no eigenvalue between the Ritz values was missed, which no Krylov method can exclude; clustered (k,): whether a
+    neighbour, also the next beyond the k, is not known to be more than `CLUSTER` = 1% of the eigenvalue away; clusters
+    (k,): index of the first pair of the cluster that a pair belongs to, its own for one that stands alone;
+    span_bounds (k,): the same bound for the largest angle between the span of the whole cluster, as far as it is among
+    the k, and the eigenvectors' (|R|_F / gap), the pair's own where it stands alone; matvecs: full products taken,
+    guide_matvecs: products of the guide; converged (k,): residual <= tol; orthogonality: max |V'V - I|.
     """
 
     values: Tensor
@@ -71,6 +78,9 @@ class EigenPairs:
     residuals: Tensor
     gaps: Tensor
     angle_bounds: Tensor
+    clustered: Tensor
+    clusters: Tensor
+    span_bounds: Tensor
     matvecs: int
     guide_matvecs: int
     converged: Tensor
@@ -325,16 +335,45 @@ def _result(solved: _Solved, k: int, tol: float, guide_matvecs: int) -> EigenPai
     vectors = y / torch.linalg.vector_norm(y, dim=1, keepdim=True)
     gram = (vectors @ vectors.T).double().cpu()
     gaps = distances.min(dim=1).values.clamp(min=0.0)
-    own = lengths[:k]
+    near = distances <= CLUSTER * values[:k, None].abs()
+    clusters = _first_of_each(near)
     return EigenPairs(
         values=values[:k].clone(),
         vectors=vectors.T.contiguous(),
         residuals=solved.residuals,
         gaps=gaps,
-        # Nothing tells which vector of a repeated eigenvalue is meant, however small the residual.
-        angle_bounds=torch.where(gaps > 0, own / gaps, torch.ones_like(own)).clamp(max=1.0),
+        angle_bounds=_sines(lengths[:k], gaps),
+        clustered=near.any(dim=1),
+        clusters=clusters,
+        span_bounds=_span_bounds(clusters, lengths, distances),
         matvecs=solved.basis.matvecs,
         guide_matvecs=guide_matvecs,
         converged=solved.residuals <= tol,
         orthogonality=float((gram - torch.eye(k, dtype=torch.float64)).abs().max()),
     )
+
+
+def _sines(lengths: Tensor, gaps: Tensor) -> Tensor:
+    """|r| / gap, at most 1."""
+    # Nothing tells which vector of a repeated eigenvalue is meant, however small the residual.
+    return torch.where(gaps > 0, lengths / gaps, torch.ones_like(lengths)).clamp(max=1.0)
+
+
+def _first_of_each(near: Tensor) -> Tensor:
+    """Index of the first pair that each hangs together with, from neighbour to neighbour; `near` is (k, k) or wider."""
+    firsts = [0]
+    for i in range(1, len(near)):
+        firsts.append(firsts[-1] if near[i - 1, i] or near[i, i - 1] else i)
+    return torch.tensor(firsts)
+
+
+def _span_bounds(clusters: Tensor, lengths: Tensor, distances: Tensor) -> Tensor:
+    """Sine of the largest angle of each pair's cluster at most: |R|_F over the distance to what is not in it."""
+    bounds = torch.empty(len(clusters), dtype=torch.float64)
+    for first in clusters.unique():
+        own = torch.nonzero(clusters == first)[:, 0]
+        outside = torch.ones(distances.shape[1], dtype=torch.bool)
+        outside[own] = False
+        gap = distances[own][:, outside].min() if bool(outside.any()) else torch.tensor(torch.inf)
+        bounds[own] = _sines(torch.linalg.vector_norm(lengths[own]), gap.clamp(min=0.0))
+    return bounds

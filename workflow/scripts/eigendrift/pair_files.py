@@ -18,17 +18,19 @@ UNITS = {
     "residual": "1",
     "gap": "loss / parameter^2",
     "angle_bound": "1",
+    "clustered": "1",
+    "span_bound": "1",
     "orthogonality": "1",
     "matvecs": "1",
     "converged": "1",
 }
-INTEGERS = ("step", "i", "matvecs", "converged")
+INTEGERS = ("step", "i", "clustered", "matvecs", "converged")
 
 
 def write_pairs(
     path: str | os.PathLike[str], numbers: np.ndarray, vectors: np.ndarray, identity: Mapping[str, Any]
 ) -> None:
-    """numbers (P, 9) in the order of UNITS, vectors (P, N): unit eigenvectors."""
+    """numbers (P, 11) in the order of UNITS, vectors (P, N): unit eigenvectors."""
     columns = {name: numbers[:, j].astype(np.int64 if name in INTEGERS else np.float64) for j, name in enumerate(UNITS)}
     write_arrays(path, {**columns, "vectors": vectors}, kind=KIND, identity=identity, units={**UNITS, "vectors": "1"})
 

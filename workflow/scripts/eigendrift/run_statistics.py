@@ -25,6 +25,7 @@ IPR_UNITS = {
     "eigenvalue": "loss / parameter^2",
     "residual": "1",
     "gap": "loss / parameter^2",
+    "clustered": "1",
     "matvecs": "1",
     "converged": "1",
     "ipr": "1",

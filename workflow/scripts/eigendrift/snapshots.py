@@ -56,7 +56,7 @@ def solve(
     scratch: Scratch,
     what: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of each request in turn: numbers (P, 9) in the order of pair_files.UNITS, and vectors (P, N).
+    """The pairs of each request in turn: numbers (P, 11) in the order of pair_files.UNITS, and vectors (P, N).
 
     `parameters(j)` gives the point of request j. The start vector of a solve is drawn from the request's step, so a
     chunk gives what the whole would. A kill costs the solve that it hits: each finished request is in `scratch`, with a
@@ -88,6 +88,8 @@ def solve(
                 pairs.residuals.numpy(),
                 pairs.gaps.numpy(),
                 pairs.angle_bounds.numpy(),
+                pairs.clustered.numpy(),
+                pairs.span_bounds.numpy(),
                 np.full(request.k, pairs.orthogonality),
                 np.full(request.k, pairs.matvecs),
                 pairs.converged.numpy(),
