@@ -12,9 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, load, network
+from eigendrift.gradients import FlatParameters
 from eigendrift.optimizers import Step
 from eigendrift.scratch import Scratch
-from eigendrift.training import Samples, train
+from eigendrift.training import Samples, StepTaker, train
 
 # Takes so many steps.
 Loop = Callable[[int], object]
@@ -109,6 +110,33 @@ def matrix_products(scale: Scale, spec: Mapping[str, Any]) -> Loop:
                     product()
 
     return run
+
+
+def step_parts(scale: Scale, spec: Mapping[str, Any]) -> dict[str, Loop]:
+    """What our step consists of, each part so many times: matrix products, whole gradients, batches, steps."""
+    data, cpu = load(scale.dataset), torch.device("cpu")
+    flat = FlatParameters(network(data, scale.hidden))
+    taker = StepTaker(flat, spec, Samples(data.train_inputs, data.train_targets, cpu), BATCH_SIZE, SEED)
+    taker.slope(0)
+    weights = flat.vector.detach().clone()
+
+    def gradient(times: int) -> None:
+        for _ in range(times):
+            taker.gradient()
+
+    def batch(times: int) -> None:
+        for t in range(times):
+            taker.feed.choose(t)
+            taker.feed.gather()
+
+    def step(times: int) -> None:
+        # From the same point: steps along one gradient must not lead to where numbers are denormal, and slow.
+        flat.vector.detach().copy_(weights)
+        for _ in range(times):
+            taker.step(taker.gradient)
+        flat.vector.detach().copy_(weights)
+
+    return {"matrix products": matrix_products(scale, spec), "gradient": gradient, "batch": batch, "step": step}
 
 
 LOOPS: Mapping[str, Callable[[Scale, Mapping[str, Any]], Loop]] = {

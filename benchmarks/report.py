@@ -96,6 +96,7 @@ TABLES = (
     "dense",
     "clusters",
     "training",
+    "training_parts",
     "side_by_side",
     "scaling",
     "general",

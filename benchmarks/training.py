@@ -7,11 +7,12 @@ the steps between, so that what a run costs once falls out.
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import torch
 
-from benchmarks.loops import loops, ours
+from benchmarks.loops import loops, ours, step_parts
 from benchmarks.problem import OPTIMIZERS, Scale
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import interleaved, stopwatch
@@ -38,6 +39,29 @@ def step_rows(scale: Scale, repeats: int) -> list[dict[str, object]]:
             }
             for name in runs
         ]
+    return rows
+
+
+def part_rows(scale: Scale, repeats: int) -> list[dict[str, object]]:
+    """Microseconds of the parts of our step, each repeated by itself from the same parameters."""
+    rows: list[dict[str, object]] = []
+    for optimizer, spec in OPTIMIZERS.items():
+        parts, gradients = step_parts(scale, spec), 2 if spec["class"] == "SAM" else 1
+        tasks = {name: partial(part, scale.training_steps) for name, part in parts.items()}
+        times = interleaved(tasks, repeats)
+        cost = {name: 1e6 * timing.median / scale.training_steps for name, timing in times.items()}
+        products = cost["matrix products"]
+        shown = {
+            "matrix products": products,
+            "gradients, the rest": gradients * cost["gradient"] - products,
+            "order and gathering of the batch": cost["batch"],
+            "optimizer, gradients apart": cost["step"] - (gradients - 1) * cost["gradient"],
+        }
+        for part, microseconds in shown.items():
+            share = microseconds / products
+            rows.append(
+                {"optimizer": optimizer, "part": part, "microseconds": microseconds, "of_matrix_products": share}
+            )
     return rows
 
 
@@ -95,7 +119,7 @@ def work(scale: Scale, optimizer: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Both tables."""
+    """All tables."""
     given = arguments(__doc__, argv, worker={"choices": list(OPTIMIZERS), "help": "be one of two runs at once"})
     torch.set_num_threads(1)
     scale = scale_of(given)
@@ -104,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     repeats = min(scale.repeats, 3)
     write(given.output, "training", pd.DataFrame(step_rows(scale, repeats)))
+    write(given.output, "training_parts", pd.DataFrame(part_rows(scale, repeats)))
     write(given.output, "side_by_side", pd.DataFrame(side_by_side(scale, passed_on(given), repeats)))
 
 

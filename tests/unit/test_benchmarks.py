@@ -27,6 +27,7 @@ COLUMNS = {
     "product": ["task", "needed_GFLOP", "seconds", "noise", "GFLOP_per_second", "of_machine_rate"],
     "product_error": ["product", "relative_error"],
     "training": ["optimizer", "loop", "ms_per_step", "of_matrix_products"],
+    "training_parts": ["optimizer", "part", "microseconds", "of_matrix_products"],
     "side_by_side": ["optimizer", "alone_seconds", "pair_seconds", "scaling"],
     "memory": ["needed_MB", "used_MB", "ratio", "solves", "products", "growth_MB"],
     "general": ["method", "seconds", "products", "ratio_to_ours", "worst_true_residual", "worst_overlap", "error"],
