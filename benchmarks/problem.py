@@ -124,7 +124,7 @@ class Data:
 @cache
 def load(dataset: str) -> Data:
     """The data set from EIGENDRIFT_DATA, from ../shared/data, or from data/, into which it is fetched if need be."""
-    root = _data_folder(dataset)
+    root = data_folder(dataset)
     raw = load_raw(dataset, root, download=root == HOME.parent / "data")
     scaling = Scaling.fit(raw.train_inputs, "standard")
     return Data(
@@ -138,7 +138,7 @@ def load(dataset: str) -> Data:
     )
 
 
-def _data_folder(dataset: str) -> Path:
+def data_folder(dataset: str) -> Path:
     if named := os.environ.get("EIGENDRIFT_DATA"):
         return Path(named)
     shared = HOME.parent.parent / "shared" / "data"
