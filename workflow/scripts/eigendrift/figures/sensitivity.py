@@ -136,7 +136,7 @@ def _axes(grid: Grid, numbers: pd.DataFrame, readings: Readings) -> None:
         if row == len(grid.axes) // 2 - 1:
             ax.set_xlabel("final IPR of $v_1$" if column == 0 else "plateau of $D_1$")
     # Beside one or two readings the panels are lower than the label is long.
-    grid.labels("", "scaling, initialization" if len(names) > 2 else "")
+    grid.labels("", "scaling, initialization" if len(names) > 2 else "reading")
     left = [ax for (_, column), ax in grid.axes.items() if column == 0]
     right = [ax for (_, column), ax in grid.axes.items() if column == 1]
     shown = numbers[["ipr", "even_spread", "paper_adam_ipr"]].to_numpy(float)
