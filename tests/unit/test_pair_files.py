@@ -18,8 +18,9 @@ def pairs(steps_and_k: list[tuple[int, int]], seed: int = 0) -> tuple[np.ndarray
     random = np.random.default_rng(seed)
     keys = [(step, i) for step, k in steps_and_k for i in range(1, k + 1)]
     numbers = random.random((len(keys), len(UNITS)))
+    whole = [list(UNITS).index(name) for name in INTEGERS]
     for row, (step, i) in enumerate(keys):
-        numbers[row, [0, 1, 7, 8]] = step, i, 20 + step, row % 2
+        numbers[row, whole] = step, i, row % 3 % 2, 20 + step, row % 2
     return numbers, random.standard_normal((len(keys), N)).astype(np.float32)
 
 
