@@ -4,7 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 SNAKEMAKE := $(VENV)/bin/snakemake
 
-.PHONY: all environment demo paper publish published test lint format benchmark
+.PHONY: all environment demo paper publish published test lint coverage format benchmark
 
 all: demo
 
@@ -38,6 +38,10 @@ lint: environment
 
 test: environment lint
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest
+
+# Which lines of the library no test runs, in processes that the tests start too; half as long again as the tests.
+coverage: environment
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 format: environment
 	$(VENV)/bin/ruff check --fix .

@@ -148,6 +148,7 @@ def test_shipped_parameter_count_excludes_the_papers() -> None:
         ({"datasets": ["CIFAR"]}, "'CIFAR' is not known"),
         ({"datasets": ["MNIST", "MNIST"]}, "at most once"),
         ({"direction": {"comparison": ">", "treshold": 1}}, "unknown key 'treshold'"),
+        ({"direction": 3}, "3; expected keys and values"),
         ({"requires": {"step": 1}}, "unknown key 'step'; did you mean 'steps'?"),
         ({"requires": {"steps": -1}}, "give 0 or more"),
         ({"id": "Two Words"}, "small letters"),
@@ -411,6 +412,7 @@ def test_estimate_says_what_few_seeds_can_tell() -> None:
     three = estimate(Measurement(by_seed={0: 1.0, 1: 2.0, 2: 3.0}))
     assert (three.value, three.low, three.high) == (2.0, 1.0, 3.0)
     assert three.notes == ("3 seeds: the interval is the range of the seeds and covers about 75%, not 95%",)
+    assert estimate(Measurement(by_seed=dict.fromkeys(range(40), 1.0))).notes == ()
     lost = estimate(Measurement(by_seed={0: 1.0, 7: math.nan}))
     assert (lost.value, lost.n_seeds, lost.has_interval) == (1.0, 1, False)
     assert "no value for seed 7" in lost.notes
@@ -493,3 +495,10 @@ def test_shipped_file_is_strict_yaml_without_repeated_keys() -> None:
 
     Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, no_repeats)
     yaml.load(CLAIMS_FILE.read_text(encoding="utf-8"), Loader=Strict)
+
+
+def test_roles_that_are_not_the_papers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="roles: 'lion'; optimizer roles are sgd, adam, sam"):
+        evidence(roles={"lion": "lion"})
+    with pytest.raises(ConfigError, match="roles: 'no dataset'"):
+        evidence(datasets=[])

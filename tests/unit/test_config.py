@@ -493,3 +493,11 @@ def test_a_key_is_refused_wherever_the_shipped_file_has_one() -> None:
             continue
         message = refusal(overlay)
         assert message.startswith(f"config: {path}x: unknown key; did you mean "), message
+
+
+def test_more_dense_pairs_than_the_network_has_parameters() -> None:
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
+    config["model"]["hidden"] = []
+    config["eigen"]["dense_k"] = 650
+    with pytest.raises(ConfigError, match=r"eigen\.dense_k: 650 is not allowed; the network has 650 parameters"):
+        validate(config)

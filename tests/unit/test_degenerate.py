@@ -138,3 +138,12 @@ def test_inputs_and_parameters_that_are_not_finite_are_refused(bad: float) -> No
     H.move_to(torch.full((H.shape[0],), bad))
     with pytest.raises(ValueError, match="not finite"):
         top_eigenpairs(H, 2)
+
+
+def test_a_loss_that_is_linear_in_the_parameters_has_no_curvature() -> None:
+    H = HessianOperator(nn.Linear(INPUTS, 1), lambda outputs, targets: outputs.mean(), *data())
+    assert H.shape == (INPUTS + 1, INPUTS + 1)
+    assert bool((H @ torch.ones(INPUTS + 1, 2) == 0).all())
+    pairs = top_eigenpairs(H, 2)
+    assert pairs.values.tolist() == [0.0, 0.0]
+    assert bool(pairs.clustered.all())

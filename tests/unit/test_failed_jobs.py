@@ -1,12 +1,15 @@
 """The line that a user sees of a failed job of a cluster, from what SLURM and its plugin for Snakemake write."""
 
+import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from eigendrift.failed_jobs import failure
+from eigendrift.failed_jobs import FailedJobs, failure
+from eigendrift.left_jobs import left_jobs
 
 TIME_LIMIT = "slurmstepd-gpu3: error: *** JOB 7 ON gpu3 CANCELLED AT 2026-11-21T15:55:51 DUE TO TIME LIMIT ***\n"
 STATE = "SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'. Reason: OutOfMemory."
@@ -56,3 +59,38 @@ def test_without_a_word_in_the_output_slurms_state_is_said(output: Path, tmp_pat
         f"train: ended with state OUT_OF_MEMORY (log: {output}, SLURM job 7)"
     )
     assert failure([missing], str(output), "7") == f"train: ended without a word (log: {output}, SLURM job 7)"
+
+
+def record(event: str, **told: Any) -> logging.LogRecord:
+    made = logging.LogRecord("snakemake", logging.ERROR, __file__, 1, "", (), None)
+    vars(made).update(event=SimpleNamespace(value=event), **told)
+    return made
+
+
+def test_records_of_another_kind_or_another_snakemake_say_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    logger = logging.getLogger("test_failed_jobs")
+    monkeypatch.setattr(logger, "error", said.append)
+    handler = FailedJobs(logger)
+    handler.emit(record("job_finished"))
+    handler.emit(record("job_error", indent=True))
+    assert said == []
+    assert capsys.readouterr().err == ""
+    # Not the fields that this one knows: told as logging tells it, and Snakemake goes on.
+    handler.emit(record("group_error"))
+    assert said == []
+    assert "job_error_info" in capsys.readouterr().err
+
+
+def test_jobs_left_in_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert left_jobs(tmp_path) == []
+    lines = [f"7|{tmp_path}|rule_train", f"8|{tmp_path}|by hand", "9|/elsewhere|rule_train", "no job"]
+    squeue.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    squeue.chmod(0o755)
+    assert left_jobs(tmp_path) == ["7"]
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    assert left_jobs(tmp_path) == []

@@ -13,7 +13,7 @@ from claims_frames import ROLES, baseline, history, pairs, stack
 from paper_files import CONFIG, LAYOUT, build_figure_set, pdf, write_figures
 
 from eigendrift.errors import DamagedFileError, DataError
-from eigendrift.figure_set import check_claims_tex, figures_tex, is_wide, portable, write_figure_set
+from eigendrift.figure_set import by_stem, check_claims_tex, figures_tex, is_wide, portable, write_figure_set
 from eigendrift.numbers import PAPER, collect_numbers, numbers_tex
 from eigendrift.tables import read_table
 
@@ -275,3 +275,8 @@ def test_the_papers_numbers_are_the_specification() -> None:
     widths = [784, *PAPER["hidden"], 10]  # type: ignore[misc]
     count = sum(a * b + b for a, b in itertools.pairwise(widths))
     assert PAPER["parameters"] == count
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    with pytest.raises(DataError, match=r"two figures named fig01: a/fig01\.pdf and b/fig01\.pdf"):
+        by_stem(["a/fig01.pdf", "b/fig01.pdf"], "figures")

@@ -1,5 +1,7 @@
 """One process at a time does a job; seen with processes of their own."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from experiments import SCRIPTS
+
+from eigendrift.locks import hold
 
 # Works on one row until it is told to end.
 PROGRAM = """
@@ -102,3 +106,61 @@ def test_a_lock_file_that_was_removed_keeps_the_waiting_one_alone(start: Start, 
     (tmp_path / "train" / ".run.log.lock").unlink()
     assert row(second) == 1
     assert "waits for" in said(start())
+
+
+# What file systems do, in this process
+
+
+def never(holder: str) -> None:
+    raise AssertionError(f"waits for {holder}")
+
+
+@pytest.mark.parametrize("answer", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_on_the_file_system_a_job_goes_on(
+    answer: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(answer, "no locks here")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    hold(tmp_path / "lock", never)
+
+
+def test_another_refusal_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EIO, "a broken disk")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with pytest.raises(OSError, match="a broken disk"):
+        hold(tmp_path / "lock", never)
+
+
+def test_a_folder_that_goes_while_the_lock_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, calls = os.open, []
+
+    def vanishing(path: Path, *arguments: int) -> int:
+        calls.append(path)
+        if len(calls) == 1:
+            Path(path).parent.rmdir()
+        return opened(path, *arguments)
+
+    monkeypatch.setattr("os.open", vanishing)
+    monkeypatch.setattr("eigendrift.locks._INTERVAL", 0.0)
+    told: list[str] = []
+    hold(tmp_path / "folder" / "lock", told.append)
+    assert len(calls) == 2
+    assert told == ["another process"]
+    assert (tmp_path / "folder" / "lock").is_file()
+
+
+def test_what_is_held_is_held_once_and_again_when_its_file_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    hold(path, never)
+    first = path.stat().st_ino
+    hold(path, never)
+    assert path.stat().st_ino == first
+    path.unlink()
+    hold(path, never)
+    assert path.is_file()

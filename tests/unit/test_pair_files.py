@@ -92,3 +92,8 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     for read in (read_pairs, lambda path: run_identity([path]), lambda path: read_run([path])):
         with pytest.raises(DamagedFileError, match="damaged"):
             read(tmp_path / "p")
+
+
+def test_a_run_without_chunks_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one chunk"):
+        run_identity([])

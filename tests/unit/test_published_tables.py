@@ -187,3 +187,11 @@ def test_an_unfinished_run_is_refused_and_nothing_is_removed(published: Path, tm
     with pytest.raises(DataError, match="run to its end first"):
         fill(tmp_path / "nothing", folder)
     assert (folder / "provenance.json").is_file()
+
+
+def test_another_pdf_is_named(published: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(published, tmp_path / "paper" / "published")
+    build = folder_of_figures(published, tmp_path)
+    for place, content in ((folder, b"one"), (build, b"other")):
+        (place / "paper.pdf").write_bytes(content)
+    assert list(different(folder, build)) == ["paper.pdf"]

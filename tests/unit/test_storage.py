@@ -1,7 +1,9 @@
 """Array files: complete or absent, the same bytes everywhere, and refused whatever is wrong with them."""
 
+import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from experiments import python
 from safetensors.numpy import save_file
 
-from eigendrift.errors import DamagedFileError, WriteError
+from eigendrift.errors import DamagedFileError, WriteError, cannot_write
 from eigendrift.storage import FORMAT, ArrayFile, atomic_path, checksum, seal, write_arrays
 
 ARRAYS = {
@@ -352,3 +354,17 @@ def test_a_seal_does_not_depend_on_the_order_or_the_types_of_keys() -> None:
     assert seal({"a": 1, "b": {10: (1, 2), 9: None}}) == seal({"b": {"9": None, "10": [1, 2]}, "a": 1, "seal": "x"})
     assert seal({"a": 1}) != seal({"a": 2})
     assert seal({"a": 1}) != seal({"a": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "it needs 5 MB; .* MB are free there: make room and run again"),
+        (errno.EDQUOT, "it needs 5 MB; your quota there is used up: make room and run again"),
+        (errno.EFBIG, "it needs 5 MB; a limit on the size of files forbids it: see `ulimit -f`"),
+        (errno.EACCES, "make .* a folder that you can write to and run again"),
+    ],
+)
+def test_a_file_that_cannot_be_written_says_what_to_do(number: int, hint: str, tmp_path: Path) -> None:
+    error = cannot_write(tmp_path / "a.csv", OSError(number, os.strerror(number)), 5_000_000)
+    assert re.search(f"a.csv: cannot be written \\({os.strerror(number)}\\); {hint}", str(error))

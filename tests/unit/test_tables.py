@@ -203,6 +203,11 @@ def test_a_missing_table(tmp_path: Path) -> None:
     assert refusal(lambda: read_run_tables([path], kind="history"), path) == f"{path}: no such file"
 
 
+def test_a_folder_in_the_place_of_a_table(tmp_path: Path) -> None:
+    message = refusal(lambda: read_table(tmp_path, kind="history"), tmp_path)
+    assert message == f"{tmp_path}: cannot be read (Is a directory)"
+
+
 @pytest.mark.parametrize(
     "content",
     [
