@@ -102,9 +102,9 @@ def test_the_supplement() -> None:
     sensitivity = between("sensitivity")
     # The run that ended early is left out.
     assert (
-        "| MNIST | adam | unit | xavier_uniform | 2 | 0.0300 [0.0200, 0.0400] | 0.500 [0.500, 0.500] |" in sensitivity
+        "| MNIST | adam | unit | xavier\\_uniform | 2 | 0.0300 [0.0200, 0.0400] | 0.500 [0.500, 0.500] |" in sensitivity
     )
-    assert "| MNIST | sgd | unit | xavier_uniform | 1 | 1.00e-04 [1.00e-04, 1.00e-04] | 0.0500" in sensitivity
+    assert "| MNIST | sgd | unit | xavier\\_uniform | 1 | 1.00e-04 [1.00e-04, 1.00e-04] | 0.0500" in sensitivity
     assert "| MNIST | sphere | 0.00270 | 0.00280 |" in between("null_models")
     # Lag 0 is no movement at all.
     assert "| MNIST | sgd | 0.250 |" in between("accuracy")
@@ -135,3 +135,15 @@ def test_a_mark_that_names_nothing_is_an_error(mark: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         filled(mark)
     assert f"<!-- {mark} -->" in str(error.value)
+
+
+def test_a_mark_that_is_not_closed_swallows_nothing() -> None:
+    with pytest.raises(DataError, match="not closed"):
+        fill_page("<!-- verdict null --> all of this, and <!-- verdict falls -->x<!-- / -->\n", NUMBERS)
+    with pytest.raises(DataError, match="not closed"):
+        fill_page("<!-- verdict null --> to the end\n", NUMBERS)
+
+
+def test_text_in_tables_is_shown_as_it_is() -> None:
+    claims = CLAIMS.assign(title="v_1 | *all* < 1")
+    assert r"| 1 | v\_1 \| \*all\* \< 1 | not reproduced |" in between("verdicts", Numbers(claims, RECORD, "", {}))

@@ -17,12 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from eigendrift.claims.report import WHOLE
+from eigendrift.claims.report import WHOLE, markdown_row
 from eigendrift.claims.scoring import VERDICTS
 from eigendrift.errors import DataError
 from eigendrift.latex import plain_interval, plain_number
 
-_MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->).*?(?=<!-- / -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->)(?:(?!<!--).)*(?P<end><!-- / -->)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ def fill_page(page: str, numbers: Numbers) -> str:
         try:
             if writer is None:
                 raise DataError(f"unknown; known are {', '.join(_WRITERS)}")
-            return match[1] + writer(numbers, keys)
+            if match["end"] is None:
+                # What is between would be all that is written after it.
+                raise DataError("not closed; write <!-- / --> after it")
+            return match[1] + writer(numbers, keys) + match["end"]
         except DataError as error:
             raise DataError(f"REPRODUCTION.md: mark {match[1]!r}: {error}") from error
 
@@ -124,9 +127,7 @@ def _null_models(numbers: Numbers, keys: Sequence[str]) -> str:
     if table is None:
         return _NOT_DRAWN
     means = table.groupby(["dataset", "source", "i"], sort=False)["mean_overlap"].first().unstack("i")
-    rows = (
-        (*key, *(plain_number(mean) for mean in row)) for key, row in zip(means.index, means.to_numpy(), strict=True)
-    )
+    rows = [(*key, *map(plain_number, row)) for key, row in zip(means.index, means.to_numpy(), strict=True)]
     return _table(("dataset", "null model", *(f"mean overlap, i = {i}" for i in means.columns)), rows)
 
 
@@ -149,8 +150,8 @@ def _range(values: "pd.Series[float]") -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n" + "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines)
+    lines = [markdown_row(heads), "|" + "---|" * len(heads), *(markdown_row([*map(str, row)]) for row in rows)]
+    return "\n".join(["", *lines, ""])
 
 
 _WRITERS: Mapping[str, Callable[[Numbers, Sequence[str]], str]] = {

@@ -86,19 +86,20 @@ def markdown(scored: Sequence[ScoredClaim], labels: Mapping[str, str], scale: Ma
 
 def _markdown_summary(item: ScoredClaim) -> str:
     figures = ", ".join(map(str, item.claim.figures))
-    return _markdown_row([str(item.claim.number), item.claim.title, figures, item.verdict, item.tally])
+    return markdown_row([str(item.claim.number), item.claim.title, figures, item.verdict, item.tally])
 
 
 def _markdown_part(part: Part, labels: Mapping[str, str]) -> str:
     ours = plain_interval(part.estimate.value, part.estimate.low, part.estimate.high)
     paper = f"{part.paper:.5g}" if np.isfinite(part.paper) else ""
     dataset = labels.get(part.dataset, part.dataset)
-    return _markdown_row(
+    return markdown_row(
         [part.name, dataset, part.quantity, ours, paper, part.unit, part.test, part.verdict, "; ".join(part.notes)]
     )
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """One row of a table, its text as it is."""
     return "| " + " | ".join(_markdown_text(cell) for cell in cells) + " |"
 
 
