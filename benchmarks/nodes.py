@@ -1,8 +1,8 @@
 """One run's eigenpairs in four chunks on 1, 2 and 4 simulated nodes of a real SLURM: python -m benchmarks.nodes
 
-Each node is a slurmd of the tests' cluster that the kernel allows half a core, with all jobs it starts: four of them
-are two cores. So the wall times are those of nodes of one speed, whatever else is at work, as far as they do not get
-into each other's way in memory. It needs root, SLURM, and control groups (version 1); no part of `benchmarks.run`.
+Each node is a slurmd of the tests' cluster that the kernel allows a part of a core, with all jobs it starts: four of
+them leave something of two cores to Snakemake. So the wall times are those of nodes of one speed, as far as they do not
+get into each other's way in memory. It needs root, SLURM, and control groups (version 1); no part of `benchmarks.run`.
 """
 
 import os
@@ -110,10 +110,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__,
         argv,
         nodes={"type": int, "nargs": "+", "default": [1, 2, 4], "help": "numbers of nodes"},
-        share={"type": float, "default": 0.5, "help": "cores of a node"},
+        share={"type": float, "default": 0.4, "help": "cores of a node"},
         snapshots={"type": int, "default": 40, "help": "of the run"},
     )
-    os.environ["OMP_NUM_THREADS"] = "1"
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = copy_checkout(Path(name) / "checkout")

@@ -247,3 +247,10 @@ def test_timing_interleaves_and_leaves_out_the_warm_up() -> None:
 def test_unused_reference_vectors_do_not_count() -> None:
     reference = Reference(torch.tensor([3.0, 1.0]).double(), torch.eye(4, 2).double(), 0.0)
     assert reference.overlap(0, torch.tensor([0.0, 1.0, 0.0, 0.0])) == 0.0
+
+
+def test_the_page_on_scale_shows_what_was_measured_on_nodes() -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    for row in pd.read_csv(ROOT / "benchmarks" / "results" / "nodes.csv").itertuples():
+        shown = f"{row.nodes} | {row.wall_seconds:.0f} | {row.times_as_fast:.3g} | {row.seconds_of_jobs:.0f}"
+        assert f"| {shown} |" in page
