@@ -16,7 +16,7 @@ from synthetic_tables import Synthetic, small_config
 
 from eigendrift.errors import DataError
 from eigendrift.figures import FIGURES, figure_name
-from eigendrift.published import different, fill, hours
+from eigendrift.published import different, fill, filled_page, hours
 
 ROOT = Path(__file__).parents[2]
 NAMES = [figure_name(number) for number in FIGURES]
@@ -155,6 +155,20 @@ def test_the_page_beside_it_gets_its_numbers(published: Path, tmp_path: Path) ->
     folder = shutil.copytree(published, tmp_path / "paper" / "published")
     folder.with_name("REPRODUCTION.md").write_text(page.replace("not assessed at this scale", "reproduced"))
     assert list(different(folder, folder_of_figures(published, tmp_path))) == ["REPRODUCTION.md"]
+
+
+def test_the_page_s_plateaus_are_those_of_the_claims(published: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    one = "<!-- value displacement-saturation sgd-below-baseline first --><!-- / -->"
+    page.write_text(f"{one}\n<!-- exchanges --><!-- / -->\n<!-- layers --><!-- / -->\n")
+    claim, *lines = filled_page(page, published).splitlines()
+    experiment = json.loads((published / "provenance.json").read_text())["config"]
+    rows = [line.split(" | ") for line in lines if line.startswith(f"| {experiment['datasets'][0]} | sgd | ")]
+    mean = claim.split("-->")[1].split(" ")[0]
+    assert float(mean) > 0
+    assert rows[0][2].startswith(f"{mean} [")
+    # Two layers at least, of a unit vector.
+    assert sum(map(float, rows[1][2 : 2 + (len(rows[1]) - 2) // 2])) == pytest.approx(1.0, abs=0.02)
 
 
 def folder_of_figures(published: Path, tmp_path: Path) -> Path:

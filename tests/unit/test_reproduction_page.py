@@ -53,11 +53,28 @@ NULLS = pd.DataFrame(
 ACCURACY = pd.DataFrame(
     {"dataset": "MNIST", "optimizer": "sgd", "i": [1, 1, 1], "lag": [0, 10, 100], "within": [1.0, 0.5, 0.0]}
 )
+ENTRIES = pd.DataFrame(
+    {"dataset": "MNIST", "optimizer": "adam", "layer": [1, 1, 2], "entry": [0.5, -0.5, np.sqrt(0.5)]},
+)
+
+
+def displacement_rows(seed: int, plateau: tuple[float, float, float]) -> pd.DataFrame:
+    """D_1 and the displacement of the spans of two and of three vectors, flat at their plateaus."""
+    first, plane, span = plateau
+    columns = {"displacement": [first, 9.0, 9.0], "subspace_displacement": [first, plane, span]}
+    grid = [(tw, lag, i, seed) for tw in (0, 10, 100) for lag in (1, 10, 100) for i in (1, 2, 3)]
+    rows = pd.DataFrame(grid, columns=["waiting_time", "lag", "i", "seed"])
+    values = {name: [column[i - 1] for i in rows["i"]] for name, column in columns.items()}
+    return rows.assign(dataset="MNIST", optimizer="adam", **values)
+
+
+DISPLACEMENT = pd.concat([displacement_rows(0, (8e-6, 2e-6, 3e-6)), displacement_rows(1, (1.2e-5, 4e-6, 3e-6))])
 NUMBERS = Numbers(
     claims=CLAIMS,
     record=RECORD,
     scale="steps 100000, seeds 3",
-    supplement={"figS1": SENSITIVITY, "figS2": NULLS, "figS3": ACCURACY},
+    plotted={"fig16": ENTRIES, "figS1": SENSITIVITY, "figS2": NULLS, "figS3": ACCURACY},
+    displacement=DISPLACEMENT,
 )
 
 
@@ -108,9 +125,23 @@ def test_the_supplement() -> None:
     assert "| MNIST | sphere | 0.00270 | 0.00280 |" in between("null_models")
     # Lag 0 is no movement at all.
     assert "| MNIST | sgd | 0.250 |" in between("accuracy")
-    bare = Numbers(CLAIMS, RECORD, "", {})
-    for name in ("sensitivity", "null_models", "accuracy"):
+    bare = Numbers(CLAIMS, RECORD, "", {}, DISPLACEMENT)
+    for name in ("sensitivity", "null_models", "accuracy", "layers"):
         assert between(name, bare) == "\nNot drawn from these runs.\n"
+
+
+def test_plateaus_of_the_spans_are_in_units_of_the_baseline() -> None:
+    tau = {"claim": "null-model", "part": "displacement", "dataset": "MNIST", "value": 2e-5}
+    claims = pd.concat([CLAIMS, pd.DataFrame([tau])], ignore_index=True)
+    text = between("exchanges", Numbers(claims, RECORD, "", {}, DISPLACEMENT))
+    assert "| dataset | optimizer | v\\_1 | span of v\\_1, v\\_2 | span of v\\_1 to v\\_3 |\n" in text
+    assert "| MNIST | adam | 0.500 [0.400, 0.600] | 0.150 [0.100, 0.200] | 0.150 [0.150, 0.150] |\n" in text
+
+
+def test_the_final_eigenvector_layer_by_layer() -> None:
+    text = between("layers")
+    assert "| share of squares, layer 2 | part of the IPR, layer 1 |" in text
+    assert "| MNIST | adam | 0.50 | 0.50 | 0.125 | 0.250 |\n" in text
 
 
 def test_what_is_not_marked_stays_and_filling_again_changes_nothing() -> None:
@@ -146,4 +177,6 @@ def test_a_mark_that_is_not_closed_swallows_nothing() -> None:
 
 def test_text_in_tables_is_shown_as_it_is() -> None:
     claims = CLAIMS.assign(title="v_1 | *all* < 1")
-    assert r"| 1 | v\_1 \| \*all\* \< 1 | not reproduced |" in between("verdicts", Numbers(claims, RECORD, "", {}))
+    assert r"| 1 | v\_1 \| \*all\* \< 1 | not reproduced |" in between(
+        "verdicts", Numbers(claims, RECORD, "", {}, DISPLACEMENT)
+    )

@@ -6,7 +6,6 @@ python -m eigendrift.published redraw               figures, figure set and PDF 
 
 import argparse
 import gzip
-import io
 import json
 import os
 import runpy
@@ -15,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +25,7 @@ from eigendrift.config import validate
 from eigendrift.errors import DataError, EigendriftError
 from eigendrift.figure_set import by_stem, check_claims_tex, write_figure_set
 from eigendrift.figures import FIGURES, SUPPLEMENT, figure_name
+from eigendrift.figures.inputs import read_runs
 from eigendrift.latex import latex_integer
 from eigendrift.modules import use_this_copy
 from eigendrift.numbers import numbers_of, numbers_tex
@@ -41,7 +42,8 @@ PUBLISHED, BUILD = PAPER / "published", PAPER / "generated" / "published"
 ALL: tuple[int | str, ...] = (*FIGURES, *SUPPLEMENT)
 PAGE = "REPRODUCTION.md"
 CLAIMS = ("claims.csv", "claims.md", "claims.tex")
-_PLOTTED = "figures/figS*.csv.gz"
+# What the page takes its tables from.
+_PLOTTED = ("fig16", "figS1", "figS2", "figS3")
 # Tables that the numbers of the text are taken from, besides those of the figures.
 _NUMBERS: dict[str, list[dict[str, str]]] = {
     "history": [{"variants": "all"}],
@@ -95,12 +97,19 @@ def _gather(results: Path, experiment: Experiment, record: dict[str, Any], folde
 def filled_page(page: Path, published: Path) -> str:
     """The page with the numbers of what is published."""
     claims = str(published / "claims" / "claims.csv")
-    plotted = {path.name.partition(".")[0]: gzip.decompress(path.read_bytes()) for path in published.glob(_PLOTTED)}
+    figures = {name: published / f"figures/{name}.csv.gz" for name in _PLOTTED}
+    record = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
+    runs = table_paths(Experiment(validate(record["config"])), "displacement", [{}])
+    with TemporaryDirectory() as folder:
+        for path in runs:
+            _write(Path(folder, path), gzip.decompress((published / f"tables/{path}.gz").read_bytes()))
+        displacement = read_runs([Path(folder, path) for path in runs], "displacement")
     numbers = Numbers(
         claims=read_table(claims, kind="claims"),
-        record=json.loads((published / "provenance.json").read_text(encoding="utf-8")),
+        record=record,
         scale=scale_line(read_header(claims, kind="claims")["identity"]["scale"]),
-        supplement={name: pd.read_csv(io.BytesIO(content), skiprows=1) for name, content in plotted.items()},
+        plotted={name: pd.read_csv(path, skiprows=1) for name, path in figures.items() if path.is_file()},
+        displacement=displacement,
     )
     return fill_page(page.read_text(encoding="utf-8"), numbers)
 

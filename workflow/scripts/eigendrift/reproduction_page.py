@@ -6,10 +6,12 @@
     <!-- verdicts --> all claims <!-- / -->
     <!-- runs --> scale, hours, device, versions <!-- / -->
     <!-- sensitivity --> figure S1 as a table; <!-- null_models --> figure S2; <!-- accuracy --> figure S3 <!-- / -->
+    <!-- exchanges --> late plateaus of v_1 and of the spans it lies in; <!-- layers --> figure 16 by layer <!-- / -->
 
 PLACE is `first` or `last`: the dataset that plays MNIST, or FashionMNIST.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import pandas as pd
 from eigendrift.claims.report import WHOLE, markdown_row
 from eigendrift.claims.scoring import VERDICTS
 from eigendrift.errors import DataError
+from eigendrift.exchanges import D_1, PLANE, SPAN, late_plateaus
 from eigendrift.latex import plain_interval, plain_number
 
 _MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->)(?:(?!<!--).)*(?P<end><!-- / -->)?", re.DOTALL)
@@ -27,14 +30,15 @@ _MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->)(?:(?!<!--).
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the page is filled from: claims table, provenance record with its hours, scale of the runs in words, and by
-    name (figS1) the plotted numbers of the supplementary figures that were drawn.
+    """What the page is filled from: claims table, provenance record with its hours, scale of the runs in words, by name
+    (figS1) the plotted numbers of those figures that were drawn, and the main runs' `read_runs(..., "displacement")`.
     """
 
     claims: pd.DataFrame
     record: Mapping[str, Any]
     scale: str
-    supplement: Mapping[str, pd.DataFrame]
+    plotted: Mapping[str, pd.DataFrame]
+    displacement: pd.DataFrame
 
     def part(self, keys: Sequence[str]) -> "pd.Series[Any]":
         """The row of one part: CLAIM PART PLACE."""
@@ -111,7 +115,7 @@ def _runs(numbers: Numbers, keys: Sequence[str]) -> str:
 
 
 def _sensitivity(numbers: Numbers, keys: Sequence[str]) -> str:
-    table = numbers.supplement.get("figS1")
+    table = numbers.plotted.get("figS1")
     if table is None:
         return _NOT_DRAWN
     table = table[table["complete"] == 1].assign(plateau=lambda rows: rows["displacement"] / rows["tau"])
@@ -123,7 +127,7 @@ def _sensitivity(numbers: Numbers, keys: Sequence[str]) -> str:
 
 
 def _null_models(numbers: Numbers, keys: Sequence[str]) -> str:
-    table = numbers.supplement.get("figS2")
+    table = numbers.plotted.get("figS2")
     if table is None:
         return _NOT_DRAWN
     means = table.groupby(["dataset", "source", "i"], sort=False)["mean_overlap"].first().unstack("i")
@@ -132,13 +136,40 @@ def _null_models(numbers: Numbers, keys: Sequence[str]) -> str:
 
 
 def _accuracy(numbers: Numbers, keys: Sequence[str]) -> str:
-    table = numbers.supplement.get("figS3")
+    table = numbers.plotted.get("figS3")
     if table is None:
         return _NOT_DRAWN
     table = table[table["lag"] > 0]
     share = table.groupby(["dataset", "optimizer", "i"], sort=False)["within"].mean().unstack("i")
     rows = [(*key, *map("{:.3f}".format, row)) for key, row in zip(share.index, share.to_numpy(), strict=True)]
     return _table(("dataset", "optimizer", *(f"share, i = {i}" for i in share.columns)), rows)
+
+
+def _exchanges(numbers: Numbers, keys: Sequence[str]) -> str:
+    plateaus = late_plateaus(numbers.displacement)
+    claims = numbers.claims
+    tau_1 = claims[(claims["claim"] == "null-model") & (claims["part"] == "displacement")]
+    tau = {str(row["dataset"]): float(row["value"]) for row in tau_1.to_dict("records")}
+    rows = []
+    for (dataset, optimizer), runs in plateaus.groupby(["dataset", "optimizer"], sort=False):
+        unit = tau.get(str(dataset), math.nan)
+        rows.append((dataset, optimizer, *(_range(runs[column] / unit) for column in (D_1, PLANE, SPAN))))
+    return _table(("dataset", "optimizer", D_1, PLANE, SPAN), rows)
+
+
+def _layers(numbers: Numbers, keys: Sequence[str]) -> str:
+    table = numbers.plotted.get("fig16")
+    if table is None:
+        return _NOT_DRAWN
+    squares = table["entry"] ** 2
+    parts = table.assign(mass=squares, ipr=squares**2).groupby(["dataset", "optimizer", "layer"], sort=False)
+    sums = parts[["mass", "ipr"]].sum()
+    rows = []
+    for key, layers in sums.groupby(["dataset", "optimizer"], sort=False):
+        rows.append((*key, *map("{:.2f}".format, layers["mass"]), *map(plain_number, layers["ipr"])))
+    count = sums.index.get_level_values("layer").nunique()
+    heads = (f"{what}, layer {j + 1}" for what in ("share of squares", "part of the IPR") for j in range(count))
+    return _table(("dataset", "optimizer", *heads), rows)
 
 
 _NOT_DRAWN = "\nNot drawn from these runs.\n"
@@ -163,4 +194,6 @@ _WRITERS: Mapping[str, Callable[[Numbers, Sequence[str]], str]] = {
     "sensitivity": _sensitivity,
     "null_models": _null_models,
     "accuracy": _accuracy,
+    "exchanges": _exchanges,
+    "layers": _layers,
 }
