@@ -39,6 +39,7 @@ SENSITIVITY = pd.DataFrame(
         "ipr": [0.02, 0.04, 9.0, 1e-4],
         "displacement": [1e-5, 1e-5, 1e-5, 1e-6],
         "tau": 2e-5,
+        "gradient_alignment": [0.25, 0.35, 9.0, 0.125],
     }
 )
 NULLS = pd.DataFrame(
@@ -119,7 +120,8 @@ def test_the_supplement() -> None:
     sensitivity = between("sensitivity")
     # The run that ended early is left out.
     assert (
-        "| MNIST | adam | unit | xavier\\_uniform | 2 | 0.0300 [0.0200, 0.0400] | 0.500 [0.500, 0.500] |" in sensitivity
+        "| MNIST | adam | unit | xavier\\_uniform | 2 | 0.0300 [0.0200, 0.0400] | 0.500 [0.500, 0.500] "
+        "| 0.300 [0.250, 0.350] |" in sensitivity
     )
     assert "| MNIST | sgd | unit | xavier\\_uniform | 1 | 1.00e-04 [1.00e-04, 1.00e-04] | 0.0500" in sensitivity
     assert "| MNIST | sphere | 0.00270 | 0.00280 |" in between("null_models")

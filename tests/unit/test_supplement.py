@@ -16,7 +16,7 @@ from eigendrift.figures import FIGURES, SUPPLEMENT, figure_name, figure_title
 from eigendrift.figures.accuracy import open_range
 from eigendrift.figures.null_models import PROBABILITIES
 from eigendrift.figures.panels import Drawn
-from eigendrift.figures.sensitivity import final_ratios, plateaus
+from eigendrift.figures.sensitivity import VALUES, final_ratios, mean_alignments, plateaus
 from eigendrift.figures.style import FONT_SIZE
 from eigendrift.runs import Run
 from eigendrift.sphere import overlap_quantiles
@@ -104,14 +104,14 @@ def test_every_run_of_every_reading_is_a_point(figures: dict[tuple[str, str], Dr
         "init-xavier_normal",
     ]
     shown = np.sort(points(drawn.figure, "data")[:, 0])
-    np.testing.assert_allclose(shown, np.sort(numbers[["ipr", "displacement"]].to_numpy().ravel()), rtol=1e-12)
-    means = numbers.groupby(["dataset", "variant", "optimizer"])[["ipr", "displacement"]].mean().to_numpy()
+    np.testing.assert_allclose(shown, np.sort(numbers[list(VALUES)].to_numpy().ravel()), rtol=1e-12)
+    means = numbers.groupby(["dataset", "variant", "optimizer"])[list(VALUES)].mean().to_numpy()
     np.testing.assert_allclose(np.unique(points(drawn.figure, "mean")[:, 0]), np.unique(means), rtol=1e-12)
     assert (numbers["step"] == 2000).all()
     assert (numbers["waiting_time"] == 1000).all()
     # The paper's value belongs to its own network alone.
     assert len(points(drawn.figure, "paper")) == 0
-    assert numbers["paper_adam_ipr"].isna().all()
+    assert numbers[["paper_adam_ipr", "paper_adam_alignment"]].isna().all(axis=None)
 
 
 def test_the_papers_value_stands_in_panels_of_its_network_alone(tmp_path: Path) -> None:
@@ -122,9 +122,15 @@ def test_the_papers_value_stands_in_panels_of_its_network_alone(tmp_path: Path) 
         patch.setattr("eigendrift.job.start", lambda snakemake: None)
         patch.setattr("eigendrift.figures.save.save", lambda figure, name, output: drawn.append(figure))
         draw(Synthetic(tmp_path, config), "S1", None)
-    (lines,) = (line for ax in drawn[0].figure.axes for line in ax.lines if line.get_gid() == "paper")
-    assert list(lines.get_xdata()) == [0.1, 0.1]  # type: ignore[arg-type]
-    assert drawn[0].numbers.set_index("dataset")["paper_adam_ipr"].notna().to_dict() == {"MNIST": True, "digits": False}
+    np.testing.assert_array_equal(points(drawn[0].figure, "paper")[:, 0], [0.1, 0.1, 0.26, 0.26])
+    known = drawn[0].numbers.set_index("dataset")[["paper_adam_ipr", "paper_adam_alignment"]].notna()
+    assert known.all(axis=1).to_dict() == {"MNIST": True, "digits": False}
+
+
+def test_an_alignment_is_the_mean_over_converged_snapshots_of_a_run() -> None:
+    frame = pd.DataFrame({"seed": [0, 0, 0, 1], "gradient_alignment": [0.1, 0.3, 9.0, 0.5], "converged": [1, 1, 0, 1]})
+    means = mean_alignments(frame.assign(dataset="d", optimizer="o", variant="main"))
+    np.testing.assert_allclose(means["gradient_alignment"], [0.2, 0.5], rtol=1e-12)
 
 
 def test_runs_that_broke_off_are_named_and_no_part_of_means(figures: dict[tuple[str, str], Drawn]) -> None:

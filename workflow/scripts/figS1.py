@@ -12,5 +12,6 @@ from eigendrift.figures.sensitivity import sensitivity
 layout = Layout(**snakemake.params.layout)
 ipr = read_runs(snakemake.input.ipr, "ipr")
 displacement = read_runs(snakemake.input.displacement, "displacement")
+alignment = read_runs(snakemake.input.alignment, "alignment")
 baseline = read_datasets(snakemake.input.baseline, "baseline")
-save(sensitivity(ipr, displacement, baseline, layout, snakemake.params.readings), "S1", snakemake.output)
+save(sensitivity(ipr, displacement, alignment, baseline, layout, snakemake.params.readings), "S1", snakemake.output)

@@ -119,10 +119,15 @@ def _sensitivity(numbers: Numbers, keys: Sequence[str]) -> str:
     if table is None:
         return _NOT_DRAWN
     table = table[table["complete"] == 1].assign(plateau=lambda rows: rows["displacement"] / rows["tau"])
+    measured = {
+        "ipr": "final IPR of v_1",
+        "plateau": "plateau of D_1 / tau_1",
+        "gradient_alignment": "gradient alignment of v_1",
+    }
     rows = []
     for key, runs in table.groupby(["dataset", "optimizer", "scaling", "init"], sort=False):
-        rows.append((*key, len(runs), _range(runs["ipr"]), _range(runs["plateau"])))
-    heads = ("dataset", "optimizer", "scaling", "initialization", "seeds", "final IPR of v_1", "plateau of D_1 / tau_1")
+        rows.append((*key, len(runs), *(_range(runs[value]) for value in measured)))
+    heads = ("dataset", "optimizer", "scaling", "initialization", "seeds", *measured.values())
     return _table(heads, rows)
 
 

@@ -95,6 +95,7 @@ SUPPLEMENT: Mapping[str, FigureInputs] = {
         "inputs": {
             "ipr": [{"variants": "sensitivity"}],
             "displacement": [{"variants": "sensitivity"}],
+            "alignment": [{"variants": "sensitivity"}],
             "baseline": [{"datasets": "all"}],
         },
     },

@@ -1,6 +1,6 @@
 """What the answer owes to input scaling and initialization, which the paper leaves open (figure S1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,34 +19,46 @@ from eigendrift.figures.panels import Drawn, Grid, add_notes, band_handle, botto
 from eigendrift.figures.style import BASELINE, NEUTRAL, marker, optimizer_colors, styled
 from eigendrift.figures.summaries import in_order, incomplete_note, unconverged_note
 
-# Section 4 of the paper: Adam's final IPR, for the network and the data of its experiment alone.
+# Figures 3 and 2 of the paper: Adam's final IPR and run-mean gradient alignment, for its own network and data alone.
 PAPER_ADAM_IPR = 0.1
+PAPER_ADAM_ALIGNMENT = {"MNIST": 0.26}
 PAPER_PARAMETERS = 89_610
+VALUES = ("ipr", "displacement", "gradient_alignment")
 
 Readings = Mapping[str, Mapping[str, str]]
 
 
 @styled
 def sensitivity(
-    ipr: pd.DataFrame, displacement: pd.DataFrame, baseline: pd.DataFrame, layout: Layout, readings: Readings
+    ipr: pd.DataFrame,
+    displacement: pd.DataFrame,
+    alignment: pd.DataFrame,
+    baseline: pd.DataFrame,
+    layout: Layout,
+    readings: Readings,
 ) -> Drawn:
-    """Figure S1: final IPR of v_1 and late plateau of D_1 of each reading, one point a seed, a bar at their mean.
+    """Figure S1: final IPR, late plateau of D_1 and run-mean gradient alignment of v_1 under each reading, one point a
+    seed, a bar at their mean.
 
-    `readings` is variant -> {scaling, init}, from the top down; `ipr` and `displacement` are `read_runs` of its runs.
+    `readings` is variant -> {scaling, init}, from the top down; the first three tables are `read_runs` of its runs.
     """
     final = in_order(ipr[ipr["i"].isna() | (ipr["i"] == 1)], layout)
-    numbers = _numbers(final, in_order(displacement[displacement["i"] == 1], layout), readings)
+    moved, aligned = (in_order(table[table["i"] == 1], layout) for table in (displacement, alignment))
+    numbers = _numbers(final, moved, aligned, readings)
     numbers["even_spread"] = 1.0 / numbers["n_parameters"]
     numbers["tau"] = numbers["dataset"].map(baseline[baseline["i"] == 1].set_index("dataset")["displacement"])
-    numbers["paper_adam_ipr"] = np.where(numbers["n_parameters"] == PAPER_PARAMETERS, PAPER_ADAM_IPR, np.nan)
-    grid = panel_grid(len(layout.datasets), 2, max(1.0, 0.3 + 0.26 * len(readings)), share_x=False)
+    papers = numbers["n_parameters"] == PAPER_PARAMETERS
+    numbers["paper_adam_ipr"] = np.where(papers, PAPER_ADAM_IPR, np.nan)
+    numbers["paper_adam_alignment"] = numbers["dataset"].map(PAPER_ADAM_ALIGNMENT).where(papers)
+    grid = panel_grid(len(layout.datasets), len(VALUES), max(1.0, 0.3 + 0.26 * len(readings)), share_x=False)
     for row, (dataset, label) in enumerate(layout.datasets.items()):
         chosen = numbers[numbers["dataset"] == dataset]
-        for column, value in enumerate(("ipr", "displacement")):
+        for column, value in enumerate(VALUES):
             ax = grid.axes[row, column]
             panel_title(ax, label)
             _draw(ax, chosen, value, layout, list(readings))
-        _references(grid.axes[row, 0], grid.axes[row, 1], chosen, baseline[baseline["dataset"] == dataset])
+        panels = [grid.axes[row, column] for column in range(len(VALUES))]
+        _references(panels, chosen, baseline[baseline["dataset"] == dataset])
     _axes(grid, numbers, readings)
     bottom_legend(grid.figure, _handles(numbers, layout))
     hollow = "Hollow points, which the means leave out: where such a run ended."
@@ -88,10 +100,20 @@ def final_ratios(ipr: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table, columns=[*RUN_KEYS, "n_parameters", "step", "complete", "ipr"])
 
 
-def _numbers(ipr: pd.DataFrame, displacement: pd.DataFrame, readings: Readings) -> pd.DataFrame:
-    """One row a run: its reading, where it ends, its final IPR and its plateau."""
+def mean_alignments(alignment: pd.DataFrame) -> pd.DataFrame:
+    """Of each run, the mean gradient alignment of v_1 over its snapshots, of pairs that converged."""
+    runs = alignment[alignment["converged"] == 1].groupby(RUN_KEYS, observed=True)
+    return runs["gradient_alignment"].mean().reset_index()
+
+
+def _numbers(
+    ipr: pd.DataFrame, displacement: pd.DataFrame, alignment: pd.DataFrame, readings: Readings
+) -> pd.DataFrame:
+    """One row a run: its reading, where it ends, its final IPR, its plateau, its alignment."""
     names = {"dataset": str, "optimizer": str, "variant": str}
-    numbers = final_ratios(ipr).astype(names).merge(plateaus(displacement).astype(names), how="left", on=RUN_KEYS)
+    numbers = final_ratios(ipr).astype(names)
+    for found in (plateaus(displacement), mean_alignments(alignment)):
+        numbers = numbers.merge(found.astype(names), how="left", on=RUN_KEYS)
     for name in ("init", "scaling"):
         numbers.insert(len(RUN_KEYS), name, numbers["variant"].map({key: kept[name] for key, kept in readings.items()}))
     order = numbers["variant"].map({variant: rank for rank, variant in enumerate(readings)})
@@ -117,39 +139,51 @@ def _draw(ax: Axes, numbers: pd.DataFrame, value: str, layout: Layout, variants:
                 ax.plot([mean, mean], [height - 0.2, height + 0.2], color=colors[optimizer], linewidth=0.9, gid="mean")
 
 
-def _references(left: Axes, right: Axes, numbers: pd.DataFrame, baseline: pd.DataFrame) -> None:
+def _references(panels: Sequence[Axes], numbers: pd.DataFrame, baseline: pd.DataFrame) -> None:
+    localized, moved, aligned = panels
     for value in numbers["even_spread"].unique():
-        left.axvline(value, color=NEUTRAL, linestyle=":", linewidth=1.0, gid="even_spread")
-    for value in numbers["paper_adam_ipr"].dropna().unique():
-        left.axvline(value, color=NEUTRAL, linestyle="--", linewidth=1.0, gid="paper")
+        localized.axvline(value, color=NEUTRAL, linestyle=":", linewidth=1.0, gid="even_spread")
+    for ax, name in ((localized, "paper_adam_ipr"), (aligned, "paper_adam_alignment")):
+        for value in numbers[name].dropna().unique():
+            ax.axvline(value, color=NEUTRAL, linestyle="--", linewidth=1.0, gid="paper")
     for _, row in baseline[baseline["i"] == 1].iterrows():
-        right.axvline(row["displacement"], color=BASELINE, linestyle="--", linewidth=1.0, gid="baseline")
-        right.axvspan(row["displacement_low"], row["displacement_high"], color=BASELINE, alpha=0.25, linewidth=0)
+        moved.axvline(row["displacement"], color=BASELINE, linestyle="--", linewidth=1.0, gid="baseline")
+        moved.axvspan(row["displacement_low"], row["displacement_high"], color=BASELINE, alpha=0.25, linewidth=0)
 
 
 def _axes(grid: Grid, numbers: pd.DataFrame, readings: Readings) -> None:
     names = [f"{reading['scaling']}, {reading['init'].replace('_', ' ').capitalize()}" for reading in readings.values()]
-    for (row, column), ax in grid.axes.items():
+    for ax in grid.flat():
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.grid(visible=False, axis="y")
-        if row == len(grid.axes) // 2 - 1:
-            ax.set_xlabel("final IPR of $v_1$" if column == 0 else "plateau of $D_1$")
     # Beside one or two readings the panels are lower than the label is long.
     grid.labels("", "scaling, initialization" if len(names) > 2 else "reading")
-    left = [ax for (_, column), ax in grid.axes.items() if column == 0]
-    right = [ax for (_, column), ax in grid.axes.items() if column == 1]
-    shown = numbers[["ipr", "even_spread", "paper_adam_ipr"]].to_numpy(float)
-    shown = shown[np.isfinite(shown) & (shown > 0)]
-    for ax in left if shown.size else []:
-        ax.set_xscale("log")
-        ax.set_xlim(shown.min() / 1.6, shown.max() * 1.6)
-        log_axis(ax.xaxis)
-    top = np.nanmax(numbers[["displacement", "tau"]].to_numpy(float), initial=0.0)
-    for ax in right:
+    for column, value in enumerate(VALUES):
+        panels = [ax for (_, place), ax in grid.axes.items() if place == column]
+        panels[-1].set_xlabel(_scale(panels, value, numbers))
+
+
+def _scale(panels: Sequence[Axes], value: str, numbers: pd.DataFrame) -> str:
+    """Give the panels of one value their common axis; its label."""
+    if value == "ipr":
+        shown = numbers[["ipr", "even_spread", "paper_adam_ipr"]].to_numpy(float)
+        shown = shown[np.isfinite(shown) & (shown > 0)]
+        for ax in panels if shown.size else []:
+            ax.set_xscale("log")
+            ax.set_xlim(shown.min() / 1.6, shown.max() * 1.6)
+            log_axis(ax.xaxis)
+        return "final IPR of $v_1$"
+    reference, label = {
+        "displacement": ("tau", "plateau of $D_1$"),
+        "gradient_alignment": ("paper_adam_alignment", "gradient alignment of $v_1$"),
+    }[value]
+    top = np.nanmax(numbers[[value, reference]].to_numpy(float), initial=0.0)
+    shown_label = label
+    for ax in panels:
         ax.set_xlim(0, 1.06 * top if top > 0 else 1.0)
-        label = linear_axis(ax.xaxis, "plateau of $D_1$", top)
-        ax.set_xlabel(label if ax.get_xlabel() else "")
+        shown_label = linear_axis(ax.xaxis, label, top)
+    return shown_label
 
 
 def _handles(numbers: pd.DataFrame, layout: Layout) -> list[Artist]:
