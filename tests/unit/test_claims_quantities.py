@@ -129,6 +129,30 @@ def _layered() -> Evidence:
     return evidence(vectors=[vector(entries, _LAYERS)])
 
 
+def _spans(first: Callable[[float, float], float], plane: Callable[[float, float], float]) -> Evidence:
+    """D_1, which is the displacement of the span of v_1, and that of the span of v_1 and v_2."""
+    rows = two_times(first)
+    spans = {1: rows["displacement"], 2: two_times(plane)["displacement"]}
+    return evidence(displacement=stack(rows.assign(i=i, subspace_displacement=span) for i, span in spans.items()))
+
+
+def _readings() -> Evidence:
+    """Final IPR 1e-3 in the main runs, 4e-3 (mean over seeds) and 2e-3 with other readings, 9 in a sweep."""
+    values = {
+        "main": (1e-3, 1e-3),
+        "scaling-unit": (1e-3, 7e-3),
+        "init-normal": (2e-3, 2e-3),
+        "batch_size-32": (9.0, 9.0),
+    }
+    runs = [(variant, seed, value) for variant, both in values.items() for seed, value in enumerate(both)]
+    return evidence(ipr=stack(pairs(constant(value), variant=variant, seed=seed) for variant, seed, value in runs))
+
+
+def _accuracy_on_the_way() -> Evidence:
+    rows = history((2.0, 1.0, 0.5), test_accuracy=0.9, steps=(0, 50, 100))
+    return evidence(history=rows.assign(test_accuracy=[0.1, 0.95, 0.9]))
+
+
 CASES: list[tuple[str, dict[str, Any], Evidence, float]] = [
     ("displacement_plateau", {"optimizer": "sgd"}, _with_tau(two_times(_plateau)), 0.5),
     ("displacement_growth", {"optimizer": "sgd"}, _with_tau(two_times(_plateau)), 0.5 / math.log10(5)),
@@ -299,6 +323,48 @@ CASES: list[tuple[str, dict[str, Any], Evidence, float]] = [
         _sweeps(),
         5 / 6,
     ),
+    ("span_share", {"optimizer": "sgd", "span": 2}, _spans(_plateau, lambda tw, lag: _plateau(tw, lag) / 4), 0.25),
+    ("span_ageing_ratio", {"optimizer": "sgd", "span": 2}, _spans(lambda tw, lag: 0.1, _ageing), 0.25),
+    (
+        "middle_plateau",
+        {"optimizer": "sgd"},
+        _with_tau(two_times(lambda tw, lag: {(1000.0, 1000.0): 1e-5, (1000.0, 9000.0): 3e-5}.get((tw, lag), 1.0))),
+        0.5,
+    ),
+    (
+        "spread_after_first_steps",
+        {"optimizer": "sgd"},
+        evidence(displacement=two_times(lambda tw, lag: {10: 2.0, 100: 4.0}.get(int(tw), 99.0))),
+        2.0 / 3.0,
+    ),
+    (
+        "plane_alignment",
+        {"optimizer": "sgd", "kind": "gradient"},
+        evidence(alignment=alignments(lambda step, i: {1: 0.1, 2: 0.7, 3: 0.2}[i])),
+        0.3,
+    ),
+    ("largest_reading", {"optimizer": "sgd", "statistic_name": "IPR"}, _readings(), 4e-3),
+    (
+        "ipr_fluctuation",
+        {"optimizer": "sgd"},
+        evidence(ipr=pairs(lambda step, i: {90_000: 1e-3, 100_000: 6e-3}.get(int(step), 1.0) if i == 1 else 0.5)),
+        6.0,
+    ),
+    ("best_accuracy", {"optimizer": "sgd"}, _accuracy_on_the_way(), 0.95),
+    (
+        "half_convergence_share",
+        {"optimizers": ("sgd", "adam")},
+        _convergence({"sgd": {1: 0, 2: 10_000, 3: 60_000}, "adam": {1: 90_000, 2: 50_000, 3: 70_000}}),
+        0.5,
+    ),
+    ("layer_activity_agreement", {"optimizer": "adam"}, _layered(), 1.0),
+    # At the higher of two rates adam and sam are the other way round.
+    (
+        "pair_agreement",
+        {"optimizers": ("adam", "sam"), "statistic_name": "IPR", "sweep": "learning rate"},
+        _sweeps(),
+        0.5,
+    ),
 ]
 
 
@@ -393,3 +459,8 @@ def test_sign_agreement_is_blind_to_the_sign_of_the_vector() -> None:
 def test_sign_agreement_needs_two_layers() -> None:
     found = evidence(vectors=[vector(np.ones(2), [("0.weight", (2, 1))])])
     assert math.isnan(estimate(measure("layer_sign_agreement", found, optimizer="adam")).value)
+
+
+def test_without_other_readings_none_is_the_largest() -> None:
+    measured = measure("largest_reading", evidence(ipr=pairs()), optimizer="sgd", statistic_name="IPR")
+    assert math.isnan(estimate(measured).value)

@@ -99,6 +99,11 @@ def test_what_is_no_number() -> None:
          r"\ensuremath{2.113} \ensuremath{[2.108, 2.117]\times 10^{-5}}"),
         (1.0, 1.0, 1.0, "1.00 [1.00, 1.00]", r"\ensuremath{1.00} \ensuremath{[1.00, 1.00]}"),
         (0.96875, 0.96875, 0.96875 + 1e-16, "0.969 [0.969, 0.969]", r"\ensuremath{0.969} \ensuremath{[0.969, 0.969]}"),
+        # A value that is small beside its interval does not set the scale.
+        (-3.7e-17, -5e-4, 5e-4, "0.00e-04 [-5.00e-04, 5.00e-04]",
+         r"\ensuremath{0.00} \ensuremath{[-5.00, 5.00]\times 10^{-4}}"),
+        (1.67e-4, -3.8e-3, 4.6e-3, "0.00017 [-0.00380, 0.00460]",
+         r"\ensuremath{0.00017} \ensuremath{[-0.00380, 0.00460]}"),
         (0.97001, 0.96999, 0.97003, "0.97001 [0.96999, 0.97003]",
          r"\ensuremath{0.97001} \ensuremath{[0.96999, 0.97003]}"),
     ],

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from experiments import SCRIPTS
 from paper_files import run_script
 from synthetic_tables import Synthetic, small_config
 
+from eigendrift.claims import load_claims
 from eigendrift.errors import DataError
 from eigendrift.figures import FIGURES, figure_name
 from eigendrift.published import different, fill, filled_page, hours
@@ -160,13 +162,15 @@ def test_the_page_beside_it_gets_its_numbers(published: Path, tmp_path: Path) ->
 def test_the_page_s_plateaus_are_those_of_the_claims(published: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     one = "<!-- value displacement-saturation sgd-below-baseline first --><!-- / -->"
-    page.write_text(f"{one}\n<!-- exchanges --><!-- / -->\n<!-- layers --><!-- / -->\n")
+    page.write_text(f"{one}\n<!-- exchanges --><!-- / -->\n<!-- layers --><!-- / -->\n<!-- causes --><!-- / -->\n")
     claim, *lines = filled_page(page, published).splitlines()
     experiment = json.loads((published / "provenance.json").read_text())["config"]
     rows = [line.split(" | ") for line in lines if line.startswith(f"| {experiment['datasets'][0]} | sgd | ")]
     mean = claim.split("-->")[1].split(" ")[0]
     assert float(mean) > 0
     assert rows[0][2].startswith(f"{mean} [")
+    causes = load_claims(ROOT / "paper" / "causes.yaml")
+    assert [line.split(" | ")[1] for line in lines if re.match(r"\| \d+ \| ", line)] == [c.title for c in causes]
     # Two layers at least, of a unit vector.
     assert sum(map(float, rows[1][2 : 2 + (len(rows[1]) - 2) // 2])) == pytest.approx(1.0, abs=0.02)
 

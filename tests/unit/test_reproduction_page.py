@@ -66,7 +66,7 @@ def displacement_rows(seed: int, plateau: tuple[float, float, float]) -> pd.Data
     grid = [(tw, lag, i, seed) for tw in (0, 10, 100) for lag in (1, 10, 100) for i in (1, 2, 3)]
     rows = pd.DataFrame(grid, columns=["waiting_time", "lag", "i", "seed"])
     values = {name: [column[i - 1] for i in rows["i"]] for name, column in columns.items()}
-    return rows.assign(dataset="MNIST", optimizer="adam", **values)
+    return rows.assign(dataset="MNIST", optimizer="adam", variant="main", **values)
 
 
 DISPLACEMENT = pd.concat([displacement_rows(0, (8e-6, 2e-6, 3e-6)), displacement_rows(1, (1.2e-5, 4e-6, 3e-6))])
@@ -75,6 +75,7 @@ NUMBERS = Numbers(
     record=RECORD,
     scale="steps 100000, seeds 3",
     plotted={"fig16": ENTRIES, "figS1": SENSITIVITY, "figS2": NULLS, "figS3": ACCURACY},
+    causes=(),
     displacement=DISPLACEMENT,
 )
 
@@ -127,7 +128,7 @@ def test_the_supplement() -> None:
     assert "| MNIST | sphere | 0.00270 | 0.00280 |" in between("null_models")
     # Lag 0 is no movement at all.
     assert "| MNIST | sgd | 0.250 |" in between("accuracy")
-    bare = Numbers(CLAIMS, RECORD, "", {}, DISPLACEMENT)
+    bare = Numbers(CLAIMS, RECORD, "", {}, (), DISPLACEMENT)
     for name in ("sensitivity", "null_models", "accuracy", "layers"):
         assert between(name, bare) == "\nNot drawn from these runs.\n"
 
@@ -135,7 +136,7 @@ def test_the_supplement() -> None:
 def test_plateaus_of_the_spans_are_in_units_of_the_baseline() -> None:
     tau = {"claim": "null-model", "part": "displacement", "dataset": "MNIST", "value": 2e-5}
     claims = pd.concat([CLAIMS, pd.DataFrame([tau])], ignore_index=True)
-    text = between("exchanges", Numbers(claims, RECORD, "", {}, DISPLACEMENT))
+    text = between("exchanges", Numbers(claims, RECORD, "", {}, (), DISPLACEMENT))
     assert "| dataset | optimizer | v\\_1 | span of v\\_1, v\\_2 | span of v\\_1 to v\\_3 |\n" in text
     assert "| MNIST | adam | 0.500 [0.400, 0.600] | 0.150 [0.100, 0.200] | 0.150 [0.150, 0.150] |\n" in text
 
@@ -180,5 +181,5 @@ def test_a_mark_that_is_not_closed_swallows_nothing() -> None:
 def test_text_in_tables_is_shown_as_it_is() -> None:
     claims = CLAIMS.assign(title="v_1 | *all* < 1")
     assert r"| 1 | v\_1 \| \*all\* \< 1 | not reproduced |" in between(
-        "verdicts", Numbers(claims, RECORD, "", {}, DISPLACEMENT)
+        "verdicts", Numbers(claims, RECORD, "", {}, (), DISPLACEMENT)
     )

@@ -152,11 +152,16 @@ def significant_digits(value: float, low: float, high: float) -> int:
 
 
 def _scaled(values: tuple[float, ...], digits: int) -> tuple[list[str], int]:
-    """The values with one common power of ten taken out, which is that of the first."""
-    exponent = _exponent(values[0], digits)
+    """The values with one common power of ten taken out: that of the first, or of the largest where the first is small
+    beside how far they lie apart.
+    """
+    first = values[0]
+    leading = first if max(values) - min(values) <= 10.0 * abs(first) else max(values, key=abs)
+    exponent = _exponent(leading, digits)
     power = 0 if -3 <= exponent < 5 else exponent
     decimals = max(0, digits - 1 - (exponent - power))
-    return [f"{value / 10.0**power:.{decimals}f}" for value in values], power
+    # Adding zero takes the sign off what rounds to it.
+    return [f"{round(value / 10.0**power, decimals) + 0.0:.{decimals}f}" for value in values], power
 
 
 def plain_number(value: SupportsFloat, digits: int = 3) -> str:

@@ -20,18 +20,18 @@ from typing import Any
 
 import pandas as pd
 
+from eigendrift.claims import Evidence, load_claims, load_evidence, score_claims
 from eigendrift.claims.report import scale_line
 from eigendrift.config import validate
 from eigendrift.errors import DataError, EigendriftError
 from eigendrift.figure_set import by_stem, check_claims_tex, write_figure_set
 from eigendrift.figures import FIGURES, SUPPLEMENT, figure_name
-from eigendrift.figures.inputs import read_runs
 from eigendrift.latex import latex_integer
 from eigendrift.modules import use_this_copy
 from eigendrift.numbers import numbers_of, numbers_tex
 from eigendrift.paper import INSTALL
 from eigendrift.reproduction_page import Numbers, fill_page
-from eigendrift.result_paths import table_paths
+from eigendrift.result_paths import DATASET_TABLES, RUN_TABLES, table_paths
 from eigendrift.runs import Experiment
 from eigendrift.storage import atomic_path
 from eigendrift.tables import read_header, read_table
@@ -99,19 +99,44 @@ def filled_page(page: Path, published: Path) -> str:
     claims = str(published / "claims" / "claims.csv")
     figures = {name: published / f"figures/{name}.csv.gz" for name in _PLOTTED}
     record = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
-    runs = table_paths(Experiment(validate(record["config"])), "displacement", [{}])
     with TemporaryDirectory() as folder:
-        for path in runs:
-            _write(Path(folder, path), gzip.decompress((published / f"tables/{path}.gz").read_bytes()))
-        displacement = read_runs([Path(folder, path) for path in runs], "displacement")
+        _unpack(published, Path(folder))
+        experiment = Experiment(validate(record["config"]))
+        evidence = _evidence(experiment, Path(folder))
+    labels = {**experiment.layout()["datasets"], **experiment.layout()["optimizers"]}
+    causes = score_claims(load_claims(PAPER / "causes.yaml"), evidence, labels)
     numbers = Numbers(
         claims=read_table(claims, kind="claims"),
         record=record,
         scale=scale_line(read_header(claims, kind="claims")["identity"]["scale"]),
         plotted={name: pd.read_csv(path, skiprows=1) for name, path in figures.items() if path.is_file()},
-        displacement=displacement,
+        causes=causes,
+        displacement=evidence.displacement,
     )
     return fill_page(page.read_text(encoding="utf-8"), numbers)
+
+
+def _unpack(published: Path, folder: Path) -> None:
+    """All published tables, as they were in the results."""
+    for path in (published / "tables").rglob("*.gz"):
+        target = folder / path.relative_to(published / "tables").with_suffix("")
+        _write(target, gzip.decompress(path.read_bytes()))
+
+
+def _evidence(experiment: Experiment, folder: Path) -> Evidence:
+    """What the claims' quantities measure, from the tables in a folder, those of figure S1 included."""
+    tables = {}
+    for kind in ("history", "ipr", "alignment", "displacement", *DATASET_TABLES, "final_eigenvector"):
+        wanted = [{"variants": "all"}, {"variants": "sensitivity"}] if kind in RUN_TABLES else [{}]
+        paths = [folder / path for path in table_paths(experiment, kind, wanted)]
+        tables[kind] = [path for path in paths if path.is_file()]
+    layout = experiment.layout()
+    return load_evidence(
+        **tables,
+        datasets=list(layout["datasets"]),
+        optimizer_roles=experiment.roles(),
+        dense_seed=int(layout["dense_seed"]),
+    )
 
 
 def hours(benchmarks: Path) -> dict[str, float]:
@@ -135,9 +160,7 @@ def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1)
     record.pop("hours")
     experiment = Experiment(validate(record["config"]))
     shutil.rmtree(build, ignore_errors=True)
-    for path in (published / "tables").rglob("*.gz"):
-        target = build / path.relative_to(published / "tables").with_suffix("")
-        _write(target, gzip.decompress(path.read_bytes()))
+    _unpack(published, build)
     names = sorted(path.stem for path in (published / "figures").glob("*.pdf"))
     numbers = [number for number in ALL if figure_name(number) in names]
     use_this_copy()

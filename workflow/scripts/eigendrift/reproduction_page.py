@@ -5,6 +5,7 @@
     <!-- verdict CLAIM [PART PLACE] --> of the claim, or of one part <!-- / -->
     <!-- verdicts --> all claims <!-- / -->
     <!-- runs --> scale, hours, device, versions <!-- / -->
+    <!-- causes --> what paper/causes.yaml gives <!-- / -->
     <!-- sensitivity --> figure S1 as a table; <!-- null_models --> figure S2; <!-- accuracy --> figure S3 <!-- / -->
     <!-- exchanges --> late plateaus of v_1 and of the spans it lies in; <!-- layers --> figure 16 by layer <!-- / -->
 
@@ -20,7 +21,15 @@ from typing import Any
 import pandas as pd
 
 from eigendrift.claims.report import WHOLE, markdown_row
-from eigendrift.claims.scoring import VERDICTS
+from eigendrift.claims.evidence import MAIN
+from eigendrift.claims.scoring import (
+    DIRECTION,
+    NOT_ASSESSED,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    VERDICTS,
+    ScoredClaim,
+)
 from eigendrift.errors import DataError
 from eigendrift.exchanges import D_1, PLANE, SPAN, late_plateaus
 from eigendrift.latex import plain_interval, plain_number
@@ -31,13 +40,15 @@ _MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->)(?:(?!<!--).
 @dataclass(frozen=True)
 class Numbers:
     """What the page is filled from: claims table, provenance record with its hours, scale of the runs in words, by name
-    (figS1) the plotted numbers of those figures that were drawn, and the main runs' `read_runs(..., "displacement")`.
+    (figS1) the plotted numbers of those figures that were drawn, paper/causes.yaml scored, and the evidence's table of
+    displacements.
     """
 
     claims: pd.DataFrame
     record: Mapping[str, Any]
     scale: str
     plotted: Mapping[str, pd.DataFrame]
+    causes: Sequence[ScoredClaim]
     displacement: pd.DataFrame
 
     def part(self, keys: Sequence[str]) -> "pd.Series[Any]":
@@ -150,8 +161,21 @@ def _accuracy(numbers: Numbers, keys: Sequence[str]) -> str:
     return _table(("dataset", "optimizer", *(f"share, i = {i}" for i in share.columns)), rows)
 
 
+def _causes(numbers: Numbers, keys: Sequence[str]) -> str:
+    rows: list[tuple[object, ...]] = []
+    for cause in numbers.causes:
+        # What is said of the cause stands in the first row of its parts.
+        named = (str(cause.claim.number), cause.claim.title)
+        for part in cause.parts:
+            found = plain_interval(part.estimate.value, part.estimate.low, part.estimate.high)
+            rows.append((*named, part.dataset, part.quantity, found, part.test, _ANSWERS[part.verdict]))
+            named = ("", "")
+    return _table(("claim", "cause", "dataset", "measured", "value", "test", "is it so?"), rows)
+
+
 def _exchanges(numbers: Numbers, keys: Sequence[str]) -> str:
-    plateaus = late_plateaus(numbers.displacement)
+    displacement = numbers.displacement
+    plateaus = late_plateaus(displacement[displacement["variant"] == MAIN])
     claims = numbers.claims
     tau_1 = claims[(claims["claim"] == "null-model") & (claims["part"] == "displacement")]
     tau = {str(row["dataset"]): float(row["value"]) for row in tau_1.to_dict("records")}
@@ -177,6 +201,7 @@ def _layers(numbers: Numbers, keys: Sequence[str]) -> str:
     return _table(("dataset", "optimizer", *heads), rows)
 
 
+_ANSWERS = {REPRODUCED: "yes", DIRECTION: "in part", NOT_REPRODUCED: "no", NOT_ASSESSED: "not assessed"}
 _NOT_DRAWN = "\nNot drawn from these runs.\n"
 
 
@@ -199,6 +224,7 @@ _WRITERS: Mapping[str, Callable[[Numbers, Sequence[str]], str]] = {
     "sensitivity": _sensitivity,
     "null_models": _null_models,
     "accuracy": _accuracy,
+    "causes": _causes,
     "exchanges": _exchanges,
     "layers": _layers,
 }

@@ -1,6 +1,15 @@
 """Every quantity that a test can name. Importing this package fills the registry."""
 
-from eigendrift.claims.quantities import alignment, baseline, displacement, localization, solutions, sweeps, training
+from eigendrift.claims.quantities import (
+    alignment,
+    baseline,
+    causes,
+    displacement,
+    localization,
+    solutions,
+    sweeps,
+    training,
+)
 from eigendrift.claims.quantities.registry import QUANTITIES, Quantity
 
 __all__ = [
@@ -8,6 +17,7 @@ __all__ = [
     "Quantity",
     "alignment",
     "baseline",
+    "causes",
     "displacement",
     "localization",
     "solutions",

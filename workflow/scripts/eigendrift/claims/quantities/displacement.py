@@ -59,16 +59,20 @@ def null_displacement(evidence: Evidence, dataset: str, i: int = 1) -> float:
 def displacement_plateau(evidence: Evidence, dataset: str, *, optimizer: str, variant: str = MAIN) -> Measurement:
     """Mean of D_1 over the last third of log lag at the late waiting time, divided by tau_1."""
     tau = null_displacement(evidence, dataset)
+    chosen = rows(evidence.displacement, dataset, optimizer, variant, i=1)
+    return Measurement(by_seed=by_seed(chosen, lambda run: plateau(curves(run)) / tau))
 
-    def plateau(run: pd.DataFrame) -> float:
-        run_curves = curves(run)
-        tw = late_waiting_time(run_curves)
-        if math.isnan(tw):
-            return NAN
-        lags, displacement = run_curves[tw]
-        return float(displacement[last_third(lags)].mean()) / tau
 
-    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, variant, i=1), plateau))
+def plateau(run_curves: dict[float, Curve]) -> float:
+    """Mean over the last third of log lag at the late waiting time; NaN without one."""
+    tw = late_waiting_time(run_curves)
+    return NAN if math.isnan(tw) else tail_mean(run_curves[tw])
+
+
+def tail_mean(curve: Curve) -> float:
+    """Mean of a curve over the last third of its log lags."""
+    lags, displacement = curve
+    return float(displacement[last_third(lags)].mean())
 
 
 @quantity("growth of D_1 per decade of lag at the late plateau ({optimizer})", unit="tau_1", tables=("displacement",))
@@ -117,21 +121,27 @@ def ageing_ratio(evidence: Evidence, dataset: str, *, optimizer: str) -> Measure
 
     The middle waiting time is the one nearest, in logarithm, to a tenth of the late one.
     """
+    chosen = rows(evidence.displacement, dataset, optimizer, i=1)
+    return Measurement(by_seed=by_seed(chosen, lambda run: late_over_middle(run, curves(run))))
 
-    def ratio(run: pd.DataFrame) -> float:
-        run_curves = curves(run)
-        late = late_waiting_time(run_curves)
-        earlier = [tw for tw in run_curves if 0 < tw < late]
-        if not earlier:
-            return NAN
-        middle = min(earlier, key=lambda tw: abs(math.log(tw / (late / 10.0))))
-        pair = [run_curves[late], run_curves[middle]]
-        lag = reference_lag(run, pair)
-        if math.isnan(lag) or at_lag(pair[1], lag) <= 0:
-            return NAN
-        return at_lag(pair[0], lag) / at_lag(pair[1], lag)
 
-    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), ratio))
+def middle_waiting_time(run_curves: dict[float, Curve]) -> float:
+    """The waiting time nearest, in logarithm, to a tenth of the late one; NaN if there is none before that."""
+    late = late_waiting_time(run_curves)
+    earlier = [tw for tw in run_curves if 0 < tw < late]
+    return min(earlier, key=lambda tw: abs(math.log(tw / (late / 10.0)))) if earlier else NAN
+
+
+def late_over_middle(run: pd.DataFrame, run_curves: dict[float, Curve]) -> float:
+    """The curve of the late over that of the middle waiting time, both at the lag T/100."""
+    middle = middle_waiting_time(run_curves)
+    if math.isnan(middle):
+        return NAN
+    pair = [run_curves[late_waiting_time(run_curves)], run_curves[middle]]
+    lag = reference_lag(run, pair)
+    if math.isnan(lag) or at_lag(pair[1], lag) <= 0:
+        return NAN
+    return at_lag(pair[0], lag) / at_lag(pair[1], lag)
 
 
 @quantity("rank correlation of D_1 at a fixed lag with t_w ({optimizer})", unit="1", tables=("displacement",))
@@ -167,20 +177,24 @@ def displacement_spread(evidence: Evidence, dataset: str, *, optimizer: str, win
     0 means that the curves coincide.
     """
 
-    def spread(run: pd.DataFrame) -> float:
+    def over_window(run: pd.DataFrame) -> float:
         run_curves = curves(run)
-        chosen = [run_curves[tw] for tw in _window(run, run_curves, window)]
-        if len(chosen) < 2:
-            return NAN
-        low, high = common_lags(chosen)
-        if low > high:
-            return NAN
-        grid = np.geomspace(low, high, 20)
-        stack = np.array([[at_lag(curve, lag) for lag in grid] for curve in chosen])
-        level = stack.mean(axis=0)
-        return mean(np.ptp(stack, axis=0)[level > 0] / level[level > 0])
+        return spread([run_curves[tw] for tw in _window(run, run_curves, window)])
 
-    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), spread))
+    return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), over_window))
+
+
+def spread(chosen: list[Curve]) -> float:
+    """(max - min) / mean of curves, mean over 20 log-spaced lags that all of them cover; NaN for fewer than two."""
+    if len(chosen) < 2:
+        return NAN
+    low, high = common_lags(chosen)
+    if low > high:
+        return NAN
+    grid = np.geomspace(low, high, 20)
+    stack = np.array([[at_lag(curve, lag) for lag in grid] for curve in chosen])
+    level = stack.mean(axis=0)
+    return mean(np.ptp(stack, axis=0)[level > 0] / level[level > 0])
 
 
 @quantity(

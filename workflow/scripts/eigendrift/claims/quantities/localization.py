@@ -98,7 +98,7 @@ def best_split(numbers: np.ndarray) -> int:
     return max(between, key=lambda j: between[j])
 
 
-def _vectors(evidence: Evidence, dataset: str, optimizer: str) -> list[FinalEigenvector]:
+def final_vectors(evidence: Evidence, dataset: str, optimizer: str) -> list[FinalEigenvector]:
     wanted = (dataset, optimizer, MAIN)
     return [vector for vector in evidence.vectors if (vector.dataset, vector.optimizer, vector.variant) == wanted]
 
@@ -106,7 +106,8 @@ def _vectors(evidence: Evidence, dataset: str, optimizer: str) -> list[FinalEige
 @quantity("colour range of the final v_1 ({optimizer})", unit="1", tables=("final_eigenvector",))
 def entry_range(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
     """Largest minus smallest entry of v_1 at the last step."""
-    return Measurement(by_seed={v.seed: float(np.ptp(v.vector)) for v in _vectors(evidence, dataset, optimizer)})
+    found = final_vectors(evidence, dataset, optimizer)
+    return Measurement(by_seed={v.seed: float(np.ptp(v.vector)) for v in found})
 
 
 @quantity(
@@ -122,11 +123,33 @@ def layer_sign_agreement(evidence: Evidence, dataset: str, *, optimizer: str) ->
     3. It agrees if the largest |entry| of its row is at least a tenth of the largest of layer 2 and has the same sign
     as the column's.
     """
-    return Measurement(by_seed={v.seed: sign_agreement(v) for v in _vectors(evidence, dataset, optimizer)})
+    return Measurement(by_seed={v.seed: sign_agreement(v) for v in final_vectors(evidence, dataset, optimizer)})
 
 
 def sign_agreement(final: FinalEigenvector) -> float:
     """`layer_sign_agreement` of one vector; NaN for a network with fewer than two weight matrices."""
+    found = _last_units(final)
+    if found is None:
+        return math.nan
+    leaving, entering, active = found
+    paired = (np.abs(entering) >= ACTIVE_SHARE * np.abs(entering).max()) & (np.sign(entering) == np.sign(leaving))
+    return float(paired[active].mean()) if leaving.any() else math.nan
+
+
+def activity_agreement(final: FinalEigenvector) -> float:
+    """Share of the units active in layer 3 that are active in layer 2 too, whatever their signs; NaN as above."""
+    found = _last_units(final)
+    if found is None:
+        return math.nan
+    leaving, entering, active = found
+    both = np.abs(entering) >= ACTIVE_SHARE * np.abs(entering).max()
+    return float(both[active].mean()) if leaving.any() else math.nan
+
+
+def _last_units(final: FinalEigenvector) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Of each unit of the last hidden layer: its largest entry in layer 3 and in layer 2, and whether the first is
+    active; None for a network with fewer than two weight matrices.
+    """
     blocks, start = [], 0
     for _, shape in final.layers:
         size = math.prod(shape)
@@ -134,11 +157,9 @@ def sign_agreement(final: FinalEigenvector) -> float:
             blocks.append(final.vector[start : start + size].reshape(shape))
         start += size
     if len(blocks) < 2:
-        return math.nan
+        return None
     leaving, entering = _dominant(blocks[-1].T), _dominant(blocks[-2])
-    active = np.abs(leaving) >= ACTIVE_SHARE * np.abs(leaving).max()
-    paired = (np.abs(entering) >= ACTIVE_SHARE * np.abs(entering).max()) & (np.sign(entering) == np.sign(leaving))
-    return float(paired[active].mean()) if leaving.any() else math.nan
+    return leaving, entering, np.abs(leaving) >= ACTIVE_SHARE * np.abs(leaving).max()
 
 
 def _dominant(block: np.ndarray) -> np.ndarray:

@@ -106,11 +106,16 @@ def _share(found: dict[int, list[float]], notes: tuple[str, ...] = ()) -> Measur
 )
 def early_convergence_share(evidence: Evidence, dataset: str, *, optimizers: Sequence[str]) -> Measurement:
     """Share of the curves |v_i(t_final) . v_i(t)|, over optimizers and i = 1..3, with a value of 0.8 before T/10."""
+    return converged_share(evidence, dataset, optimizers, EARLY_SHARE)
+
+
+def converged_share(evidence: Evidence, dataset: str, optimizers: Sequence[str], share: float) -> Measurement:
+    """`early_convergence_share` within a given share of the steps."""
     found: dict[int, list[float]] = {}
     for optimizer in optimizers:
         for i in (1, 2, 3):
             for seed, (times, overlap) in _convergence_curves(evidence, dataset, optimizer, i).items():
-                early = overlap[times <= EARLY_SHARE]
+                early = overlap[times <= share]
                 found.setdefault(seed, []).append(float(bool(len(early)) and early.max() >= SETTLED))
     return _share(found)
 
