@@ -332,8 +332,16 @@ CASES: list[tuple[str, dict[str, Any], Evidence, float]] = [
         0.5,
     ),
     (
-        "spread_after_first_steps",
-        {"optimizer": "sgd"},
+        "spread_around_first_steps",
+        {"optimizer": "sgd", "window": "below"},
+        evidence(
+            displacement=two_times(lambda tw, lag: {0: 2.0, 5: 4.0}.get(int(tw), 99.0), waiting_times=(0, 5, 10, 100))
+        ),
+        2.0 / 3.0,
+    ),
+    (
+        "spread_around_first_steps",
+        {"optimizer": "sgd", "window": "above"},
         evidence(displacement=two_times(lambda tw, lag: {10: 2.0, 100: 4.0}.get(int(tw), 99.0))),
         2.0 / 3.0,
     ),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -68,13 +69,19 @@ def middle_plateau(evidence: Evidence, dataset: str, *, optimizer: str) -> Measu
     return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), measured))
 
 
-@quantity("spread of D_1 over waiting times from T/1000 to T/100 ({optimizer})", unit="1", tables=("displacement",))
-def spread_after_first_steps(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
-    """As `displacement_spread`, over waiting times from T/1000, the paper's own interval of snapshots, to T/100."""
+@quantity("spread of D_1 over waiting times {window} T/1000 ({optimizer})", unit="1", tables=("displacement",))
+def spread_around_first_steps(
+    evidence: Evidence, dataset: str, *, optimizer: str, window: Literal["below", "above"]
+) -> Measurement:
+    """As `displacement_spread`, over waiting times below T/1000, or above: from there to T/100.
+
+    T/1000 is the interval of the paper's snapshots.
+    """
 
     def measured(run: pd.DataFrame) -> float:
         end = final_step(run)
-        return spread([curve for tw, curve in curves(run).items() if end / 1000.0 <= tw <= end / 100.0])
+        first, last = (0.0, np.nextafter(end / 1000.0, 0.0)) if window == "below" else (end / 1000.0, end / 100.0)
+        return spread([curve for tw, curve in curves(run).items() if first <= tw <= last])
 
     return Measurement(by_seed=by_seed(rows(evidence.displacement, dataset, optimizer, i=1), measured))
 
