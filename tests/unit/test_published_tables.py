@@ -162,7 +162,8 @@ def test_the_page_beside_it_gets_its_numbers(published: Path, tmp_path: Path) ->
 def test_the_page_s_plateaus_are_those_of_the_claims(published: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     one = "<!-- value displacement-saturation sgd-below-baseline first --><!-- / -->"
-    page.write_text(f"{one}\n<!-- exchanges --><!-- / -->\n<!-- layers --><!-- / -->\n<!-- causes --><!-- / -->\n")
+    marks = ("exchanges", "layers", "causes", "cause 9")
+    page.write_text("\n".join([one, *(f"<!-- {mark} --><!-- / -->" for mark in marks)]))
     claim, *lines = filled_page(page, published).splitlines()
     experiment = json.loads((published / "provenance.json").read_text())["config"]
     rows = [line.split(" | ") for line in lines if line.startswith(f"| {experiment['datasets'][0]} | sgd | ")]
@@ -171,6 +172,7 @@ def test_the_page_s_plateaus_are_those_of_the_claims(published: Path, tmp_path: 
     assert rows[0][2].startswith(f"{mean} [")
     causes = load_claims(ROOT / "paper" / "causes.yaml")
     assert [line.split(" | ")[1] for line in lines if re.match(r"\| \d+ \| ", line)] == [c.title for c in causes]
+    assert re.search(r"<!-- cause 9 -->\*\*(yes|in part|no|not assessed)\*\*<!-- / -->", lines[-1])
     # Two layers at least, of a unit vector.
     assert sum(map(float, rows[1][2 : 2 + (len(rows[1]) - 2) // 2])) == pytest.approx(1.0, abs=0.02)
 

@@ -162,6 +162,7 @@ def test_what_is_not_marked_stays_and_filling_again_changes_nothing() -> None:
         ("value falls below middle", "no part below of claim falls on the middle dataset"),
         ("value falls", "takes CLAIM PART PLACE"),
         ("verdict rises", "no claim rises"),
+        ("cause 1", "takes the NUMBER of a claim with a cause"),
         ("colour falls", "unknown; known are value, paper"),
     ],
 )

@@ -5,7 +5,7 @@
     <!-- verdict CLAIM [PART PLACE] --> of the claim, or of one part <!-- / -->
     <!-- verdicts --> all claims <!-- / -->
     <!-- runs --> scale, hours, device, versions <!-- / -->
-    <!-- causes --> what paper/causes.yaml gives <!-- / -->
+    <!-- causes --> what paper/causes.yaml gives; <!-- cause NUMBER --> its answer for one claim <!-- / -->
     <!-- sensitivity --> figure S1 as a table; <!-- null_models --> figure S2; <!-- accuracy --> figure S3 <!-- / -->
     <!-- exchanges --> late plateaus of v_1 and of the spans it lies in; <!-- layers --> figure 16 by layer <!-- / -->
 
@@ -173,6 +173,13 @@ def _causes(numbers: Numbers, keys: Sequence[str]) -> str:
     return _table(("claim", "cause", "dataset", "measured", "value", "test", "is it so?"), rows)
 
 
+def _cause(numbers: Numbers, keys: Sequence[str]) -> str:
+    found = [cause.verdict for cause in numbers.causes if [str(cause.claim.number)] == list(keys)]
+    if not found:
+        raise DataError("takes the NUMBER of a claim with a cause")
+    return f"**{_ANSWERS[found[0]]}**"
+
+
 def _exchanges(numbers: Numbers, keys: Sequence[str]) -> str:
     displacement = numbers.displacement
     plateaus = late_plateaus(displacement[displacement["variant"] == MAIN])
@@ -225,6 +232,7 @@ _WRITERS: Mapping[str, Callable[[Numbers, Sequence[str]], str]] = {
     "null_models": _null_models,
     "accuracy": _accuracy,
     "causes": _causes,
+    "cause": _cause,
     "exchanges": _exchanges,
     "layers": _layers,
 }
