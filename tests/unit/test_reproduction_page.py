@@ -23,7 +23,7 @@ CLAIMS = pd.DataFrame(
     }
 )
 RECORD = {
-    "config": {"datasets": ["MNIST", "FashionMNIST"]},
+    "config": {"datasets": ["MNIST", "FashionMNIST"], "optimizers": {"sgd": {}, "adam": {}}},
     "hours": {"train": 1.25, "fig01": 0.01, "eigensnapshot": 2.0},
     "device": "cpu",
     "versions": {"torch": "2.11.0"},

@@ -12,6 +12,7 @@
 PLACE is `first` or `last`: the dataset that plays MNIST, or FashionMNIST.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -187,9 +188,12 @@ def _exchanges(numbers: Numbers, keys: Sequence[str]) -> str:
     tau_1 = claims[(claims["claim"] == "null-model") & (claims["part"] == "displacement")]
     tau = {str(row["dataset"]): float(row["value"]) for row in tau_1.to_dict("records")}
     rows = []
-    for (dataset, optimizer), runs in plateaus.groupby(["dataset", "optimizer"], sort=False):
+    config = numbers.record["config"]
+    for dataset, optimizer in itertools.product(config["datasets"], config["optimizers"]):
+        runs = plateaus[(plateaus["dataset"] == dataset) & (plateaus["optimizer"] == optimizer)]
         unit = tau.get(str(dataset), math.nan)
-        rows.append((dataset, optimizer, *(_range(runs[column] / unit) for column in (D_1, PLANE, SPAN))))
+        if len(runs):
+            rows.append((dataset, optimizer, *(_range(runs[column] / unit) for column in (D_1, PLANE, SPAN))))
     return _table(("dataset", "optimizer", D_1, PLANE, SPAN), rows)
 
 
