@@ -121,7 +121,7 @@ def latex(scored: Sequence[ScoredClaim], labels: Mapping[str, str], scale: Mappi
             ),
             "",
             *_longtable(
-                columns=(_column(0.13), _column(0.27), _column(0.18), r"l", _column(0.17), _column(0.1)),
+                columns=(_column(0.13), _column(0.26), _column(0.18), r"l", _column(0.17), _column(0.1)),
                 heads=("dataset", "quantity", "ours", "paper", "test", "verdict"),
                 caption="Every part of every claim: mean over seeds with its 95\\% interval, in units of the power of "
                 "ten that follows the brackets; units and remarks stand in claims.csv.",
