@@ -105,7 +105,8 @@ def test_one_number(mark: str, text: str) -> None:
 
 def test_all_verdicts() -> None:
     text = between("verdicts")
-    assert "0 reproduced, 1 direction only, 1 not reproduced, 0 not assessed at this scale." in text
+    assert "2 claims: 0 reproduced, 1 direction only, 1 not reproduced, 0 not assessed at this scale." in text
+    assert "Their 2 parts: 1 reproduced, 0 direction only, 1 not reproduced, 0 not assessed at this scale." in text
     assert "| 1 | It falls | not reproduced | 1 reproduced, 1 not reproduced |\n" in text
     assert text.count("\n|") == 4
 

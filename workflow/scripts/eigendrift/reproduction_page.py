@@ -108,7 +108,12 @@ def _verdict(numbers: Numbers, keys: Sequence[str]) -> str:
 
 def _verdicts(numbers: Numbers, keys: Sequence[str]) -> str:
     whole = numbers.whole()
-    counts = ", ".join(f"{(whole['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
+    parts = numbers.claims[numbers.claims["part"] != WHOLE]
+    claims, tests = (
+        ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
+        for table in (whole, parts)
+    )
+    counts = f"{len(whole)} claims: {claims}. Their {len(parts)} parts: {tests}"
     rows = ((row["number"], row["title"], row["verdict"], row["note"]) for row in whole.to_dict("records"))
     return f"\n{counts}.\n{_table(('#', 'claim', 'verdict', 'its parts'), rows)}"
 
