@@ -366,13 +366,6 @@ CASES: list[tuple[str, dict[str, Any], Evidence, float]] = [
         0.5,
     ),
     ("layer_activity_agreement", {"optimizer": "adam"}, _layered(), 1.0),
-    # At the higher of two rates adam and sam are the other way round.
-    (
-        "pair_agreement",
-        {"optimizers": ("adam", "sam"), "statistic_name": "IPR", "sweep": "learning rate"},
-        _sweeps(),
-        0.5,
-    ),
 ]
 
 

@@ -8,7 +8,7 @@ D_1, PLANE, SPAN = "v_1", "span of v_1, v_2", "span of v_1 to v_3"
 
 
 def late_plateaus(displacement: pd.DataFrame) -> pd.DataFrame:
-    """Of each run, the late plateau of D_1 and that of the spans of the two and three leading vectors, in units of 1/N.
+    """Of each run, the late plateau of D_1 and that of the spans of the two and three leading vectors; no unit.
 
     `displacement` is the `Evidence`'s table of the main runs. The plateau is that of the claims, the mean over the last
     third of log lag at the late waiting time; NaN for a run without one. The displacement of a span is that of

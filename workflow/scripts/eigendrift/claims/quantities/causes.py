@@ -19,9 +19,9 @@ from eigendrift.claims.quantities.displacement import (
     spread,
     tail_mean,
 )
-from eigendrift.claims.quantities.localization import activity_agreement, final_vectors, tail
+from eigendrift.claims.quantities.localization import final_vectors, tail, unit_agreement
 from eigendrift.claims.quantities.registry import by_seed, quantity, rows, values
-from eigendrift.claims.quantities.sweeps import Statistic, Sweep, ordering_agreement, statistic
+from eigendrift.claims.quantities.sweeps import Statistic, statistic
 from eigendrift.claims.quantities.training import converged_share
 from eigendrift.claims.statistics import Measurement
 
@@ -156,17 +156,4 @@ def half_convergence_share(evidence: Evidence, dataset: str, *, optimizers: Sequ
 def layer_activity_agreement(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
     """As `layer_sign_agreement`, whatever the signs are."""
     found = final_vectors(evidence, dataset, optimizer)
-    return Measurement(by_seed={vector.seed: activity_agreement(vector) for vector in found})
-
-
-@quantity(
-    "share of runs with {optimizers} ordered in {statistic_name} as in the main runs, {sweep} sweep",
-    unit="1",
-    tables=("displacement", "ipr"),
-    sweeps=True,
-)
-def pair_agreement(
-    evidence: Evidence, dataset: str, *, optimizers: Sequence[str], statistic_name: Statistic, sweep: Sweep
-) -> Measurement:
-    """`ordering_agreement` of a pair of optimizers, which it names."""
-    return ordering_agreement(evidence, dataset, optimizers=optimizers, statistic_name=statistic_name, sweep=sweep)
+    return Measurement(by_seed={vector.seed: unit_agreement(vector, signs=False) for vector in found})

@@ -123,32 +123,14 @@ def layer_sign_agreement(evidence: Evidence, dataset: str, *, optimizer: str) ->
     3. It agrees if the largest |entry| of its row is at least a tenth of the largest of layer 2 and has the same sign
     as the column's.
     """
-    return Measurement(by_seed={v.seed: sign_agreement(v) for v in final_vectors(evidence, dataset, optimizer)})
+    found = final_vectors(evidence, dataset, optimizer)
+    return Measurement(by_seed={v.seed: unit_agreement(v, signs=True) for v in found})
 
 
-def sign_agreement(final: FinalEigenvector) -> float:
-    """`layer_sign_agreement` of one vector; NaN for a network with fewer than two weight matrices."""
-    found = _last_units(final)
-    if found is None:
-        return math.nan
-    leaving, entering, active = found
-    paired = (np.abs(entering) >= ACTIVE_SHARE * np.abs(entering).max()) & (np.sign(entering) == np.sign(leaving))
-    return float(paired[active].mean()) if leaving.any() else math.nan
+def unit_agreement(final: FinalEigenvector, *, signs: bool) -> float:
+    """Share of the units active in layer 3 that are active in layer 2 too, if `signs` with the same sign.
 
-
-def activity_agreement(final: FinalEigenvector) -> float:
-    """Share of the units active in layer 3 that are active in layer 2 too, whatever their signs; NaN as above."""
-    found = _last_units(final)
-    if found is None:
-        return math.nan
-    leaving, entering, active = found
-    both = np.abs(entering) >= ACTIVE_SHARE * np.abs(entering).max()
-    return float(both[active].mean()) if leaving.any() else math.nan
-
-
-def _last_units(final: FinalEigenvector) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Of each unit of the last hidden layer: its largest entry in layer 3 and in layer 2, and whether the first is
-    active; None for a network with fewer than two weight matrices.
+    NaN for a network with fewer than two weight matrices.
     """
     blocks, start = [], 0
     for _, shape in final.layers:
@@ -157,9 +139,12 @@ def _last_units(final: FinalEigenvector) -> tuple[np.ndarray, np.ndarray, np.nda
             blocks.append(final.vector[start : start + size].reshape(shape))
         start += size
     if len(blocks) < 2:
-        return None
+        return math.nan
     leaving, entering = _dominant(blocks[-1].T), _dominant(blocks[-2])
-    return leaving, entering, np.abs(leaving) >= ACTIVE_SHARE * np.abs(leaving).max()
+    active, paired = (np.abs(units) >= ACTIVE_SHARE * np.abs(units).max() for units in (leaving, entering))
+    if signs:
+        paired &= np.sign(entering) == np.sign(leaving)
+    return float(paired[active].mean()) if leaving.any() else math.nan
 
 
 def _dominant(block: np.ndarray) -> np.ndarray:

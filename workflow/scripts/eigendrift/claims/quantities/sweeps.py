@@ -73,7 +73,7 @@ def batch_size_deviation(
 
 
 @quantity(
-    "share of optimizer pairs ordered in {statistic_name} as in the main runs, {sweep} sweep",
+    "share of pairs of {optimizers} ordered in {statistic_name} as in the main runs, {sweep} sweep",
     unit="1",
     tables=("displacement", "ipr"),
     sweeps=True,
