@@ -65,11 +65,12 @@ def test_what_the_pages_show_and_link_to_is_there(page: str) -> None:
 def test_every_figure_is_drawn_again_to_the_byte(tmp_path: Path) -> None:
     versions = json.loads((PUBLISHED / "provenance.json").read_text())["versions"]
     done = call(copy_checkout(tmp_path / "checkout"), "redraw")
-    differing = done.stdout.strip().partition("differs in ")[2]
+    said, _, differing = done.stdout.strip().partition("differs in ")
+    # A redraw that broke off says neither.
+    assert differing or said.endswith("every file as published, to the byte"), done.stderr
     names = {name for name in differing.split(", ") if name}
     if any(versions[name] != version(name) for name in DRAWN_WITH):
         # Other versions draw other lines; the numbers under them stay.
         names = {name for name in names if name.endswith(".gz")}
     # Another TeX sets the same document in other bytes.
-    assert names <= {"paper.pdf"}, done.stderr
-    assert done.returncode in (0, 1), done.stderr
+    assert names <= {"paper.pdf"}
