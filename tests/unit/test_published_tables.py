@@ -18,7 +18,7 @@ from synthetic_tables import Synthetic, small_config
 from eigendrift.claims import load_claims
 from eigendrift.errors import DataError
 from eigendrift.figures import FIGURES, figure_name
-from eigendrift.published import different, fill, filled_page, hours
+from eigendrift.published import different, fill, filled_page, hours, redraw
 
 ROOT = Path(__file__).parents[2]
 NAMES = [figure_name(number) for number in FIGURES]
@@ -216,3 +216,19 @@ def test_another_pdf_is_named(published: Path, tmp_path: Path) -> None:
     for place, content in ((folder, b"one"), (build, b"other")):
         (place / "paper.pdf").write_bytes(content)
     assert list(different(folder, build)) == ["paper.pdf"]
+
+
+@pytest.mark.parametrize("content", [b"no archive", None], ids=["other", "cut off"])
+def test_a_damaged_table_is_named(published: Path, tmp_path: Path, content: bytes | None) -> None:
+    folder = shutil.copytree(published, tmp_path / "paper" / "published")
+    table = next((folder / "tables").rglob("ipr.csv.gz"))
+    table.write_bytes(table.read_bytes()[:100] if content is None else content)
+    with pytest.raises(DataError, match=r"ipr\.csv\.gz: damaged \(.*\); bring it back"):
+        redraw(folder, tmp_path / "build")
+
+
+def test_a_damaged_record_is_named(published: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(published, tmp_path / "paper" / "published")
+    (folder / "provenance.json").write_text("no json")
+    with pytest.raises(DataError, match=r"provenance\.json: damaged \(.*\); bring it back with git checkout"):
+        redraw(folder, tmp_path / "build")

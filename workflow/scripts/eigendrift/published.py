@@ -11,6 +11,7 @@ import os
 import runpy
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
@@ -44,6 +45,7 @@ PAGE = "REPRODUCTION.md"
 CLAIMS = ("claims.csv", "claims.md", "claims.tex")
 # What the page takes its tables from.
 _PLOTTED = ("fig16", "figS1", "figS2", "figS3")
+_RESTORE = "bring it back with git checkout, or publish again"
 # Tables that the numbers of the text are taken from, besides those of the figures.
 _NUMBERS: dict[str, list[dict[str, str]]] = {
     "history": [{"variants": "all"}],
@@ -98,7 +100,7 @@ def filled_page(page: Path, published: Path) -> str:
     """The page with the numbers of what is published."""
     claims = str(published / "claims" / "claims.csv")
     figures = {name: published / f"figures/{name}.csv.gz" for name in _PLOTTED}
-    record = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
+    record = _record(published)
     with TemporaryDirectory() as folder:
         _unpack(published, Path(folder))
         experiment = Experiment(validate(record["config"]))
@@ -116,11 +118,30 @@ def filled_page(page: Path, published: Path) -> str:
     return fill_page(page.read_text(encoding="utf-8"), numbers)
 
 
+def _record(published: Path) -> dict[str, Any]:
+    """Provenance of what is published, with its hours."""
+    path = published / "provenance.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; nothing is published here yet: make publish NAME=... does it")
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); {_RESTORE}") from None
+    return record
+
+
+def _decompressed(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: damaged ({error}); {_RESTORE}") from None
+
+
 def _unpack(published: Path, folder: Path) -> None:
     """All published tables, as they were in the results."""
     for path in (published / "tables").rglob("*.gz"):
         target = folder / path.relative_to(published / "tables").with_suffix("")
-        _write(target, gzip.decompress(path.read_bytes()))
+        _write(target, _decompressed(path))
 
 
 def _evidence(experiment: Experiment, folder: Path) -> Evidence:
@@ -153,10 +174,7 @@ def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1)
 
     Missing TeX leaves the paper out, and says so.
     """
-    provenance = published / "provenance.json"
-    if not provenance.is_file():
-        raise DataError(f"{provenance}: no such file; nothing is published here yet: make publish NAME=... does it")
-    record = json.loads(provenance.read_text(encoding="utf-8"))
+    record = _record(published)
     record.pop("hours")
     experiment = Experiment(validate(record["config"]))
     shutil.rmtree(build, ignore_errors=True)
@@ -184,7 +202,7 @@ def different(published: Path, build: Path) -> Iterator[str]:
         name, content = path.relative_to(published), path.read_bytes()
         again = build / (name if name.parts[0] == "figures" else Path("figure_set") / name)
         if path.suffix == ".gz":
-            again, content = again.with_suffix(""), gzip.decompress(content)
+            again, content = again.with_suffix(""), _decompressed(path)
         if again.read_bytes() != content:
             yield str(name)
     pdf, again = published / "paper.pdf", build / "paper.pdf"
