@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from benchmarks.double_backward import DoubleBackward
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, layer_widths, network, product_flops
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
+from eigendrift.batches import Samples
 from eigendrift.gradients import FlatParameters
 from eigendrift.guide import Guide, guide_of, sampled_guide
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.scratch import Scratch
 from eigendrift.snapshots import GUIDED_TOLERANCE, suited
 from eigendrift.split_products import PIECES, PRECISIONS, Pixels, multiplying_in
-from eigendrift.training import Samples, StepTaker, evaluate, train
+from eigendrift.training import StepTaker, evaluate, train
 
 Row = dict[str, object]
 
@@ -159,7 +160,7 @@ def product_rows(card: Card, blocks: Sequence[int]) -> list[Row]:
 def _samples(card: Card) -> tuple[Samples, Samples]:
     data = card.data
     return (
-        Samples(data.train_inputs, data.train_targets, card.device),
+        data.train_samples(card.device),
         Samples(data.test_inputs, data.test_targets, card.device),
     )
 

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, load, network
+from eigendrift.batches import Samples
 from eigendrift.gradients import FlatParameters
 from eigendrift.optimizers import Step
 from eigendrift.scratch import Scratch
-from eigendrift.training import Samples, StepTaker, train
+from eigendrift.training import StepTaker, train
 
 # Takes so many steps.
 Loop = Callable[[int], object]
@@ -24,7 +25,7 @@ Loop = Callable[[int], object]
 def ours(scale: Scale, spec: Mapping[str, Any]) -> Loop:
     """eigendrift.training with one snapshot at the end."""
     data, cpu = load(scale.dataset), torch.device("cpu")
-    train_samples = Samples(data.train_inputs, data.train_targets, cpu)
+    train_samples = data.train_samples(cpu)
     test_samples = Samples(data.test_inputs[:1], data.test_targets[:1], cpu)
 
     def run(steps: int) -> None:
@@ -116,7 +117,7 @@ def step_parts(scale: Scale, spec: Mapping[str, Any]) -> dict[str, Loop]:
     """What our step consists of, each part so many times: matrix products, whole gradients, batches, steps."""
     data, cpu = load(scale.dataset), torch.device("cpu")
     flat = FlatParameters(network(data, scale.hidden))
-    taker = StepTaker(flat, spec, Samples(data.train_inputs, data.train_targets, cpu), BATCH_SIZE, SEED)
+    taker = StepTaker(flat, spec, data.train_samples(cpu), BATCH_SIZE, SEED)
     taker.slope(0)
     weights = flat.vector.detach().clone()
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eigendrift.batches import Samples
 from eigendrift.data import Scaling, load_raw
 from eigendrift.model import initialize, mlp, stream_seed
 
@@ -106,7 +107,10 @@ QUICK = Scale(
 
 @dataclass(frozen=True)
 class Data:
-    """Standardized inputs (n, d) float32 and class indices (n,), for training and test, and the shape of an image."""
+    """Standardized inputs (n, d) float32 and class indices (n,), for training and test, and the shape of an image.
+
+    The grey levels (n, d) of the training inputs are kept too, uint8, with the scaling that made the inputs of them.
+    """
 
     train_inputs: np.ndarray
     train_targets: np.ndarray
@@ -114,11 +118,16 @@ class Data:
     test_targets: np.ndarray
     classes: int
     image_shape: tuple[int, ...]
+    train_pixels: np.ndarray
     scaling: Scaling
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """The training set as tensors that share the arrays' memory."""
         return torch.from_numpy(self.train_inputs), torch.from_numpy(self.train_targets)
+
+    def train_samples(self, device: torch.device) -> Samples:
+        """The training set as the workflow trains on it."""
+        return Samples(self.train_inputs, self.train_targets, device, self.train_pixels, self.scaling)
 
 
 @cache
@@ -134,6 +143,7 @@ def load(dataset: str) -> Data:
         raw.test_targets,
         raw.n_classes,
         raw.image_shape,
+        raw.train_inputs,
         scaling,
     )
 

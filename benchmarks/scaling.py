@@ -20,7 +20,7 @@ from benchmarks.timing import stopwatch
 from eigendrift import HessianOperator
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.scratch import Scratch
-from eigendrift.training import Samples, train
+from eigendrift.training import train
 
 K = 3
 TOLERANCE = 1e-3
@@ -73,7 +73,7 @@ class Study:
     def trained(self, width: int) -> Tensor:
         """Parameters of a network of another width after a few steps, from the cache if they are there."""
         hidden = (width,) * len(self.scale.hidden)
-        samples = Samples(self.data.train_inputs, self.data.train_targets, torch.device("cpu"))
+        samples = self.data.train_samples(torch.device("cpu"))
         scratch = Scratch(self.cache, f"widths/{self.scale.dataset}/{width}", {"steps": self.scale.width_steps})
         model, steps = network(self.data, hidden), [self.scale.width_steps]
         run = train(model, samples, samples, OPTIMIZERS["sgd"], BATCH_SIZE, SEED, steps, scratch)

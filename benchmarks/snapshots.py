@@ -21,8 +21,9 @@ from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, networ
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import stopwatch
 from eigendrift import gradients, mlp_layers, model, optimizers, training
+from eigendrift.batches import Samples
 from eigendrift.scratch import Scratch
-from eigendrift.training import HISTORY, Samples, Trajectory, train
+from eigendrift.training import HISTORY, Trajectory, train
 
 # Modules that what a run leaves depends on; the parts of the benchmark load different ones beside them.
 _TRAINING = (training, gradients, optimizers, model, mlp_layers)
@@ -45,7 +46,7 @@ def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
     with TemporaryDirectory() as folder:
         run = train(
             network(data, scale.hidden),
-            Samples(data.train_inputs, data.train_targets, cpu),
+            data.train_samples(cpu),
             Samples(data.test_inputs, data.test_targets, cpu),
             spec,
             BATCH_SIZE,

@@ -13,10 +13,11 @@ from conftest import IN_CI
 from torch import Tensor, nn
 
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
+from eigendrift.batches import Samples
 from eigendrift.data import load_dataset, prepare
 from eigendrift.model import flatten, initialize, mlp
 from eigendrift.scratch import Scratch
-from eigendrift.training import Samples, Trajectory, train
+from eigendrift.training import Trajectory, train
 
 WIDTHS = (784, 100, 100, 10)
 N_PARAMETERS = 89_610

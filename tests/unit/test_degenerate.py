@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from eigendrift import HessianOperator, top_eigenpairs
+from eigendrift.batches import Samples
 from eigendrift.model import flatten, initialize, mlp
 from eigendrift.scratch import Scratch
 from eigendrift.snapshots import Request, solve
-from eigendrift.training import Samples, train
+from eigendrift.training import train
 
 INPUTS, CLASSES = 5, 3
 

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from eigendrift import HessianOperator, top_eigenpairs
+from eigendrift.batches import Samples
 from eigendrift.data import Scaling, load_raw
 from eigendrift.gradients import FlatParameters
 from eigendrift.guide import guide_of
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.model import initialize, mlp
 from eigendrift.split_products import multiplying_in
-from eigendrift.training import Samples, StepTaker
+from eigendrift.training import StepTaker
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 CUDA = torch.device("cuda")

@@ -174,9 +174,9 @@ def test_arguments_reach_the_optimizer() -> None:
     step = Step(
         [torch.zeros(2)], {"class": "SAM", "base": "Adam", "lr": 0.2, "rho": 0.4, "betas": [0.5, 0.6], "eps": 1e-3}
     )
-    group = step.optimizer.param_groups[0]
+    group = step.state()["param_groups"][0]
     assert (group["lr"], list(group["betas"]), group["eps"], step.rho) == (0.2, [0.5, 0.6], 1e-3, 0.4)
-    assert type(step.optimizer) is torch.optim.Adam
+    assert group["fused"]
     plain = Step([torch.zeros(2)], {"class": "Adadelta", "lr": 0.2, "rho": 0.4})
     assert (plain.optimizer.param_groups[0]["rho"], plain.rho) == (0.4, None)
 
@@ -222,3 +222,26 @@ def test_plain_sgd_is_torch_s_to_the_bit(lr: float) -> None:
         step(lambda: None)
         optimizer.step()
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"betas": [0.5, 0.6], "eps": 1e-3}, {"weight_decay": 0.1}], ids=lambda given: "-".join(given)
+)
+def test_plain_adam_is_torch_s_to_the_bit(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = ([torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (300, 20)] for _ in range(2))
+    step = Step(ours, {"class": "Adam", "lr": 0.03, **arguments})
+    optimizer = torch.optim.Adam(theirs, lr=0.03, fused=True, **arguments)
+    taken = []
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, take=torch.optim.Adam.step: (taken.append(self), take(self))
+    )
+    for seed in range(20):
+        for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+            # At two steps a parameter has no gradient: the operator cannot take these.
+            gradient = torch.randn(len(mine), generator=torch.Generator().manual_seed(seed))
+            mine.grad, other.grad = (None, None) if index and seed in (0, 7) else (gradient, gradient.clone())
+        step(lambda: None)
+        optimizer.step()
+        assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+    # The first two make the states of two parameters; all else but the step without a gradient is the operator's alone.
+    assert len([each for each in taken if each is not optimizer]) == 3

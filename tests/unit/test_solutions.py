@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from eigendrift.batches import Samples
 from eigendrift.model import flatten, initialize, mlp
 from eigendrift.sharpness import epsilon_sharpness
 from eigendrift.solutions import (
@@ -19,7 +20,6 @@ from eigendrift.solutions import (
     solution_table,
     training_loss_and_gradient,
 )
-from eigendrift.training import Samples
 
 INPUTS, HIDDEN, CLASSES = 4, 5, 3
 

@@ -6,19 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from experiments import SCRIPTS, python
-from hypothesis import given, settings
 from torch import nn
 
 from eigendrift import training
+from eigendrift.batches import Batches, Samples
 from eigendrift.model import flatten, initialize, mlp
 from eigendrift.optimizers import Step
 from eigendrift.scratch import Scratch
-from eigendrift.training import HISTORY, Batches, Samples, Trajectory, evaluate, train
+from eigendrift.training import HISTORY, Trajectory, evaluate, train
 
 INPUTS, CLASSES, N_TRAIN, BATCH = 6, 3, 41, 16
 SNAPSHOTS = [0, 1, 2, 5, 9, 10, 17, 30]
@@ -68,41 +67,6 @@ def assert_same(first: Trajectory, second: Trajectory) -> None:
     for name in ("steps", "weights", "gradients", "updates", "history"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
     assert first.diverged_at == second.diverged_at
-
-
-# Batches
-
-SIZES = st.tuples(st.integers(1, 60), st.integers(1, 90), st.integers(0, 2**31))
-
-
-@given(SIZES)
-@settings(derandomize=True, deadline=None, max_examples=40)
-def test_every_batch_is_full_and_every_sample_comes_once_an_epoch(sizes: tuple[int, int, int]) -> None:
-    n, size, seed = sizes
-    batches = Batches(n, size, seed)
-    stream = [batches[t] for t in range(3 * n // size + 3)]
-    assert {len(batch) for batch in stream} == {size}
-    joined = torch.cat(stream)
-    for epoch in range(len(joined) // n):
-        assert sorted(joined[epoch * n : (epoch + 1) * n].tolist()) == list(range(n))
-
-
-@given(SIZES, st.lists(st.integers(0, 200), max_size=10))
-@settings(derandomize=True, deadline=None, max_examples=40)
-def test_a_batch_depends_on_seed_and_step_alone(sizes: tuple[int, int, int], order: list[int]) -> None:
-    used, fresh = Batches(*sizes), Batches(*sizes)
-    for t in order:
-        used[t]
-    for t in (0, 7, 3):
-        assert torch.equal(used[t], fresh[t])
-        assert torch.equal(used[t], Batches(*sizes)[t])
-
-
-def test_epochs_and_seeds_are_shuffled_differently() -> None:
-    first, second = Batches(50, 50, 0), Batches(50, 50, 1)
-    orders = [tuple(batches[t].tolist()) for batches in (first, second) for t in range(4)]
-    assert len(set(orders)) == 8
-    assert tuple(range(50)) not in orders
 
 
 # What a snapshot holds

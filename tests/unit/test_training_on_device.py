@@ -8,12 +8,13 @@ import torch
 from accelerator import DEVICE, Accelerator, Far
 from torch import Tensor, nn
 
-from eigendrift import training
+from eigendrift import batches
+from eigendrift.batches import Samples
 from eigendrift.captured import Captured
 from eigendrift.gradients import FlatParameters
 from eigendrift.model import initialize, mlp
 from eigendrift.optimizers import Step
-from eigendrift.training import Samples, StepTaker, evaluate
+from eigendrift.training import StepTaker, evaluate
 
 N, D, CLASSES, BATCH, STEPS, SEED = 90, 7, 4, 16, 12, 5
 CPU = torch.device("cpu")
@@ -61,7 +62,7 @@ def trained(device: torch.device, spec: dict[str, Any], size: int = BATCH) -> tu
 @pytest.mark.parametrize("size", [BATCH, N])
 @pytest.mark.parametrize("name", sorted(SPECS))
 def test_a_step_is_the_cpu_s_and_nobody_waits_for_it(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "AHEAD", 5)
+    monkeypatch.setattr(batches, "AHEAD", 5)
     expected, _ = trained(CPU, SPECS[name], size)
     found, counts = trained(DEVICE, SPECS[name], size)
     assert torch.equal(found, expected)

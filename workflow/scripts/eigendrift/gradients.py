@@ -60,7 +60,9 @@ class MLPGradient:
         """`gradients` takes the result: weight and bias of each layer, in turn."""
         self.weights = [layer.weight.detach() for layer in linear]
         self.biases = [layer.bias.detach()[:, None] for layer in linear]
-        self.activations, self.rules = activations, [ACTIVATIONS[type(a)] for a in activations]
+        # In place where that is known to be free of arguments; z itself is not needed again.
+        self.activations = [torch.relu_ if type(a) is nn.ReLU else a for a in activations]
+        self.rules = [ACTIVATIONS[type(a)] for a in activations]
         self.weight_gradients, self.bias_gradients = gradients[::2], gradients[1::2]
         self._size = 0
 

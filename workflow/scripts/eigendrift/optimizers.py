@@ -37,6 +37,42 @@ class _PlainSGD:
         pass
 
 
+class _PlainAdam:
+    """torch.optim.Adam, fused, to the bit, without the bookkeeping, which costs more than the arithmetic."""
+
+    # What it is written for; any other argument is left to torch.optim.
+    ARGUMENTS = frozenset({"lr", "betas", "eps", "weight_decay"})
+
+    def __init__(self, parameters: Iterable[torch.Tensor], **arguments: Any) -> None:
+        self.parameters = list(parameters)
+        # Checks the arguments and keeps the state.
+        self.whole = torch.optim.Adam(self.parameters, fused=True, **arguments)
+        group = self.whole.param_groups[0]
+        beta1, beta2 = group["betas"]
+        self._arguments = {"beta1": beta1, "beta2": beta2, **{key: group[key] for key in ("lr", "eps", "weight_decay")}}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        kept = [self.whole.state[p] for p in self.parameters if p in self.whole.state]
+        slopes = [p.grad for p in self.parameters if p.grad is not None]
+        if not len(kept) == len(slopes) == len(self.parameters):
+            # At the first step the state is made.
+            self.whole.step()
+            return
+        mean, square, steps = ([state[key] for state in kept] for key in ("exp_avg", "exp_avg_sq", "step"))
+        for count in steps:
+            count.add_(1)
+        torch._fused_adam_(
+            self.parameters, slopes, mean, square, [], steps, amsgrad=False, maximize=False, **self._arguments
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.whole.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.whole.load_state_dict(state)
+
+
 class Step:
     """One optimizer step from a gradient that has been taken; `gradient` can be called again at other parameters."""
 
@@ -45,9 +81,12 @@ class Step:
         self.parameters = list(parameters)
         self.rho: float | None = spec["rho"] if spec["class"] == "SAM" else None
         name = spec["base"] if self.rho is not None else spec["class"]
+        on_cpu = all(p.device.type == "cpu" for p in self.parameters)
+        self._start = [] if self.rho is None else [torch.empty_like(p) for p in self.parameters]
         # rho is SAM's alone: Adadelta has one of its own.
         ours = ("class", "base", "rho") if self.rho is not None else ("class",)
         arguments = {key: value for key, value in spec.items() if key not in ours}
+        plain_adam = name == "Adam" and on_cpu and set(arguments) <= _PlainAdam.ARGUMENTS
         if name in _FUSED and not {"fused", "foreach"} & set(arguments):
             arguments["fused"] = True
         records = "capturable" in inspect.signature(getattr(torch.optim, name)).parameters
@@ -56,9 +95,12 @@ class Step:
             arguments.setdefault("capturable", True)
         # SGD counts nothing. Others without the argument may do on the host what a graph would not repeat.
         self.capturable = bool(arguments.get("capturable", name == "SGD"))
-        self.optimizer: torch.optim.Optimizer | _PlainSGD
+        self.optimizer: torch.optim.Optimizer | _PlainSGD | _PlainAdam
         if name == "SGD" and set(arguments) == {"lr"}:
             self.optimizer = _PlainSGD(self.parameters, arguments["lr"])
+        elif plain_adam and hasattr(torch, "_fused_adam_"):
+            del arguments["fused"]
+            self.optimizer = _PlainAdam(self.parameters, **arguments)
         else:
             self.optimizer = getattr(torch.optim, name)(self.parameters, **arguments)
 
@@ -77,18 +119,21 @@ class Step:
         if self.rho is None:
             self.optimizer.step()
             return
+        sloped = [
+            (p, p.grad, start) for p, start in zip(self.parameters, self._start, strict=True) if p.grad is not None
+        ]
         with torch.no_grad():
-            slopes = [(p, p.grad) for p in self.parameters if p.grad is not None]
-            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for _, g in slopes]))
+            norms = [torch.linalg.vector_norm(slope) for _, slope, _ in sloped]
+            norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
             # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
             scale = torch.where(norm > 0, self.rho / norm, torch.zeros_like(norm))
-            start = [(p, p.clone()) for p, _ in slopes]
-            for parameter, slope in slopes:
+            for parameter, slope, start in sloped:
+                start.copy_(parameter)
                 parameter.addcmul_(slope, scale)
         gradient()
         with torch.no_grad():
-            for parameter, value in start:
-                parameter.copy_(value)
+            for parameter, _, start in sloped:
+                parameter.copy_(start)
         self.optimizer.step()
 
     def state(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from eigendrift.errors import ConfigError
 from eigendrift.model import initialize, mlp, pick_device
 from eigendrift.progress import log
 from eigendrift.storage import ArrayFile
-from eigendrift.training import Samples
+from eigendrift.batches import Samples
 
 
 def prepare_torch(threads: int, device: str) -> torch.device:
@@ -52,7 +52,7 @@ def load_samples(path: str, scaling: str, device: torch.device) -> tuple[Dataset
     dataset = load_dataset(path, scaling)
     return (
         dataset,
-        Samples(dataset.train_inputs, dataset.train_targets, device),
+        Samples(dataset.train_inputs, dataset.train_targets, device, dataset.train_pixels, dataset.scaling),
         Samples(dataset.test_inputs, dataset.test_targets, device),
     )
 

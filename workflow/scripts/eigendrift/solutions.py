@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from eigendrift.sharpness import epsilon_sharpness, interpolate
-from eigendrift.training import Samples, evaluate
+from eigendrift.batches import Samples
+from eigendrift.training import evaluate
 
 INTERPOLATION_UNITS = {
     "first": "name",

@@ -10,93 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from eigendrift.batches import Samples, feed
 from eigendrift.captured import Captured
 from eigendrift.gradients import FlatParameters, batch_gradient
-from eigendrift.model import stream_seed
 from eigendrift.optimizers import Step
 from eigendrift.progress import Progress, log
 from eigendrift.scratch import Scratch, row_sum
 
-# Batches whose indices reach a GPU in one transfer.
-AHEAD = 1000
 HISTORY = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-
-
-class Samples:
-    """Inputs (n, d) and targets (n,) on one device."""
-
-    def __init__(self, inputs: np.ndarray, targets: np.ndarray, device: torch.device) -> None:
-        self.inputs = torch.from_numpy(inputs).to(device)
-        self.targets = torch.from_numpy(targets).to(device)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-
-class Batches:
-    """Mini-batch t of a run: `size` samples from an endless stream of permutations of the n samples.
-
-    Each sample comes once an epoch and every batch is full: one may span the end of an epoch. Batch t depends on the
-    seed and t alone, so a run can go on anywhere. `size` = n gives the full training set every time.
-    """
-
-    def __init__(self, n: int, size: int, seed: int) -> None:
-        self.n, self.size, self.seed = n, size, seed
-        self._epochs: dict[int, torch.Tensor] = {}
-
-    def _epoch(self, epoch: int) -> torch.Tensor:
-        if epoch not in self._epochs:
-            self._epochs = {e: order for e, order in self._epochs.items() if e == epoch - 1}
-            generator = torch.Generator().manual_seed(stream_seed("batches", self.seed, epoch))
-            self._epochs[epoch] = torch.randperm(self.n, generator=generator)
-        return self._epochs[epoch]
-
-    def __getitem__(self, t: int) -> torch.Tensor:
-        """Indices (size,) of the samples of step t."""
-        parts, start, left = [], t * self.size, self.size
-        while left:
-            epoch, offset = divmod(start, self.n)
-            part = self._epoch(epoch)[offset : offset + left]
-            parts.append(part)
-            start, left = start + len(part), left - len(part)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-class _Feed:
-    """The inputs and targets of a batch, in memory that is used again; the full batch is the samples themselves.
-
-    `choose` names the batch, `gather` fetches what is chosen. Indices reach a GPU for `AHEAD` batches at a time.
-    """
-
-    def __init__(self, samples: Samples, size: int, seed: int) -> None:
-        self.samples, self.whole = samples, size == len(samples)
-        self.batches = Batches(len(samples), size, seed)
-        self.inputs, self.targets = samples.inputs, samples.targets
-        self.device = samples.inputs.device
-        if not self.whole:
-            self.inputs = samples.inputs.new_empty(size, *samples.inputs.shape[1:])
-            self.targets = samples.targets.new_empty(size)
-            self.chosen = torch.empty(size, dtype=torch.int64, device=self.device)
-        self._ahead, self._start = self.inputs.new_empty(0, 0, dtype=torch.int64), 0
-
-    def choose(self, t: int) -> None:
-        """The next `gather` is of batch t."""
-        if self.whole:
-            return
-        if self.device.type == "cpu":
-            self.chosen = self.batches[t]
-            return
-        if not 0 <= t - self._start < len(self._ahead):
-            indices = torch.stack([self.batches[each] for each in range(t, t + AHEAD)])
-            self._ahead, self._start = indices.to(self.device), t
-        # Into the same memory: a captured step reads it there.
-        self.chosen.copy_(self._ahead[t - self._start])
-
-    def gather(self) -> None:
-        """Fetch the chosen samples."""
-        if not self.whole:
-            torch.index_select(self.samples.inputs, 0, self.chosen, out=self.inputs)
-            torch.index_select(self.samples.targets, 0, self.chosen, out=self.targets)
 
 
 @dataclass(frozen=True)
@@ -143,7 +64,7 @@ class StepTaker:
     ) -> None:
         """`optimizer` as for `Step`, `size` samples a batch. `record`: as a CUDA graph, where there is a GPU."""
         self.step = Step.of(flat, optimizer)
-        self.feed = _Feed(samples, size, seed)
+        self.feed = feed(samples, size, seed)
         self.gradient = partial(batch_gradient(flat), self.feed.inputs, self.feed.targets)
         self._whole = Captured(self._take, samples.inputs.device, record and self.step.capturable)
 

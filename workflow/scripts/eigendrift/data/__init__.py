@@ -48,7 +48,8 @@ class Dataset:
     """Scaled data, ready for training.
 
     `train_inputs` (n, d) and `test_inputs` (m, d) are float32 without a unit, `train_targets` (n,) and `test_targets`
-    (m,) int64 class indices. `scaling` is the affine map from grey levels that made the inputs.
+    (m,) int64 class indices. `scaling` is the affine map that made the inputs from grey levels, of which those for
+    training are kept: `train_pixels` (n, d), uint8.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Dataset:
     test_targets: np.ndarray
     n_classes: int
     image_shape: tuple[int, ...]
+    train_pixels: np.ndarray
     scaling: Scaling
 
 
@@ -117,6 +119,7 @@ def load_dataset(path: str | os.PathLike[str], scaling: str) -> Dataset:
         test_targets=raw.test_targets,
         n_classes=raw.n_classes,
         image_shape=raw.image_shape,
+        train_pixels=raw.train_inputs,
         scaling=fitted,
     )
 
