@@ -1,5 +1,6 @@
 """The guide: a sampled Hessian that saves full products and changes nothing else."""
 
+import copy
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from eigendrift import HessianOperator, top_eigenpairs
-from eigendrift.guide import Guide, sampled_guide, weighted_sample
+from eigendrift.guide import Guide, Rounded, sampled_guide, weighted_sample
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.model import initialize, mlp
 
@@ -186,6 +187,22 @@ def test_a_guide_may_have_a_guide(trained: HessianOperator) -> None:
     assert bool(pairs.converged.all())
     assert float((pairs.vectors * exact.vectors).sum(0).abs().min()) > 1 - 1e-4
     assert pairs.guide_matvecs > 0
+
+
+def test_rounded_products_save_products_in_float64(trained: HessianOperator) -> None:
+    model, x, y = copy.deepcopy(trained.model).float(), trained.path.inputs.dense().float(), trained.path.targets
+    guide = Rounded(HessianOperator(model, CROSS_ENTROPY, x, y))
+    exact = top_eigenpairs(trained, 4, 1e-11)
+    plain, guided = (top_eigenpairs(trained, 4, 1e-7, guide=each) for each in (None, guide))
+    assert guided.vectors.dtype == torch.float64
+    assert bool(guided.converged.all())
+    true = (trained @ guided.vectors - guided.vectors * guided.values).norm(dim=0) / guided.values.abs()
+    torch.testing.assert_close(guided.residuals, true, rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(guided.values, exact.values, rtol=1e-11, atol=0)
+    sines = (guided.vectors - exact.vectors * (guided.vectors * exact.vectors).sum(0)).norm(dim=0)
+    assert bool((sines <= guided.angle_bounds + 1e-9).all())
+    assert guided.matvecs < plain.matvecs
+    assert guided.guide_matvecs == guide.operator.products > 0
 
 
 def test_a_perfect_guide_leaves_the_certificate_alone(trained: HessianOperator) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from eigendrift import snapshots
 from eigendrift.curvature import HessianOperator
 from eigendrift.eigensolver import top_eigenpairs
+from eigendrift.guide import Rounded
 from eigendrift.model import flatten, initialize, mlp
 from eigendrift.pair_files import UNITS
 from eigendrift.scratch import Scratch
@@ -242,7 +243,7 @@ def test_a_pair_that_did_not_converge_is_flagged(
     assert not converged.all()
 
 
-def test_a_guide_is_taken_for_loose_tolerances_alone(
+def test_a_guide_is_taken_where_it_saves_time(
     operator: HessianOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: dict[int, Any] = {}
@@ -253,10 +254,17 @@ def test_a_guide_is_taken_for_loose_tolerances_alone(
 
     monkeypatch.setattr(HessianOperator, "guide", lambda self, seed: f"guide {seed}")
     monkeypatch.setattr(snapshots, "top_eigenpairs", solver)
-    wanted = [Request(step, 1, tolerance) for step, tolerance in ((3, 1e-3), (5, 1e-4), (7, 1e-5))]
+    wanted = [
+        Request(step, 1, tolerance) for step, tolerance in ((3, 1e-3), (5, 1e-4), (7, 1e-5), (9, 1e-6), (11, 1e-8))
+    ]
     solved(operator, tmp_path, wanted)
     # Drawn from the step, so that a chunk takes the guide that the whole would.
-    assert used == {3: "guide 3", 5: "guide 5", 7: None}
+    rounded = used.pop(9)
+    assert used == {3: "guide 3", 5: "guide 5", 7: None, 11: None}
+    assert isinstance(rounded, Rounded)
+    assert rounded.operator is operator
+    # A network that is in float64 itself has nothing cheaper that is as near.
+    assert suited(operator.in_float64(), 1e-6, 9) == (operator.in_float64(), None)
 
 
 def test_tolerances_below_float32_are_reached_in_float64(operator: HessianOperator, tmp_path: Path) -> None:

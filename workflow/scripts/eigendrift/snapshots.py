@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from eigendrift.curvature import HessianOperator
-from eigendrift.eigensolver import top_eigenpairs
-from eigendrift.guide import Guide
+from eigendrift.eigensolver import Operator, top_eigenpairs
+from eigendrift.guide import Rounded
 from eigendrift.pair_files import UNITS
 from eigendrift.progress import Progress
 from eigendrift.scratch import Scratch, row_sum
@@ -19,6 +19,9 @@ GUIDED_TOLERANCE = 1e-4
 # Below it float32 products, which are wrong by some 2e-7 of lambda_1 even after a forward pass in float64, cannot
 # certify the smaller eigenvalues' residuals.
 FLOAT32_TOLERANCE = 5e-6
+# Down to here float32 products as a guide save a CPU time, as measured there; each further correction of a residual
+# gains little on them. A GPU multiplies in float64 about as fast.
+ROUNDED_TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,17 @@ def requests(steps: Sequence[int], k: int, tolerance: float, dense: dict[str, fl
     return wanted
 
 
-def suited(operator: HessianOperator, tolerance: float, seed: int) -> tuple[HessianOperator, Guide | None]:
+def suited(operator: HessianOperator, tolerance: float, seed: int) -> tuple[HessianOperator, Operator | None]:
     """The operator, at the point where it is, and the guide that suit residuals of this size."""
     if tolerance >= GUIDED_TOLERANCE:
         return operator, operator.guide(seed)
-    # At tight tolerances plain Lanczos converges faster than corrected residuals.
-    return (operator.sharpened() if tolerance >= FLOAT32_TOLERANCE else operator.in_float64()), None
+    if tolerance >= FLOAT32_TOLERANCE:
+        # Corrected residuals converge more slowly than plain Lanczos where the guide errs more than this.
+        return operator.sharpened(), None
+    exact = operator.in_float64()
+    if exact is operator or exact.device.type == "cuda" or tolerance < ROUNDED_TOLERANCE:
+        return exact, None
+    return exact, Rounded(operator.sharpened())
 
 
 def solve(
