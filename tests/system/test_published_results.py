@@ -13,7 +13,7 @@ from test_published import call
 from eigendrift.claims import load_claims
 from eigendrift.published import PAGE, PUBLISHED, filled_page
 
-FIGURES = [*(f"fig{number:02d}" for number in range(1, 22)), "figS2", "figS3"]
+FIGURES = [*(f"fig{number:02d}" for number in range(1, 22)), "figS1", "figS2", "figS3"]
 DRAWN_WITH = ("matplotlib", "numpy", "pandas")
 
 

@@ -35,6 +35,7 @@ SENSITIVITY = pd.DataFrame(
         "optimizer": ["adam", "adam", "adam", "sgd"],
         "scaling": ["unit", "unit", "unit", "unit"],
         "init": "xavier_uniform",
+        "seed": [0, 1, 2, 0],
         "complete": [1, 1, 0, 1],
         "ipr": [0.02, 0.04, 9.0, 1e-4],
         "displacement": [1e-5, 1e-5, 1e-5, 1e-6],
@@ -97,6 +98,10 @@ def between(mark: str, numbers: Numbers = NUMBERS) -> str:
         ("verdict falls below first", "reproduced"),
         ("verdict falls", "not reproduced"),
         ("verdict null", "direction only"),
+        ("reading first unit xavier_uniform adam ipr", "0.0300 [0.0200, 0.0400]"),
+        ("reading first unit xavier_uniform sgd gradient_alignment", "0.125 [0.125, 0.125]"),
+        # Of the seed that both have.
+        ("reading first unit xavier_uniform adam-over-sgd ipr", "200 [200, 200]"),
     ],
 )
 def test_one_number(mark: str, text: str) -> None:
@@ -164,6 +169,10 @@ def test_what_is_not_marked_stays_and_filling_again_changes_nothing() -> None:
         ("value falls", "takes CLAIM PART PLACE"),
         ("verdict rises", "no claim rises"),
         ("cause 1", "takes the NUMBER of a claim with a cause"),
+        ("reading first unit xavier_uniform adam", "takes PLACE SCALING INIT OPTIMIZER and one of ipr"),
+        ("reading first unit xavier_uniform adam weight", "takes PLACE SCALING INIT OPTIMIZER and one of ipr"),
+        ("reading first unit xavier_normal adam ipr", "figure S1 has no such run"),
+        ("reading last unit xavier_uniform adam ipr", "figure S1 has no such run"),
         ("colour falls", "unknown; known are value, paper"),
     ],
 )

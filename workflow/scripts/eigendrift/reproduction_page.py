@@ -7,9 +7,11 @@
     <!-- runs --> scale, hours, device, versions <!-- / -->
     <!-- causes --> what paper/causes.yaml gives; <!-- cause NUMBER --> its answer for one claim <!-- / -->
     <!-- sensitivity --> figure S1 as a table; <!-- null_models --> figure S2; <!-- accuracy --> figure S3 <!-- / -->
+    <!-- reading PLACE SCALING INIT OPTIMIZER STATISTIC --> one number of that table <!-- / -->
     <!-- exchanges --> late plateaus of v_1 and of the spans it lies in; <!-- layers --> figure 16 by layer <!-- / -->
 
-PLACE is `first` or `last`: the dataset that plays MNIST, or FashionMNIST.
+PLACE is `first` or `last`: the dataset that plays MNIST, or FashionMNIST. OPTIMIZER may be `adam-over-sgd`: the ratio
+of the two, seed by seed.
 """
 
 import itertools
@@ -57,12 +59,15 @@ class Numbers:
         if len(keys) != 3:
             raise DataError("takes CLAIM PART PLACE")
         (claim, part, place), table = keys, self.claims
-        datasets = self.record["config"]["datasets"]
-        dataset = {"first": datasets[0], "last": datasets[-1]}.get(place)
-        found = table[(table["claim"] == claim) & (table["part"] == part) & (table["dataset"] == dataset)]
+        found = table[(table["claim"] == claim) & (table["part"] == part) & (table["dataset"] == self.dataset(place))]
         if len(found) != 1:
             raise DataError(f"no part {part} of claim {claim} on the {place} dataset")
         return found.iloc[0]
+
+    def dataset(self, place: str) -> str | None:
+        """The name of the dataset in a PLACE."""
+        datasets = self.record["config"]["datasets"]
+        return {"first": str(datasets[0]), "last": str(datasets[-1])}.get(place)
 
     def whole(self) -> pd.DataFrame:
         """One row a claim."""
@@ -131,21 +136,49 @@ def _runs(numbers: Numbers, keys: Sequence[str]) -> str:
     return "\n".join(["", *lines, ""])
 
 
-def _sensitivity(numbers: Numbers, keys: Sequence[str]) -> str:
+_READING = {
+    "ipr": "final IPR of v_1",
+    "plateau": "plateau of D_1 / tau_1",
+    "gradient_alignment": "gradient alignment of v_1",
+}
+
+
+def _readings(numbers: Numbers) -> pd.DataFrame | None:
+    """One row a run of figure S1, in the configuration's order of datasets."""
     table = numbers.plotted.get("figS1")
     if table is None:
-        return _NOT_DRAWN
+        return None
     table = table[table["complete"] == 1].assign(plateau=lambda rows: rows["displacement"] / rows["tau"])
-    measured = {
-        "ipr": "final IPR of v_1",
-        "plateau": "plateau of D_1 / tau_1",
-        "gradient_alignment": "gradient alignment of v_1",
-    }
+    datasets = numbers.record["config"]["datasets"]
+    return table.sort_values("dataset", key=lambda names: names.map(datasets.index), kind="stable")
+
+
+def _sensitivity(numbers: Numbers, keys: Sequence[str]) -> str:
+    table = _readings(numbers)
+    if table is None:
+        return _NOT_DRAWN
     rows = []
     for key, runs in table.groupby(["dataset", "optimizer", "scaling", "init"], sort=False):
-        rows.append((*key, len(runs), *(_range(runs[value]) for value in measured)))
-    heads = ("dataset", "optimizer", "scaling", "initialization", "seeds", *measured.values())
+        rows.append((*key, len(runs), *(_range(runs[value]) for value in _READING)))
+    heads = ("dataset", "optimizer", "scaling", "initialization", "seeds", *_READING.values())
     return _table(heads, rows)
+
+
+def _reading(numbers: Numbers, keys: Sequence[str]) -> str:
+    table = _readings(numbers)
+    if len(keys) != 5 or table is None or keys[4] not in _READING:
+        raise DataError(
+            f"takes PLACE SCALING INIT OPTIMIZER and one of {', '.join(_READING)}, of a figure S1 that is there"
+        )
+    place, scaling, init, optimizers, statistic = keys
+    own = (table["dataset"] == numbers.dataset(place)) & (table["scaling"] == scaling) & (table["init"] == init)
+    over, *under = (
+        table[own & (table["optimizer"] == name)].set_index("seed")[statistic] for name in optimizers.split("-over-")
+    )
+    found = over / under[0] if under else over
+    if found.notna().sum() == 0:
+        raise DataError("figure S1 has no such run")
+    return _range(found)
 
 
 def _null_models(numbers: Numbers, keys: Sequence[str]) -> str:
@@ -238,6 +271,7 @@ _WRITERS: Mapping[str, Callable[[Numbers, Sequence[str]], str]] = {
     "verdicts": _verdicts,
     "runs": _runs,
     "sensitivity": _sensitivity,
+    "reading": _reading,
     "null_models": _null_models,
     "accuracy": _accuracy,
     "causes": _causes,
