@@ -165,20 +165,16 @@ def _sensitivity(numbers: Numbers, keys: Sequence[str]) -> str:
 
 
 def _reading(numbers: Numbers, keys: Sequence[str]) -> str:
-    table = _readings(numbers)
-    if len(keys) != 5 or table is None or keys[4] not in _READING:
-        raise DataError(
-            f"takes PLACE SCALING INIT OPTIMIZER and one of {', '.join(_READING)}, of a figure S1 that is there"
-        )
+    if len(keys) != 5 or keys[4] not in _READING:
+        raise DataError(f"takes PLACE SCALING INIT OPTIMIZER and one of {', '.join(_READING)}")
     place, scaling, init, optimizers, statistic = keys
-    own = (table["dataset"] == numbers.dataset(place)) & (table["scaling"] == scaling) & (table["init"] == init)
-    over, *under = (
-        table[own & (table["optimizer"] == name)].set_index("seed")[statistic] for name in optimizers.split("-over-")
-    )
+    table = _readings(numbers)
+    if table is None:
+        return "not drawn"
+    own = table[(table["dataset"] == numbers.dataset(place)) & (table["scaling"] == scaling) & (table["init"] == init)]
+    over, *under = (own[own["optimizer"] == name].set_index("seed")[statistic] for name in optimizers.split("-over-"))
     found = over / under[0] if under else over
-    if found.notna().sum() == 0:
-        raise DataError("figure S1 has no such run")
-    return _range(found)
+    return _range(found) if found.notna().any() else "not drawn"
 
 
 def _null_models(numbers: Numbers, keys: Sequence[str]) -> str:
