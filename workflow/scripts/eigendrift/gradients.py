@@ -71,11 +71,11 @@ class MLPGradient:
         self._size = n
         self._pre = [like.new_empty(len(w), n) for w in self.weights]
         self._errors = [like.new_empty(len(w), n) for w in self.weights]
-        self._minus = like.new_full((1, n), -1.0)
+        # On the host a number becomes a tensor at every call.
+        self._n = like.new_full((), float(n))
         self._classes = torch.arange(len(self.weights[-1]), device=like.device)[:, None]
         self._hits = like.new_empty(len(self.weights[-1]), n)
 
-    @torch.no_grad()
     def __call__(self, inputs: Tensor, targets: Tensor) -> None:
         """inputs (n, d_0), targets (n,) class indices."""
         n = len(inputs)
@@ -87,15 +87,11 @@ class MLPGradient:
             if index < last:
                 below.append(self.activations[index](z))
         error = torch.softmax(self._pre[-1], dim=0, out=self._errors[-1])
-        if error.device.type == "cpu":
-            error.scatter_add_(0, targets[None], self._minus)
-        else:
-            # On a GPU the deterministic scatter sorts its indices, which waits for them and cannot be captured.
-            error.sub_(torch.eq(self._classes, targets, out=self._hits))
-        error.div_(n)
+        # Deterministic on a GPU too, where a scatter would sort its indices, wait for them, and not be captured.
+        error.sub_(torch.eq(self._classes, targets, out=self._hits)).div_(self._n)
         for index in range(last, -1, -1):
             torch.mm(error, below[index].T, out=self.weight_gradients[index])
             torch.sum(error, 1, out=self.bias_gradients[index])
             if index:
                 back = torch.mm(self.weights[index].T, error, out=self._errors[index - 1])
-                error = back.mul_(self.rules[index - 1].first(below[index]))
+                error = self.rules[index - 1].back(back, below[index])

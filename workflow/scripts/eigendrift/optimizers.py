@@ -23,12 +23,13 @@ class _PlainSGD:
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float) -> None:
         self.parameters, self.lr = list(parameters), lr
+        # Detached once, where torch.no_grad would be entered and left at every step.
+        self._values = [p.detach() for p in self.parameters]
 
-    @torch.no_grad()
     def step(self) -> None:
-        for parameter in self.parameters:
+        for parameter, value in zip(self.parameters, self._values, strict=True):
             if parameter.grad is not None:
-                parameter.add_(parameter.grad, alpha=-self.lr)
+                value.add_(parameter.grad, alpha=-self.lr)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -82,7 +83,8 @@ class Step:
         self.rho: float | None = spec["rho"] if spec["class"] == "SAM" else None
         name = spec["base"] if self.rho is not None else spec["class"]
         on_cpu = all(p.device.type == "cpu" for p in self.parameters)
-        self._start = [] if self.rho is None else [torch.empty_like(p) for p in self.parameters]
+        if self.rho is not None:
+            self._places = [(p.detach(), torch.empty_like(p.detach())) for p in self.parameters]
         # rho is SAM's alone: Adadelta has one of its own.
         ours = ("class", "base", "rho") if self.rho is not None else ("class",)
         arguments = {key: value for key, value in spec.items() if key not in ours}
@@ -119,21 +121,18 @@ class Step:
         if self.rho is None:
             self.optimizer.step()
             return
-        sloped = [
-            (p, p.grad, start) for p, start in zip(self.parameters, self._start, strict=True) if p.grad is not None
-        ]
-        with torch.no_grad():
-            norms = [torch.linalg.vector_norm(slope) for _, slope, _ in sloped]
-            norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-            # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
-            scale = torch.where(norm > 0, self.rho / norm, torch.zeros_like(norm))
-            for parameter, slope, start in sloped:
-                start.copy_(parameter)
-                parameter.addcmul_(slope, scale)
+        places = zip(self.parameters, self._places, strict=True)
+        sloped = [(p.grad, value, start) for p, (value, start) in places if p.grad is not None]
+        norms = [torch.linalg.vector_norm(slope) for slope, _, _ in sloped]
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
+        scale = torch.where(norm > 0, self.rho / norm, torch.zeros_like(norm))
+        for slope, value, start in sloped:
+            start.copy_(value)
+            value.addcmul_(slope, scale)
         gradient()
-        with torch.no_grad():
-            for parameter, _, start in sloped:
-                parameter.copy_(start)
+        for _, value, start in sloped:
+            value.copy_(start)
         self.optimizer.step()
 
     def state(self) -> dict[str, Any]:
