@@ -23,7 +23,7 @@ from eigendrift.guide import FEWEST_SAMPLES
 from eigendrift.model import mlp
 from eigendrift.optimizers import Step
 from eigendrift.runs import SENSITIVITY, Experiment, Run
-from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE, ROUNDED_TOLERANCE, Request, requests
+from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE, Request, requests
 
 # Timed products take this many samples on a CPU, and longer ones are reckoned from them.
 SAMPLES = 6000
@@ -96,8 +96,7 @@ def products(k: int, tolerance: float, samples: int) -> float:
     plain = 2.5 * (k + 2) * (1 + 0.25 * max(0.0, math.log10(1e-3 / tolerance)))
     if tolerance >= GUIDED_TOLERANCE and samples >= FEWEST_SAMPLES:
         return 0.65 * plain
-    # In float64 a product takes twice as long; led by products in float32 a solve takes fewer of them.
-    return plain * (1 if tolerance >= FLOAT32_TOLERANCE else 1.6 if tolerance >= ROUNDED_TOLERANCE else 2)
+    return plain * (2 if tolerance < FLOAT32_TOLERANCE else 1)
 
 
 def _solves(experiment: Experiment, run: Run) -> list[Request]:
