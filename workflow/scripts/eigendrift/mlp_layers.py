@@ -20,7 +20,7 @@ class Activation:
 
 
 class _Rectifier(Activation):
-    """In one pass."""
+    """ReLU, whose slope is taken in one pass."""
 
     def back(self, error: Tensor, a: Tensor) -> Tensor:
         result: Tensor = torch.ops.aten.threshold_backward.grad_input(error, a, 0, grad_input=error)

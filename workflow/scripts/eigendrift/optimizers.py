@@ -88,8 +88,9 @@ class Step:
         # rho is SAM's alone: Adadelta has one of its own.
         ours = ("class", "base", "rho") if self.rho is not None else ("class",)
         arguments = {key: value for key, value in spec.items() if key not in ours}
-        plain_adam = name == "Adam" and on_cpu and set(arguments) <= _PlainAdam.ARGUMENTS
-        if name in _FUSED and not {"fused", "foreach"} & set(arguments):
+        has_operator = on_cpu and hasattr(torch, "_fused_adam_")
+        plain_adam = name == "Adam" and has_operator and set(arguments) <= _PlainAdam.ARGUMENTS
+        if name in _FUSED and not plain_adam and not {"fused", "foreach"} & set(arguments):
             arguments["fused"] = True
         records = "capturable" in inspect.signature(getattr(torch.optim, name)).parameters
         if records and self.parameters[0].device.type == "cuda":
@@ -100,8 +101,7 @@ class Step:
         self.optimizer: torch.optim.Optimizer | _PlainSGD | _PlainAdam
         if name == "SGD" and set(arguments) == {"lr"}:
             self.optimizer = _PlainSGD(self.parameters, arguments["lr"])
-        elif plain_adam and hasattr(torch, "_fused_adam_"):
-            del arguments["fused"]
+        elif plain_adam:
             self.optimizer = _PlainAdam(self.parameters, **arguments)
         else:
             self.optimizer = getattr(torch.optim, name)(self.parameters, **arguments)
