@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from eigendrift.batches import Samples
 from eigendrift.data import Dataset, load_dataset
 from eigendrift.devices import claim_gpu
 from eigendrift.errors import ConfigError
 from eigendrift.model import initialize, mlp, pick_device
 from eigendrift.progress import log
 from eigendrift.storage import ArrayFile
-from eigendrift.batches import Samples
 
 
 def prepare_torch(threads: int, device: str) -> torch.device:

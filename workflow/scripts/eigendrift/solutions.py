@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from eigendrift.sharpness import epsilon_sharpness, interpolate
 from eigendrift.batches import Samples
+from eigendrift.sharpness import epsilon_sharpness, interpolate
 from eigendrift.training import evaluate
 
 INTERPOLATION_UNITS = {
