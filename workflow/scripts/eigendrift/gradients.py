@@ -71,9 +71,9 @@ class MLPGradient:
         self._size = n
         self._pre = [like.new_empty(len(w), n) for w in self.weights]
         self._errors = [like.new_empty(len(w), n) for w in self.weights]
-        # On the host a number becomes a tensor at every call.
-        self._n = like.new_full((), float(n))
-        self._classes = torch.arange(len(self.weights[-1]), device=like.device)[:, None]
+        self._ones = like.new_ones(n)
+        # Column c: what the target c adds to the slope of the mean loss.
+        self._hit = torch.eye(len(self.weights[-1]), dtype=like.dtype, device=like.device).div_(-n)
         self._hits = like.new_empty(len(self.weights[-1]), n)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> None:
@@ -88,10 +88,11 @@ class MLPGradient:
                 below.append(self.activations[index](z))
         error = torch.softmax(self._pre[-1], dim=0, out=self._errors[-1])
         # Deterministic on a GPU too, where a scatter would sort its indices, wait for them, and not be captured.
-        error.sub_(torch.eq(self._classes, targets, out=self._hits)).div_(self._n)
+        hits = torch.index_select(self._hit, 1, targets, out=self._hits)
+        torch.add(hits, error, alpha=1 / n, out=error)
         for index in range(last, -1, -1):
             torch.mm(error, below[index].T, out=self.weight_gradients[index])
-            torch.sum(error, 1, out=self.bias_gradients[index])
+            torch.mv(error, self._ones, out=self.bias_gradients[index])
             if index:
                 back = torch.mm(self.weights[index].T, error, out=self._errors[index - 1])
                 error = self.rules[index - 1].back(back, below[index])

@@ -1,7 +1,7 @@
 """The optimizers: any torch.optim class, and sharpness-aware minimization over any of them."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,9 +27,13 @@ class _PlainSGD:
         self._values = [p.detach() for p in self.parameters]
 
     def step(self) -> None:
-        for parameter, value in zip(self.parameters, self._values, strict=True):
+        self.step_from(self._values)
+
+    def step_from(self, starts: Sequence[torch.Tensor]) -> None:
+        """The step from other values, which the parameters need not have had in between."""
+        for parameter, value, start in zip(self.parameters, self._values, starts, strict=True):
             if parameter.grad is not None:
-                value.add_(parameter.grad, alpha=-self.lr)
+                torch.add(start, parameter.grad, alpha=-self.lr, out=value)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -51,20 +55,23 @@ class _PlainAdam:
         group = self.whole.param_groups[0]
         beta1, beta2 = group["betas"]
         self._arguments = {"beta1": beta1, "beta2": beta2, **{key: group[key] for key in ("lr", "eps", "weight_decay")}}
+        self._values = [p.detach() for p in self.parameters]
+        self._kept: list[list[torch.Tensor]] = []
 
-    @torch.no_grad()
     def step(self) -> None:
-        kept = [self.whole.state[p] for p in self.parameters if p in self.whole.state]
         slopes = [p.grad for p in self.parameters if p.grad is not None]
-        if not len(kept) == len(slopes) == len(self.parameters):
-            # At the first step the state is made.
+        if not self._kept or len(slopes) < len(self.parameters):
             self.whole.step()
+            # The first step makes the state.
+            states = [self.whole.state[p] for p in self.parameters if p in self.whole.state]
+            if len(states) == len(self.parameters):
+                self._kept = [[state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step")]
             return
-        mean, square, steps = ([state[key] for state in kept] for key in ("exp_avg", "exp_avg_sq", "step"))
+        mean, square, steps = self._kept
         for count in steps:
             count.add_(1)
         torch._fused_adam_(
-            self.parameters, slopes, mean, square, [], steps, amsgrad=False, maximize=False, **self._arguments
+            self._values, slopes, mean, square, [], steps, amsgrad=False, maximize=False, **self._arguments
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,6 +79,8 @@ class _PlainAdam:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.whole.load_state_dict(state)
+        # What was kept is no longer the state.
+        self._kept = []
 
 
 class Step:
@@ -126,11 +135,18 @@ class Step:
         norms = [torch.linalg.vector_norm(slope) for slope, _, _ in sloped]
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
-        scale = torch.where(norm > 0, self.rho / norm, torch.zeros_like(norm))
+        scale = torch.nan_to_num(self.rho / norm, nan=torch.nan, posinf=0.0)
         for slope, value, start in sloped:
             start.copy_(value)
             value.addcmul_(slope, scale)
+        # What had no gradient did not move.
+        starts = [
+            value if p.grad is None else start for p, (value, start) in zip(self.parameters, self._places, strict=True)
+        ]
         gradient()
+        if isinstance(self.optimizer, _PlainSGD):
+            self.optimizer.step_from(starts)
+            return
         for _, value, start in sloped:
             value.copy_(start)
         self.optimizer.step()
