@@ -266,20 +266,19 @@ class MLPHessian:
         rz = inputs.forward(block, first)
         n = len(rz)
         rows = slice(block * self.rows, block * self.rows + n)
-        pre: list[Tensor] = []  # R(z) of each layer (n, b, width)
+        pre: list[Tensor | None] = []  # R(z) of each hidden layer whose phi'' is not zero (n, b, width)
         moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
-        slopes: list[Tensor] = []  # phi' of each hidden layer (n, 1, width)
-        pre.append(rz.view(n, b, -1))
-        for index in range(1, len(self.linear)):
-            below = self._outputs[index - 1][rows]
-            slopes.append(self.rules[index - 1].first(below)[:, None])
-            moved.append(pre[-1] * slopes[-1])
-            rz = torch.addmm(biases[index], below, weights[index].T)
+        below = [output[rows, None] for output in self._outputs]  # phi(z) of each hidden layer (n, 1, width)
+        for index, (a, rule) in enumerate(zip(below, self.rules, strict=True), start=1):
+            z = rz.view(n, b, -1)
+            pre.append(None if rule.second is None else z.clone())
+            moved.append(rule.back(z, a))
+            rz = torch.addmm(biases[index], a[:, 0], weights[index].T)
             rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
-            pre.append(rz.view(n, b, -1))
+        z = rz.view(n, b, -1)
         p = self._probabilities[rows, None]
         # The same at any shift of R(z). From the most probable class nothing cancels, however sure a sample is.
-        error = pre[-1] - pre[-1].gather(2, self._surest[rows, None].expand(-1, b, 1))
+        error = z - z.gather(2, self._surest[rows, None].expand(-1, b, 1))
         error -= (p * error).sum(dim=2, keepdim=True)
         error *= p
         if self._weights is not None:
@@ -290,7 +289,7 @@ class MLPHessian:
             if index == 0:
                 inputs.backward(block, flat, totals[0])
                 return
-            totals[index].addmm_(flat.T, self._outputs[index - 1][rows])
+            totals[index].addmm_(flat.T, below[index - 1][:, 0])
             layer, kept = self.linear[index], self._errors[index]
             assert kept is not None
             crossed[index].addmm_(kept[rows].T, moved[index - 1].view(n, -1))
@@ -298,8 +297,7 @@ class MLPHessian:
             turned = weights[index].view(b, layer.out_features, -1).transpose(0, 1).reshape(layer.out_features, -1)
             back = kept[rows] @ turned
             back.view(n * b, -1).addmm_(error.view(n * b, -1), self._matrices[index])
-            error = back.view(n, b, -1)
-            error *= slopes[index - 1]
-            bend = self._bends[index - 1]
-            if bend is not None:
-                error += bend[rows, None] * pre[index - 1]
+            error = self.rules[index - 1].back(back.view(n, b, -1), below[index - 1])
+            bend, z_below = self._bends[index - 1], pre[index - 1]
+            if bend is not None and z_below is not None:
+                error += bend[rows, None] * z_below
