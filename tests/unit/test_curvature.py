@@ -248,6 +248,7 @@ def bad_calls() -> list[tuple[str, object]]:
     nn.init.constant_(broken[0].weight, float("nan"))
     nan_inputs = x.clone()
     nan_inputs[0, 0] = float("nan")
+    infinite_inputs = torch.where(x == x.min(), -torch.inf, x)
     return [
         ("no parameters", lambda: HessianOperator(nn.ReLU(), CROSS_ENTROPY, x, y)),
         ("one floating-point type", lambda: HessianOperator(mixed, CROSS_ENTROPY, x, y)),
@@ -257,6 +258,7 @@ def bad_calls() -> list[tuple[str, object]]:
         ("eval", lambda: HessianOperator(nn.Sequential(model, nn.Dropout()), CROSS_ENTROPY, x, y)),
         ("parameter is not finite", lambda: HessianOperator(broken, CROSS_ENTROPY, x, y)),
         ("input is not finite", lambda: HessianOperator(model, CROSS_ENTROPY, nan_inputs, y)),
+        ("input is not finite", lambda: HessianOperator(model, CROSS_ENTROPY, infinite_inputs, y)),
         ("v has shape", lambda: HessianOperator(model, CROSS_ENTROPY, x, y) @ torch.ones(3)),
         ("parameters have shape", lambda: HessianOperator(model, CROSS_ENTROPY, x, y).move_to(torch.ones(3))),
         ("target 4", lambda: HessianOperator(model, CROSS_ENTROPY, x, torch.where(y == 0, 4, y))),

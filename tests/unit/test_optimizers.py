@@ -170,6 +170,19 @@ def test_sam_leaves_a_parameter_without_gradient_alone() -> None:
     np.testing.assert_array_equal(run.theta, Run({"class": "SAM", "base": "SGD", "lr": 0.1, "rho": 0.05})(1)[0])
 
 
+def test_sam_takes_a_gradient_that_comes_at_the_top_only_from_where_the_parameter_is() -> None:
+    early, late = (nn.Parameter(torch.full((3,), value)) for value in (1.0, 2.0))
+    early.grad = torch.ones(3)
+    step = Step([early, late], {"class": "SAM", "base": "SGD", "lr": 0.5, "rho": 0.1})
+
+    def gradient() -> None:
+        early.grad, late.grad = torch.ones(3), torch.full((3,), 4.0)
+
+    step(gradient)
+    torch.testing.assert_close(early.detach(), torch.full((3,), 0.5))
+    torch.testing.assert_close(late.detach(), torch.zeros(3))
+
+
 def test_arguments_reach_the_optimizer() -> None:
     step = Step(
         [torch.zeros(2)], {"class": "SAM", "base": "Adam", "lr": 0.2, "rho": 0.4, "betas": [0.5, 0.6], "eps": 1e-3}
