@@ -171,7 +171,7 @@ def test_sam_leaves_a_parameter_without_gradient_alone() -> None:
 
 
 def test_sam_takes_a_gradient_that_comes_at_the_top_only_from_where_the_parameter_is() -> None:
-    early, late = (nn.Parameter(torch.full((3,), value)) for value in (1.0, 2.0))
+    early, late = (torch.nn.Parameter(torch.full((3,), value)) for value in (1.0, 2.0))
     early.grad = torch.ones(3)
     step = Step([early, late], {"class": "SAM", "base": "SGD", "lr": 0.5, "rho": 0.1})
 
