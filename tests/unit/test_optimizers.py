@@ -154,9 +154,10 @@ def test_sam_with_a_tiny_radius_is_its_base() -> None:
     np.testing.assert_allclose(sam(), plain(), rtol=1e-10)
 
 
+@pytest.mark.parametrize("rho", [0.05, 0.0])
 @pytest.mark.parametrize("base", ["SGD", "Adam"])
-def test_sam_stays_at_a_point_without_gradient(base: str) -> None:
-    run = Run({"class": "SAM", "base": base, "lr": 0.1, "rho": 0.05}, gradient=lambda theta: 0.0 * theta)
+def test_sam_stays_at_a_point_without_gradient(base: str, rho: float) -> None:
+    run = Run({"class": "SAM", "base": base, "lr": 0.1, "rho": rho}, gradient=lambda theta: 0.0 * theta)
     np.testing.assert_array_equal(run(3), np.tile(START, (3, 1)))
 
 

@@ -135,7 +135,7 @@ class Step:
         norms = [torch.linalg.vector_norm(slope) for slope, _, _ in sloped]
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
-        scale = torch.nan_to_num(self.rho / norm, nan=torch.nan, posinf=0.0)
+        scale = torch.nan_to_num(self.rho / norm, posinf=0.0)
         for slope, value, start in sloped:
             start.copy_(value)
             value.addcmul_(slope, scale)
