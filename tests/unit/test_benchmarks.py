@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.double_backward import DoubleBackward  # noqa: E402
 from benchmarks.problem import QUICK, load, network, product_flops, schedule_weights  # noqa: E402
 from benchmarks.reference import Reference, tight_pairs  # noqa: E402
-from benchmarks.report import GPU_TABLES, TABLES, fill, requirements  # noqa: E402
+from benchmarks.report import GPU_TABLES, README, TABLES, fill, fill_rows, readme_rows, requirements  # noqa: E402
 from benchmarks.solver_tables import mean_over_schedule, summary  # noqa: E402
 from benchmarks.timing import Timing, interleaved  # noqa: E402
 
@@ -254,3 +254,13 @@ def test_the_page_on_scale_shows_what_was_measured_on_nodes() -> None:
     for row in pd.read_csv(ROOT / "benchmarks" / "results" / "nodes.csv").itertuples():
         shown = f"{row.nodes} | {row.wall_seconds:.0f} | {row.times_as_fast:.3g} | {row.seconds_of_jobs:.0f}"
         assert f"| {shown} |" in page
+
+
+def test_the_readme_tells_the_times_that_were_measured() -> None:
+    measured = ROOT / "benchmarks" / "results"
+    rows = readme_rows(table(measured, "product"), table(measured, "solvers_runs"))
+    page = README.read_text(encoding="utf-8")
+    assert len(rows) == 2
+    assert all(f"| {first} | {second} |" in page for first, second in rows.items())
+    assert "nan" not in "".join(rows.values())
+    assert fill_rows("| a | 1 |\n| b | 2 |\n", {"a": "3"}) == "| a | 3 |\n| b | 2 |\n"
