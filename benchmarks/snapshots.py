@@ -20,14 +20,14 @@ import torch
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import stopwatch
-from eigendrift import batches, gradients, mlp_layers, model, optimizers, training
+from eigendrift import batches, compiled, gradients, loops, mlp_gradient, mlp_layers, model, optimizers, training
 from eigendrift.batches import Samples
 from eigendrift.data import scaling
 from eigendrift.scratch import Scratch
 from eigendrift.training import HISTORY, Trajectory, train
 
 # Modules that what a run leaves depends on; the parts of the benchmark load different ones beside them.
-_TRAINING = (training, batches, gradients, optimizers, model, mlp_layers, scaling)
+_TRAINING = (training, batches, gradients, mlp_gradient, compiled, loops, optimizers, model, mlp_layers, scaling)
 _ARRAYS = ("steps", "weights", "gradients", "updates", "history")
 
 

@@ -24,6 +24,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def no_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training by torch's operators alone, as on a GPU, on several threads, or without numba."""
+    from eigendrift import batches, mlp_gradient, optimizers
+
+    for module in (batches, mlp_gradient, optimizers):
+        monkeypatch.setattr(module, "compiled", lambda like: None)
+
+
+@pytest.fixture(params=["loops", "operators"])
+def either_way(request: pytest.FixtureRequest, one_thread: None) -> str:
+    """Training by the compiled loops, and by torch's operators alone."""
+    if request.param == "operators":
+        request.getfixturevalue("no_loops")
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -63,7 +63,7 @@ def test_a_run_of_batches_is_these_batches_one_after_the_other() -> None:
 
 @pytest.mark.parametrize("size", [1, 16, 48, 150])
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_a_batch_from_grey_levels_has_the_bits_of_one_from_inputs(scaling: str, size: int) -> None:
+def test_a_batch_from_grey_levels_has_the_bits_of_one_from_inputs(scaling: str, size: int, either_way: str) -> None:
     inputs, pixels = (feed(samples(scaling, pixels=kept), size, 7) for kept in (False, True))
     assert type(inputs) is not type(pixels)
     places = [each.inputs.data_ptr() for each in (inputs, pixels)]
@@ -79,7 +79,9 @@ def test_a_batch_from_grey_levels_has_the_bits_of_one_from_inputs(scaling: str, 
     assert places == [each.inputs.data_ptr() for each in (inputs, pixels)]
 
 
-def test_grey_levels_are_fetched_many_batches_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_loops_grey_levels_are_fetched_many_batches_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, no_loops: None
+) -> None:
     fetched, select = [], torch.index_select
     monkeypatch.setattr(
         torch, "index_select", lambda *given, **named: (fetched.append(given[0]), select(*given, **named))

@@ -83,7 +83,10 @@ def lazily(name: str) -> set[str]:
             node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in tree.body
         ]
         for node in nested:
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            names = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                # A name may be a module of the package.
+                names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
             for module in names:
                 parts = module.split(".")
                 path = PACKAGE.joinpath(*parts[1:]).with_suffix(".py")

@@ -113,7 +113,7 @@ ORACLES: dict[str, tuple[dict[str, Any], Rule]] = {
 
 
 @pytest.mark.parametrize("name", sorted(ORACLES))
-def test_steps_are_those_of_the_definition(name: str) -> None:
+def test_steps_are_those_of_the_definition(name: str, either_way: str) -> None:
     spec, rule = ORACLES[name]
     theta, memory, expected = START, {}, []
     for _ in range(STEPS):
@@ -127,7 +127,7 @@ def test_steps_are_those_of_the_definition(name: str) -> None:
 
 # Not Adadelta: its own rho is SAM's there.
 @pytest.mark.parametrize("name", sorted(set(ORACLES) - {"adadelta"}))
-def test_sam_is_its_base_with_the_gradient_at_the_top_of_the_ball(name: str) -> None:
+def test_sam_is_its_base_with_the_gradient_at_the_top_of_the_ball(name: str, either_way: str) -> None:
     spec, rule = ORACLES[name]
     theta, memory, expected, tops = START, {}, [], []
     for _ in range(STEPS):
@@ -200,7 +200,7 @@ EVERY += [{"class": "SAM", "base": name, "lr": 0.01, "rho": 0.05} for name in so
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=[f"{spec['class']} {spec.get('base', '')}" for spec in EVERY])
-def test_every_optimizer_goes_on_from_its_saved_state_to_the_same_bits(spec: dict[str, Any]) -> None:
+def test_every_optimizer_goes_on_from_its_saved_state_to_the_same_bits(spec: dict[str, Any], either_way: str) -> None:
     # In the type that networks are trained in: torch gives a restored state the type of the parameters.
     whole, halted, resumed = (Run(spec, dtype=torch.float32) for _ in range(3))
     expected = whole(10)
@@ -241,7 +241,9 @@ def test_plain_sgd_is_torch_s_to_the_bit(lr: float) -> None:
 @pytest.mark.parametrize(
     "arguments", [{}, {"betas": [0.5, 0.6], "eps": 1e-3}, {"weight_decay": 0.1}], ids=lambda given: "-".join(given)
 )
-def test_plain_adam_is_torch_s_to_the_bit(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adam_is_torch_s_to_the_bit_or_to_the_rounding_of_a_loop(
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch, either_way: str
+) -> None:
     ours, theirs = ([torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (300, 20)] for _ in range(2))
     step = Step(ours, {"class": "Adam", "lr": 0.03, **arguments})
     optimizer = torch.optim.Adam(theirs, lr=0.03, fused=True, **arguments)
@@ -256,6 +258,9 @@ def test_plain_adam_is_torch_s_to_the_bit(arguments: dict[str, Any], monkeypatch
             mine.grad, other.grad = (None, None) if index and seed in (0, 7) else (gradient, gradient.clone())
         step(lambda: None)
         optimizer.step()
-        assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+        for mine, other in zip(ours, theirs, strict=True):
+            if either_way == "operators":
+                assert torch.equal(mine, other)
+            torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
     # The first two make the states of two parameters; all else but the step without a gradient is the operator's alone.
     assert len([each for each in taken if each is not optimizer]) == 3

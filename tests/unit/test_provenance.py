@@ -96,7 +96,7 @@ def test_versions_are_those_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_record_says_where_every_run_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "commit", lambda: "abc")
     identities: list[dict[str, Any]] = [
-        {"seed": 0, "device": "cpu", "torch": "2.12", "threads": 1},
+        {"seed": 0, "device": "cpu", "torch": "2.12", "numba": "0.68", "threads": 1},
         {"seed": 1, "device": "NVIDIA H200", "torch": "2.12", "threads": 2},
         {"seed": 2, "device": "cpu", "torch": "2.11", "threads": 1},
         {"seed": 3},
@@ -109,7 +109,11 @@ def test_a_record_says_where_every_run_was_trained(monkeypatch: pytest.MonkeyPat
     assert record["commit"] == "abc"
     assert record["comparable"]["bytes"] == "results of the same config, commit, versions, device and threads"
     assert {"history", "ipr", "alignment", "displacement"} == set(record["comparable"]["tables"]["tolerances"])
-    assert record["versions"] == {**provenance.package_versions(), "torch": "2.11, 2.12, unknown"}
+    assert record["versions"] == {
+        **provenance.package_versions(),
+        "torch": "2.11, 2.12, unknown",
+        "numba": "0.68, unknown",
+    }
     assert json.loads(json.dumps(record)) == record
     # The same runs in another order make the same record.
     assert provenance.provenance(config, reversed(identities)) == record

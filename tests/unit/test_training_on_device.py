@@ -27,7 +27,8 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+# The loops that numba compiles are for a CPU alone.
+pytestmark = pytest.mark.usefixtures("one_thread", "no_loops")
 
 
 def samples(device: torch.device) -> Samples:

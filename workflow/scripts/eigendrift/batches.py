@@ -1,8 +1,12 @@
 """The samples of a training run, and the mini-batches that it takes of them."""
 
+from functools import partial
+from types import ModuleType
+
 import numpy as np
 import torch
 
+from eigendrift.compiled import compiled
 from eigendrift.data.scaling import Scaling
 from eigendrift.model import stream_seed
 
@@ -91,6 +95,8 @@ def feed(samples: Samples, size: int, seed: int) -> Feed:
     if samples.inputs.device.type != "cpu":
         return _OnDevice(samples, size, seed)
     if samples.pixels is not None and samples.scaling is not None:
+        if (loops := compiled(samples.inputs)) is not None:
+            return _ByLoop(samples, size, seed, samples.pixels, samples.scaling, loops)
         return _FromPixels(samples, size, seed, samples.pixels, samples.scaling)
     return _OneByOne(samples, size, seed)
 
@@ -125,6 +131,31 @@ class _OnDevice(_OneByOne):
             self._ahead, self._start = indices.to(self.chosen.device), t
         # Into the same memory: a captured step reads it there.
         self.chosen.copy_(self._ahead[t - self._start])
+
+
+class _ByLoop(Feed):
+    """Batches of grey levels, fetched and scaled in one compiled loop."""
+
+    def __init__(
+        self, samples: Samples, size: int, seed: int, pixels: np.ndarray, scaling: Scaling, loops: ModuleType
+    ) -> None:
+        self.batches = Batches(len(samples), size, seed)
+        self.inputs = samples.inputs.new_empty(size, *samples.inputs.shape[1:])
+        self.targets = samples.targets.new_empty(size)
+        into, source = (self.inputs.numpy(), self.targets.numpy()), (pixels, samples.targets.numpy())
+        self._fetch = partial(loops.fetch, *into, *map(np.ascontiguousarray, source), scaling.shift, scaling.scale)
+        self._rows: list[np.ndarray] = []
+        self._start, self._chosen = 0, 0
+
+    def choose(self, t: int) -> None:
+        if not 0 <= t - self._start < len(self._rows):
+            # An epoch's at a time: at every step it would cost as much as fetching the rows.
+            count = max(1, self.batches.n // self.batches.size)
+            self._rows, self._start = list(self.batches.run(t, count).numpy().reshape(count, -1)), t
+        self._chosen = t - self._start
+
+    def gather(self) -> None:
+        self._fetch(self._rows[self._chosen])
 
 
 class _FromPixels(Feed):

@@ -72,12 +72,12 @@ def package_versions() -> dict[str, str]:
 def provenance(config: Mapping[str, Any], identities: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """One record for a set of results.
 
-    `identities` are those of the runs: device, torch version and number of threads are where each run was trained.
+    `identities` are those of the runs: device, versions of torch and numba and threads are where each run was trained.
     """
     runs = list(identities)
     return {
         "config": dict(config),
-        "versions": {**package_versions(), "torch": _all(runs, "torch")},
+        "versions": {**package_versions(), "torch": _all(runs, "torch"), "numba": _all(runs, "numba")},
         "device": _all(runs, "device"),
         "threads": _all(runs, "threads"),
         "commit": commit(),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from eigendrift.batches import Samples
+from eigendrift.compiled import compiled
 from eigendrift.data import Dataset, load_dataset
 from eigendrift.devices import claim_gpu
 from eigendrift.errors import ConfigError
@@ -63,6 +64,8 @@ def data_sha256(path: str) -> dict[str, str]:
 
 
 def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
-    """What bit-identical results depend on besides their inputs: device, torch version, number of threads."""
+    """What bit-identical results depend on besides their inputs: device, versions of torch and numba, threads."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"device": name, "torch": torch.__version__, "threads": threads}
+    loops = compiled(torch.empty(0, device=device))
+    compiler = "not used" if loops is None else loops.numba.__version__
+    return {"device": name, "torch": torch.__version__, "numba": compiler, "threads": threads}
