@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import pairwise
+from itertools import chain, count, islice, pairwise, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,12 +18,12 @@ from eigendrift.optimizers import Step
 from eigendrift.scratch import Scratch
 from eigendrift.training import StepTaker, train
 
-# Takes so many steps.
+# Takes so many steps, on from where it was unless it says otherwise.
 Loop = Callable[[int], object]
 
 
-def ours(scale: Scale, spec: Mapping[str, Any]) -> Loop:
-    """eigendrift.training with one snapshot at the end."""
+def whole_run(scale: Scale, spec: Mapping[str, Any]) -> Loop:
+    """eigendrift.training from the start, with one snapshot at the end."""
     data, cpu = load(scale.dataset), torch.device("cpu")
     train_samples = data.train_samples(cpu)
     test_samples = Samples(data.test_inputs[:1], data.test_targets[:1], cpu)
@@ -37,16 +37,27 @@ def ours(scale: Scale, spec: Mapping[str, Any]) -> Loop:
     return run
 
 
+def ours(scale: Scale, spec: Mapping[str, Any]) -> Loop:
+    """The steps of eigendrift.training."""
+    data = load(scale.dataset)
+    flat, steps = FlatParameters(network(data, scale.hidden)), count()
+    taker = StepTaker(flat, spec, data.train_samples(torch.device("cpu")), BATCH_SIZE, SEED)
+
+    def run(times: int) -> None:
+        for t in islice(steps, times):
+            taker.take(t)
+
+    return run
+
+
 def eager(scale: Scale, spec: Mapping[str, Any]) -> Loop:
     """The plain loop on data in memory: autograd, and torch's own optimizer."""
     data = load(scale.dataset)
     inputs, targets = data.tensors()
+    generator, step = torch.Generator().manual_seed(SEED), _stepper(data, scale, spec)
 
     def run(steps: int) -> None:
-        generator = torch.Generator().manual_seed(SEED)
-        step = _stepper(data, scale, spec)
-        order = torch.randint(len(inputs), (steps, BATCH_SIZE), generator=generator)
-        for chosen in order:
+        for chosen in torch.randint(len(inputs), (steps, BATCH_SIZE), generator=generator):
             step(inputs[chosen], targets[chosen])
 
     return run
@@ -55,17 +66,12 @@ def eager(scale: Scale, spec: Mapping[str, Any]) -> Loop:
 def data_loader(scale: Scale, spec: Mapping[str, Any]) -> Loop:
     """The plain loop on batches of torch's DataLoader, in the same process."""
     data = load(scale.dataset)
-    dataset = TensorDataset(*data.tensors())
+    loader = DataLoader(TensorDataset(*data.tensors()), BATCH_SIZE, shuffle=True, drop_last=True)
+    batches, step = chain.from_iterable(repeat(loader)), _stepper(data, scale, spec)
 
     def run(steps: int) -> None:
-        step = _stepper(data, scale, spec)
-        loader, taken = DataLoader(dataset, BATCH_SIZE, shuffle=True, drop_last=True), 0
-        while taken < steps:
-            for inputs, targets in loader:
-                step(inputs, targets)
-                taken += 1
-                if taken == steps:
-                    return
+        for inputs, targets in islice(batches, steps):
+            step(inputs, targets)
 
     return run
 
@@ -88,20 +94,21 @@ def _stepper(data: Data, scale: Scale, spec: Mapping[str, Any]) -> Callable[[tor
 def matrix_products(scale: Scale, spec: Mapping[str, Any]) -> Loop:
     """The matrix products of the gradients alone, outputs allocated beforehand; SAM takes two gradients a step.
 
-    A gradient needs X W' of every layer, D'X of every layer, and D W of every layer but the first.
+    As our gradients take them, with samples as columns: of every layer W X, D X' and, but for the first, W' D.
     """
     widths = [load(scale.dataset).train_inputs.shape[1], *scale.hidden, load(scale.dataset).classes]
     products: list[Callable[[], object]] = []
     generator = torch.Generator().manual_seed(SEED)
+    x = torch.randn(BATCH_SIZE, widths[0], generator=generator).T
     for depth, (d_in, d_out) in enumerate(pairwise(widths)):
-        x = torch.randn(BATCH_SIZE, d_in, generator=generator)
         w = torch.randn(d_out, d_in, generator=generator)
-        d = torch.randn(BATCH_SIZE, d_out, generator=generator)
-        z, g, back = torch.empty(BATCH_SIZE, d_out), torch.empty(d_out, d_in), torch.empty(BATCH_SIZE, d_in)
-        products.append(partial(torch.mm, x, w.T, out=z))
-        products.append(partial(torch.mm, d.T, x, out=g))
+        d = torch.randn(d_out, BATCH_SIZE, generator=generator)
+        z, g, back = torch.empty(d_out, BATCH_SIZE), torch.empty(d_out, d_in), torch.empty(d_in, BATCH_SIZE)
+        products.append(partial(torch.mm, w, x, out=z))
+        products.append(partial(torch.mm, d, x.T, out=g))
         if depth:
-            products.append(partial(torch.mm, d, w, out=back))
+            products.append(partial(torch.mm, w.T, d, out=back))
+        x = torch.randn(d_out, BATCH_SIZE, generator=generator)
     gradients = 2 if spec["class"] == "SAM" else 1
 
     def run(steps: int) -> None:

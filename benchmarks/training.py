@@ -1,7 +1,7 @@
 """Milliseconds a training step against the step's own matrix products and two common loops, and two runs at once.
 
-Each run has one thread, as the workflow gives it. A step's cost is the difference of a long and a short run divided by
-the steps between, so that what a run costs once falls out.
+Each run has one thread, as the workflow gives it. Stretches of a few steps are timed in turn, and of all stretches of
+one way the lower quartile counts: what else the machine does takes time away, and gives none.
 """
 
 import subprocess
@@ -12,30 +12,30 @@ from functools import partial
 import pandas as pd
 import torch
 
-from benchmarks.loops import loops, ours, step_parts
+from benchmarks.loops import loops, step_parts, whole_run
 from benchmarks.problem import OPTIMIZERS, Scale
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import interleaved, stopwatch
 
+# Steps timed at a time: few enough that some stretches are left alone by what else the machine does.
+STRETCH = 25
 
-def step_rows(scale: Scale, repeats: int) -> list[dict[str, object]]:
+
+def step_rows(scale: Scale) -> list[dict[str, object]]:
     """One row an optimizer and way of training."""
     rows: list[dict[str, object]] = []
-    long, short = scale.training_steps, scale.training_steps // 6
     for optimizer in OPTIMIZERS:
         runs = loops(scale, optimizer)
-        tasks = {(name, n): (lambda run=run, n=n: run(n)) for name, run in runs.items() for n in (short, long)}
-        times = interleaved({f"{name}/{n}": task for (name, n), task in tasks.items()}, repeats)
-        cost = {
-            name: (times[f"{name}/{long}"].median - times[f"{name}/{short}"].median) / (long - short) for name in runs
-        }
+        tasks = {name: partial(run, STRETCH) for name, run in runs.items()}
+        times = interleaved(tasks, max(3, scale.training_steps // 10))
+        cost = {name: timing.quartile / STRETCH for name, timing in times.items()}
         rows += [
             {
                 "optimizer": optimizer,
                 "loop": name,
                 "ms_per_step": 1e3 * cost[name],
                 "of_matrix_products": cost[name] / cost["matrix products alone"],
-                "noise": times[f"{name}/{long}"].noise,
+                "noise": times[name].noise,
             }
             for name in runs
         ]
@@ -111,7 +111,7 @@ def _answer(worker: "subprocess.Popen[str]") -> str:
 
 def work(scale: Scale, optimizer: str) -> None:
     """The process of one run: a number of seconds for every line on its standard input."""
-    run = ours(scale, OPTIMIZERS[optimizer])
+    run = whole_run(scale, OPTIMIZERS[optimizer])
     run(scale.training_steps // 6)
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         work(scale, given.worker)
         return
     repeats = min(scale.repeats, 3)
-    write(given.output, "training", pd.DataFrame(step_rows(scale, repeats)))
+    write(given.output, "training", pd.DataFrame(step_rows(scale)))
     write(given.output, "training_parts", pd.DataFrame(part_rows(scale, repeats)))
     write(given.output, "side_by_side", pd.DataFrame(side_by_side(scale, passed_on(given), repeats)))
 
