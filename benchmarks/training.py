@@ -21,13 +21,17 @@ from benchmarks.timing import interleaved, stopwatch
 STRETCH = 25
 
 
+def _turns(scale: Scale) -> int:
+    return max(3, scale.training_steps // 10)
+
+
 def step_rows(scale: Scale) -> list[dict[str, object]]:
     """One row an optimizer and way of training."""
     rows: list[dict[str, object]] = []
     for optimizer in OPTIMIZERS:
         runs = loops(scale, optimizer)
         tasks = {name: partial(run, STRETCH) for name, run in runs.items()}
-        times = interleaved(tasks, max(3, scale.training_steps // 10))
+        times = interleaved(tasks, _turns(scale))
         cost = {name: timing.quartile / STRETCH for name, timing in times.items()}
         rows += [
             {
@@ -42,14 +46,13 @@ def step_rows(scale: Scale) -> list[dict[str, object]]:
     return rows
 
 
-def part_rows(scale: Scale, repeats: int) -> list[dict[str, object]]:
+def part_rows(scale: Scale) -> list[dict[str, object]]:
     """Microseconds of the parts of our step, each repeated by itself from the same parameters."""
     rows: list[dict[str, object]] = []
     for optimizer, spec in OPTIMIZERS.items():
         parts, gradients = step_parts(scale, spec), 2 if spec["class"] == "SAM" else 1
-        tasks = {name: partial(part, scale.training_steps) for name, part in parts.items()}
-        times = interleaved(tasks, repeats)
-        cost = {name: 1e6 * timing.median / scale.training_steps for name, timing in times.items()}
+        times = interleaved({name: partial(part, STRETCH) for name, part in parts.items()}, _turns(scale))
+        cost = {name: 1e6 * timing.quartile / STRETCH for name, timing in times.items()}
         products = cost["matrix products"]
         shown = {
             "matrix products": products,
@@ -128,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     repeats = min(scale.repeats, 3)
     write(given.output, "training", pd.DataFrame(step_rows(scale)))
-    write(given.output, "training_parts", pd.DataFrame(part_rows(scale, repeats)))
+    write(given.output, "training_parts", pd.DataFrame(part_rows(scale)))
     write(given.output, "side_by_side", pd.DataFrame(side_by_side(scale, passed_on(given), repeats)))
 
 
