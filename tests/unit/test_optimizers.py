@@ -226,6 +226,18 @@ def test_a_step_without_its_state_goes_elsewhere() -> None:
     assert not np.allclose(forgetful(2), expected[3:])
 
 
+def test_adam_reads_the_gradient_as_it_lies_now(either_way: str) -> None:
+    """Every other number of memory whose first half was the gradient before, and the first half again."""
+    memory = torch.randn(2 * N, generator=torch.Generator().manual_seed(1))
+    ours, theirs = torch.from_numpy(START).float(), torch.from_numpy(START).float()
+    step, optimizer = Step([ours], {"class": "Adam", "lr": 0.03}), torch.optim.Adam([theirs], lr=0.03)
+    for gradient in (memory[:N], memory[:N], memory[::2], memory[:N], memory[N:]):
+        ours.grad, theirs.grad = gradient, gradient.clone()
+        step(lambda: None)
+        optimizer.step()
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("lr", [0.1, 1e-3, 3.0])
 def test_plain_sgd_is_torch_s_to_the_bit(lr: float) -> None:
     ours, theirs = torch.from_numpy(START).float(), torch.from_numpy(START).float()

@@ -70,7 +70,8 @@ class _PlainAdam:
         )
 
     def step(self) -> None:
-        slopes = [p.grad for p in self.parameters if p.grad is not None]
+        # Neither the operator nor the loop looks at how a gradient lies in memory.
+        slopes = [p.grad.contiguous() for p in self.parameters if p.grad is not None]
         if not self._counts or len(slopes) < len(self.parameters):
             self.whole.step()
             self._keep()
@@ -109,8 +110,8 @@ class _CompiledAdam(_PlainAdam):
     def _advance(self, slopes: list[torch.Tensor]) -> None:
         for index, (slope, state) in enumerate(zip(slopes, self._states, strict=True)):
             place, gradient = self._gradients[index]
-            if place != slope.data_ptr() or not slope.is_contiguous():
-                gradient = slope.detach().reshape(-1).numpy()
+            if place != slope.data_ptr():
+                gradient = slope.detach().view(-1).numpy()
                 # While the array is kept its memory is no other gradient's.
                 self._gradients[index] = gradient.ctypes.data, gradient
             self._loop(gradient, *state)
