@@ -195,3 +195,11 @@ def test_without_a_folder_to_keep_them_they_are_compiled_all_the_same(monkeypatc
     loops._loop()(halve)(z)
     assert z.tolist() == [0.5] * 3
     assert asked == [True, False]
+
+
+def test_what_is_kept_of_them_is_named_after_the_processor() -> None:
+    other = "from llvmlite import binding; binding.get_host_cpu_name = lambda: 'another'"
+    code = "{how}\nfrom eigendrift import loops; print(loops.adam._cache._cache_file._index_name)"
+    names = [python(code.format(how=how)).stdout.strip() for how in ("", "", other)]
+    assert all(name.startswith("loops.adam-") and name.endswith(".nbi") for name in names)
+    assert names[0] == names[1] != names[2]

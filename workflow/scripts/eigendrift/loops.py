@@ -5,10 +5,11 @@ They compute what the operators do, to the rounding. `compiled` says where they 
 
 from collections.abc import Callable
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -16,12 +17,16 @@ Loop = TypeVar("Loop", bound=Callable[..., None])
 # Rows whose way to the cache has begun while one is read; 2 to 16 are as good.
 AHEAD = 4
 _LINE = 64
+_PROCESSOR = crc32((binding.get_host_cpu_name() + binding.get_host_cpu_features().flatten()).encode())
 
 
 def _loop(*liberties: str) -> Callable[[Loop], Loop]:
     """Compile a function at its first call for the types it gets; `liberties` are those of LLVM's arithmetic."""
 
     def compile_lazily(function: Loop) -> Loop:
+        # What is kept is named after it. Processes that start at once number their files alike: on different processors
+        # of a cluster one would find the other's instructions under the name of its own.
+        function.__qualname__ += f"-{_PROCESSOR}"
         settings: dict[str, Any] = {"error_model": "numpy", "fastmath": set(liberties)}
         try:
             made: Loop = numba.njit(function, cache=True, **settings)
