@@ -36,3 +36,4 @@ rule all:
 rule supplement:
     input:
         expand(f"{RESULTS}/figures/fig{{number}}.pdf", number=SUPPLEMENT),
+        VARIANT_BASELINES,

@@ -17,6 +17,8 @@ rule eigensnapshot:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    # A run is followed to its tables before the next one is trained, so that what a stopped workflow has done is whole.
+    priority: 10
     resources:
         mem_mb=lambda wildcards: NEEDS.eigen_megabytes(run_of(wildcards)),
         runtime=lambda wildcards: NEEDS.eigen_minutes(run_of(wildcards)),
@@ -55,6 +57,24 @@ rule baseline:
         job="baseline/{dataset}",
     script:
         "../scripts/baseline.py"
+
+
+use rule baseline as variant_baseline with:
+    output:
+        baseline=f"{RESULTS}/baseline/{{variant}}/{{dataset}}.csv",
+        overlaps=f"{RESULTS}/baseline/{{variant}}/{{dataset}}.overlaps.csv",
+    log:
+        f"{LOGS}/baseline/{{dataset}}.{{variant}}.log",
+    benchmark:
+        f"{BENCHMARKS}/baseline/{{dataset}}.{{variant}}.tsv"
+    resources:
+        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset, wildcards.variant),
+        runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset, wildcards.variant),
+        gpu=gpus(EXPERIMENT.config["training"]["device"]),
+    params:
+        baseline=lambda wildcards: EXPERIMENT.baseline_parameters(wildcards.variant),
+        scratch=SUPPLEMENT_SCRATCH,
+        job="baseline/{variant}/{dataset}",
 
 
 rule interpolation:

@@ -2,6 +2,10 @@
 # Leaves: overlaps between eigenvectors of permuted networks; figures S1 to S3, each as PDF, PNG and the plotted numbers.
 
 
+# How far apart random initializations of each variant lie: their tau is a fingerprint of what the paper did.
+VARIANT_BASELINES = [f"{RESULTS}/{path}" for path in variant_table_paths(EXPERIMENT)]
+
+
 rule permuted:
     input:
         data=rules.prepare_data.output[0],
@@ -57,7 +61,7 @@ for number in SUPPLEMENT:
             runtime=20,
         params:
             layout=EXPERIMENT.layout(),
-            readings=EXPERIMENT.readings if number == "S1" else {},
+            settings=EXPERIMENT.settings if number == "S1" else {},
             name=f"fig{number}",
         script:
             # An f-string here would be evaluated when the job runs, after the loop has ended.

@@ -42,7 +42,9 @@ for i in range(1, k + 1):
     statistics = baseline_statistics(overlaps, n_parameters)
     rows.append({"i": i, **dataclasses.asdict(statistics)})
     pairs += [(a, b, i, overlaps[a, b]) for a, b in itertools.combinations(range(count), 2)]
-identity = {"dataset": dataset.name, "n_parameters": n_parameters}
+# Of the main runs' baseline the path says nothing, and of a variant's it does.
+variant = {"variant": snakemake.wildcards.variant} if "variant" in snakemake.wildcards.keys() else {}  # noqa: SIM118
+identity = {"dataset": dataset.name, **variant, "n_parameters": n_parameters}
 table = pd.DataFrame(rows)
 write_table(
     snakemake.output.baseline,

@@ -1,4 +1,4 @@
-"""Figure S1: what input scaling and initialization decide."""
+"""Figure S1: what the choices that the paper leaves open decide."""
 
 from eigendrift.job import start
 
@@ -14,4 +14,4 @@ ipr = read_runs(snakemake.input.ipr, "ipr")
 displacement = read_runs(snakemake.input.displacement, "displacement")
 alignment = read_runs(snakemake.input.alignment, "alignment")
 baseline = read_datasets(snakemake.input.baseline, "baseline")
-save(sensitivity(ipr, displacement, alignment, baseline, layout, snakemake.params.readings), "S1", snakemake.output)
+save(sensitivity(ipr, displacement, alignment, baseline, layout, snakemake.params.settings), "S1", snakemake.output)

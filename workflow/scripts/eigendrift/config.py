@@ -4,6 +4,7 @@ Runs when the Snakefile is read, so it imports neither torch nor pandas.
 """
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -229,12 +230,22 @@ def _check_sensitivity(config: Mapping[str, Any]) -> None:
                 raise ConfigError(
                     f"config: sensitivity.{key}: {shown(value)} is not allowed; give some of {where} {shown(allowed)}"
                 )
+    own = {"scaling": config["data"]["scaling"], **config["model"]}
+    known: dict[str, str] = {json.dumps(own, sort_keys=True): "the main runs"}
+    spelled: dict[str, str] = {}
+    for name, changes in block["variants"].items():
+        path = f"config: sensitivity.variants.{name}"
+        twin = spelled.setdefault(name.lower(), name)
+        if twin != name:
+            raise ConfigError(f"{path}: differs from {twin} in case only; give it another name")
+        same = known.setdefault(json.dumps({**own, **changes}, sort_keys=True), name)
+        if same != name:
+            raise ConfigError(f"{path}: {shown(changes)} is not allowed; {same} have these settings already")
 
 
 def _is_sensitivity_on(config: Mapping[str, Any]) -> bool:
     """Whether any run is added for figure S1; without one, nothing has to fit."""
-    block = config["sensitivity"]
-    return bool({*block["scalings"]} - {config["data"]["scaling"]} or {*block["inits"]} - {config["model"]["init"]})
+    return bool(config["sensitivity"]["variants"])
 
 
 def _check_sweeps(config: Mapping[str, Any]) -> None:
@@ -277,7 +288,16 @@ def _check_tolerances(config: Mapping[str, Any]) -> None:
 
 def _check_snapshots(config: Mapping[str, Any]) -> None:
     steps = config["training"]["steps"]
-    blocks = {"snapshots": config["snapshots"], "sweeps.snapshots": config["sweeps"]["snapshots"]}
+    main = config["snapshots"]
+    for key in main["dense"]:
+        larger, smaller = (main[key], main["dense"][key]) if key == "every" else (main["dense"][key], main[key])
+        if larger % smaller:
+            multiple = "a divisor" if key == "every" else "a multiple"
+            raise ConfigError(
+                f"config: snapshots.dense.{key}: {main['dense'][key]} is not allowed; give {multiple} of "
+                f"snapshots.{key} = {main[key]}, so that the dense seed has the snapshots of the other seeds too"
+            )
+    blocks = {"snapshots": main, "sweeps.snapshots": config["sweeps"]["snapshots"]}
     if _is_sensitivity_on(config):
         blocks["sensitivity.snapshots"] = config["sensitivity"]["snapshots"]
     for path, block in blocks.items():
@@ -298,7 +318,8 @@ def _check_snapshots(config: Mapping[str, Any]) -> None:
 
 def _check_amounts(config: Mapping[str, Any]) -> None:
     main, sweeps = config["training"]["steps"], config["sweeps"]
-    schedules = [("snapshots", config["snapshots"], main)]
+    own = {key: value for key, value in config["snapshots"].items() if key != "dense"}
+    schedules = [("snapshots", own, main), ("snapshots.dense", {**own, **config["snapshots"]["dense"]}, main)]
     for steps in (*sweeps["batch_size"].values(), *sweeps["learning_rate"].values()):
         schedules.append(("sweeps.snapshots", sweeps["snapshots"], steps))
     sensitivity = config["sensitivity"]
@@ -315,8 +336,8 @@ def _check_amounts(config: Mapping[str, Any]) -> None:
             )
     variants = len(sweeps["seeds"]) * (len(sweeps["batch_size"]) + len(sweeps["learning_rate"]))
     runs = len(config["optimizers"]) * (len(config["datasets"]) * len(config["training"]["seeds"]) + variants)
-    readings = len(sensitivity["scalings"]) + len(sensitivity["inits"])
-    runs += len(config["datasets"]) * readings * len(sensitivity["optimizers"]) * len(sensitivity["seeds"])
+    added = len(sensitivity["variants"]) * len(sensitivity["optimizers"]) * len(sensitivity["seeds"])
+    runs += len(config["datasets"]) * added
     if runs > MAX_RUNS:
         raise ConfigError(f"config: training.seeds: {runs} runs in all are not allowed; give at most {MAX_RUNS}")
 
@@ -340,6 +361,13 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"config: eigen.dense_k: {eigen['dense_k']} is not allowed; the network has {parameters} parameters"
             )
+        for name, changes in config["sensitivity"]["variants"].items():
+            parameters = n_parameters(inputs, changes.get("hidden", config["model"]["hidden"]))
+            if eigen["k"] >= parameters:
+                raise ConfigError(
+                    f"config: sensitivity.variants.{name}: its network has {parameters} parameters on {dataset}; "
+                    f"give one with more than eigen.k = {eigen['k']}"
+                )
 
 
 def _check_ranges(config: Mapping[str, Any]) -> None:

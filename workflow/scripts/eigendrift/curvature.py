@@ -88,6 +88,11 @@ class HessianOperator:
         """The mean loss at the present parameters."""
         return self.path.loss
 
+    def gradient(self) -> Tensor:
+        """The gradient of the mean loss at the present parameters, (N,)."""
+        with multiplying_in("float32"):
+            return self.path.gradient()
+
     def move_to(self, parameters: Tensor) -> None:
         """Set the model's parameters to a vector (N,) and the operator to that point; no memory is taken anew."""
         if parameters.shape != self.shape[:1]:

@@ -82,6 +82,15 @@ class FunctionalHessian:
             slopes = torch.autograd.grad(loss, self._point, create_graph=True, materialize_grads=True)
         return float(loss.detach()), list(slopes)
 
+    def gradient(self) -> Tensor:
+        """The gradient of the mean loss, (N,)."""
+        total = torch.zeros(self.n_parameters, dtype=self._point[0].dtype, device=self._point[0].device)
+        for start in range(0, len(self.inputs), self.rows):
+            with torch.enable_grad():
+                parts = torch.autograd.grad(self._chunk_loss(start), self._point, materialize_grads=True)
+            total += torch.cat([part.reshape(-1) for part in parts])
+        return total
+
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""
         tangents = [

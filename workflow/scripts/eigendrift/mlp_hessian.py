@@ -211,6 +211,38 @@ class MLPHessian:
                 bend[rows] = back * rule.second(below)
         return -log_p.gather(1, targets).sum(dtype=torch.float64)
 
+    @torch.no_grad()
+    def gradient(self) -> Tensor:
+        """The gradient of the mean loss, (N,), from what is kept of the forward and the backward pass."""
+        blocks = range(len(self.inputs.blocks))
+        return torch.stack(self._shared_out(self._gradient_of_blocks, blocks)).sum(dim=0) / self.total
+
+    def _gradient_of_blocks(self, blocks: Sequence[int]) -> Tensor:
+        inputs = self.inputs
+        totals = [inputs.zeros(self.linear[0].out_features), *(torch.zeros_like(m) for m in self._matrices[1:])]
+        sums = [total.new_zeros(layer.out_features) for total, layer in zip(totals, self.linear, strict=True)]
+        for block in blocks:
+            rows = slice(block * self.rows, block * self.rows + len(inputs.blocks[block]))
+            for index in range(len(self.linear) - 1, 0, -1):
+                kept = self._errors[index]
+                assert kept is not None
+                totals[index].addmm_(kept[rows].T, self._outputs[index - 1][rows])
+                sums[index] += kept[rows].sum(dim=0)
+            error = self._first_error(rows)
+            sums[0] += error.sum(dim=0)
+            inputs.backward(block, error, totals[0])
+        totals[0] = inputs.finished(totals[0], sums[0])
+        return torch.cat([part.reshape(-1) for pair in zip(totals, sums, strict=True) for part in pair])
+
+    def _first_error(self, rows: slice) -> Tensor:
+        """dL/dz of the first layer, which is not kept: only the gradient needs it."""
+        if len(self.linear) > 1:
+            above = self._errors[1]
+            assert above is not None
+            return (above[rows] @ self._matrices[1]) * self.rules[0].first(self._outputs[0][rows])
+        p = self._probabilities[rows]
+        return p - (self._classes == self.targets[rows, None]).to(p.dtype)
+
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""
         blocks = range(len(self.inputs.blocks))

@@ -5,7 +5,7 @@ import os
 from itertools import pairwise
 
 from eigendrift.config import CLASSES, DATASET_SIZES
-from eigendrift.runs import Experiment, Run
+from eigendrift.runs import MAIN, Experiment, Run
 
 # An interpreter with torch; with CUDA's libraries it maps more, which counts on some clusters.
 TORCH_MB = 1500
@@ -26,27 +26,29 @@ class Needs:
         self.flops_per_second = FLOPS_PER_SECOND[experiment.config["training"]["device"]]
 
     def _row_bytes(self, run: Run) -> int:
-        return 4 * self.experiment.n_parameters(run.dataset)
+        return 4 * self.experiment.n_parameters(run.dataset, run.variant)
 
-    def _data_megabytes(self, dataset: str) -> int:
+    def _data_megabytes(self, dataset: str, variant: str = MAIN) -> int:
         samples, inputs = DATASET_SIZES[dataset]
         # 8-bit pixels of both sets, their float32 inputs twice while they are scaled, the activations that are kept.
-        widths: int = sum(self.experiment.config["model"]["hidden"]) * 3 + 4 * CLASSES
+        widths: int = sum(self.experiment.hidden(variant)) * 3 + 4 * CLASSES
         return math.ceil(samples * (1.2 * inputs * (1 + 8) + 4 * widths) / 1e6)
 
-    def _graph_megabytes(self) -> int:
-        return GRAPH_MB if self.experiment.config["model"]["activation"] in GENERAL else 0
+    def _graph_megabytes(self, variant: str = MAIN) -> int:
+        return GRAPH_MB if self.experiment.settings_of(variant)["activation"] in GENERAL else 0
 
-    def _product_flops(self, dataset: str) -> float:
+    def _product_flops(self, dataset: str, variant: str = MAIN) -> float:
         samples, inputs = DATASET_SIZES[dataset]
-        widths = [inputs, *self.experiment.config["model"]["hidden"], CLASSES]
+        widths = [inputs, *self.experiment.hidden(variant), CLASSES]
         sizes: list[int] = [a * b for a, b in pairwise(widths)]
         return 2.0 * samples * (2 * sizes[0] + 6 * sum(sizes[1:]))
 
     def train_megabytes(self, run: Run) -> int:
         """Training: the trajectory is on disk while it grows and passes through memory at the end."""
         rows = len(self.experiment.snapshots(run))
-        return TORCH_MB + self._data_megabytes(run.dataset) + math.ceil(4 * rows * self._row_bytes(run) / 1e6)
+        return (
+            TORCH_MB + self._data_megabytes(run.dataset, run.variant) + math.ceil(4 * rows * self._row_bytes(run) / 1e6)
+        )
 
     def train_minutes(self, run: Run) -> int:
         """Training: six passes of matrix products a step (SAM twice that), and a full evaluation at each snapshot."""
@@ -68,42 +70,42 @@ class Needs:
         snapshots, k = self._chunk_pairs(run)
         rows = len(self.experiment.snapshots(run)) + 2 * snapshots * k + 4 * max(2 * k + 40, 60)
         # float32, and a copy in float64 for tight tolerances.
-        data = 3 * self._data_megabytes(run.dataset) + self._graph_megabytes()
+        data = 3 * self._data_megabytes(run.dataset, run.variant) + self._graph_megabytes(run.variant)
         return TORCH_MB + data + math.ceil(rows * self._row_bytes(run) / 1e6)
 
     def eigen_minutes(self, run: Run) -> int:
         """Eigenpairs of one chunk."""
         snapshots, k = self._chunk_pairs(run)
-        return _minutes(
-            snapshots * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(run.dataset) / self.flops_per_second
-        )
+        product = self._product_flops(run.dataset, run.variant) / self.flops_per_second
+        return _minutes(snapshots * (k + 3) * PRODUCTS_PER_PAIR * product)
 
-    def baseline_megabytes(self, dataset: str) -> int:
+    def baseline_megabytes(self, dataset: str, variant: str = MAIN) -> int:
         """The baseline, and the interpolation, which keeps less."""
-        return self._networks_megabytes(dataset, self.experiment.config["baseline"]["initializations"])
+        return self._networks_megabytes(dataset, self.experiment.config["baseline"]["initializations"], variant)
 
     def permuted_megabytes(self, dataset: str) -> int:
         """The permuted networks of one optimizer at a time."""
         return self._networks_megabytes(dataset, self.experiment.config["baseline"]["permutations"])
 
-    def _networks_megabytes(self, dataset: str, count: int) -> int:
+    def _networks_megabytes(self, dataset: str, count: int, variant: str = MAIN) -> int:
         vectors: int = self.experiment.config["eigen"]["k"] * count
-        row = 4 * self.experiment.n_parameters(dataset)
-        data = self._data_megabytes(dataset) + self._graph_megabytes()
+        row = 4 * self.experiment.n_parameters(dataset, variant)
+        data = self._data_megabytes(dataset, variant) + self._graph_megabytes(variant)
         return TORCH_MB + data + math.ceil((vectors + 200) * row / 1e6)
 
-    def baseline_minutes(self, dataset: str) -> int:
+    def baseline_minutes(self, dataset: str, variant: str = MAIN) -> int:
         """The baseline's solves."""
-        return self._networks_minutes(dataset, self.experiment.config["baseline"]["initializations"])
+        return self._networks_minutes(dataset, self.experiment.config["baseline"]["initializations"], variant)
 
     def permuted_minutes(self, dataset: str) -> int:
         """The solves at the permuted networks of all optimizers."""
         networks = len(self.experiment.config["optimizers"]) * self.experiment.config["baseline"]["permutations"]
         return self._networks_minutes(dataset, networks)
 
-    def _networks_minutes(self, dataset: str, count: int) -> int:
+    def _networks_minutes(self, dataset: str, count: int, variant: str = MAIN) -> int:
         k = self.experiment.config["eigen"]["k"]
-        return _minutes(count * (k + 3) * PRODUCTS_PER_PAIR * self._product_flops(dataset) / self.flops_per_second)
+        product = self._product_flops(dataset, variant) / self.flops_per_second
+        return _minutes(count * (k + 3) * PRODUCTS_PER_PAIR * product)
 
     def interpolation_minutes(self, dataset: str) -> int:
         """Losses on all lines, and the searches of the epsilon-sharpness at some 40 gradients each."""

@@ -26,8 +26,8 @@ from eigendrift.tables import read_header, read_run_tables, read_table
 # The experiment of arXiv:2606.30226, sections 3 and B, for the text to quote beside ours.
 PAPER: Mapping[str, int | float | list[int]] = {
     "samples": 60_000,
-    "hidden": [100, 100],
-    "parameters": 89_610,
+    "hidden": [100, 100, 10],
+    "parameters": 89_720,
     "steps": 100_000,
     "batchsize": 128,
     "seeds": 5,

@@ -23,6 +23,8 @@ UNITS = {
     "orthogonality": "1",
     "matvecs": "1",
     "converged": "1",
+    "gradient_norm": "loss / parameter",
+    "gradient_overlap": "1",
 }
 INTEGERS = ("step", "i", "clustered", "matvecs", "converged")
 
@@ -30,7 +32,7 @@ INTEGERS = ("step", "i", "clustered", "matvecs", "converged")
 def write_pairs(
     path: str | os.PathLike[str], numbers: np.ndarray, vectors: np.ndarray, identity: Mapping[str, Any]
 ) -> None:
-    """numbers (P, 11) in the order of UNITS, vectors (P, N): unit eigenvectors."""
+    """numbers (P, 13) in the order of UNITS, vectors (P, N): unit eigenvectors."""
     columns = {name: numbers[:, j].astype(np.int64 if name in INTEGERS else np.float64) for j, name in enumerate(UNITS)}
     write_arrays(path, {**columns, "vectors": vectors}, kind=KIND, identity=identity, units={**UNITS, "vectors": "1"})
 

@@ -9,10 +9,13 @@ from eigendrift.errors import DamagedFileError
 
 _RUN = re.compile(r"runs/(?P<dataset>[^/]+)/(?P<optimizer>[^/]+)/(?P<variant>[^/]+)/seed(?P<seed>\d+)/(?P<name>[^/]+)$")
 _CHUNK = re.compile(r"eigenpairs-(?P<chunk>\d+)\.safetensors$")
-_DATASET = re.compile(r"(?:^|/)(?:data|baseline|interpolation)/(?P<dataset>\w+)(?:\.\w+)?\.(?:csv|safetensors)$")
+_DATASET = re.compile(
+    r"(?:^|/)(?:data|interpolation|baseline(?:/(?P<variant>[^/]+))?)/(?P<dataset>\w+)(?:\.\w+)?\.(?:csv|safetensors)$"
+)
 # Runs that differ in nothing else than what the key names have these facts in common.
 _FACTS = {
-    ("dataset",): ("n_parameters", "n_train"),
+    ("dataset",): ("n_train",),
+    ("dataset", "variant"): ("n_parameters",),
     ("dataset", "optimizer", "variant"): ("batch_size", "learning_rate", "steps"),
 }
 
@@ -33,7 +36,7 @@ def _expected(path: str) -> dict[str, str]:
         chunk = _CHUNK.search(expected.pop("name"))
         return expected | (chunk.groupdict() if chunk else {})
     dataset = _DATASET.search(path)
-    return dataset.groupdict() if dataset else {}
+    return {key: value for key, value in dataset.groupdict().items() if value} if dataset else {}
 
 
 def check_agreement(identities: Mapping[Path, Mapping[str, Any]]) -> None:

@@ -22,7 +22,7 @@ from eigendrift.gradients import FlatParameters, batch_gradient
 from eigendrift.guide import FEWEST_SAMPLES
 from eigendrift.model import mlp
 from eigendrift.optimizers import Step
-from eigendrift.runs import SENSITIVITY, Experiment, Run
+from eigendrift.runs import MAIN, SENSITIVITY, Experiment, Run
 from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE, Request, requests
 
 # Timed products take this many samples on a CPU, and longer ones are reckoned from them.
@@ -83,9 +83,11 @@ def make_plan(experiment: Experiment, costs: Costs) -> Plan:
 
 
 def _supplement(experiment: Experiment, costs: Costs) -> tuple[int, float]:
-    """Runs of figure S1 alone, and the seconds of these and of the permuted networks."""
+    """Runs of figure S1 alone, and the seconds of these, of their baselines and of the permuted networks."""
     runs = [run for run in experiment.select(variants=SENSITIVITY) if experiment.is_supplementary(run)]
     seconds = sum(_train_seconds(experiment, run, costs) + _eigen_seconds(experiment, run, costs) for run in runs)
+    for variant in experiment.own_baselines:
+        seconds += sum(_baseline_seconds(experiment, dataset, costs, variant) for dataset in experiment.datasets())
     share = experiment.config["baseline"]["permutations"] / experiment.config["baseline"]["initializations"]
     permuted = len(experiment.config["optimizers"]) * share
     return len(runs), seconds + permuted * sum(_baseline_seconds(experiment, d, costs) for d in experiment.datasets())
@@ -120,8 +122,8 @@ def _train_seconds(experiment: Experiment, run: Run, costs: Costs) -> float:
     return float(identity["steps"] * step + len(experiment.snapshots(run)) * evaluation)
 
 
-def _baseline_seconds(experiment: Experiment, dataset: str, costs: Costs) -> float:
-    own, samples = experiment.baseline_parameters(), DATASET_SIZES[dataset][0]
+def _baseline_seconds(experiment: Experiment, dataset: str, costs: Costs, variant: str = MAIN) -> float:
+    own, samples = experiment.baseline_parameters(variant), DATASET_SIZES[dataset][0]
     each = products(own["k"], own["tolerance"], samples) * samples * costs.product[dataset]
     return float(own["initializations"] * each)
 
@@ -129,7 +131,7 @@ def _baseline_seconds(experiment: Experiment, dataset: str, costs: Costs) -> flo
 def _bytes(experiment: Experiment, run: Run) -> int:
     """Weights, gradients and updates of every snapshot, and every eigenvector."""
     vectors = sum(solve.k for solve in _solves(experiment, run))
-    return 4 * experiment.n_parameters(run.dataset) * (3 * len(experiment.snapshots(run)) + vectors)
+    return 4 * experiment.n_parameters(run.dataset, run.variant) * (3 * len(experiment.snapshots(run)) + vectors)
 
 
 def measure(experiment: Experiment, device: torch.device) -> Costs:

@@ -231,7 +231,7 @@ def _figure_job(experiment: Experiment, number: int | str, build: Path) -> dict[
     return {
         "rule": name,
         "input": {kind: [str(build / path) for path in listed] for kind, listed in paths.items()},
-        "params": {"layout": experiment.layout(), "readings": experiment.readings},
+        "params": {"layout": experiment.layout(), "settings": experiment.settings},
         "output": {kind: str(build / "figures" / f"{name}.{kind}") for kind in ("pdf", "png", "csv")},
         "log": [str(build / "logs" / f"{name}.log")],
     }

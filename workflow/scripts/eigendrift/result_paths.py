@@ -21,6 +21,21 @@ SUPPLEMENT_TABLES = {
     "baseline_overlaps": "baseline/{dataset}.overlaps.csv",
     "permuted_overlaps": "baseline/{dataset}.permuted.csv",
 }
+# Of each variant of figure S1, beside those of the main runs.
+VARIANT_TABLES = {
+    "variant_baseline": "baseline/{variant}/{dataset}.csv",
+    "variant_overlaps": "baseline/{variant}/{dataset}.overlaps.csv",
+}
+
+
+def variant_table_paths(experiment: Experiment) -> list[str]:
+    """The files of the variants' own baselines."""
+    return [
+        path.format(variant=variant, dataset=dataset)
+        for variant in experiment.own_baselines
+        for dataset in experiment.datasets()
+        for path in VARIANT_TABLES.values()
+    ]
 
 
 def table_paths(experiment: Experiment, kind: str, selections: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,6 +12,8 @@ from eigendrift.schedule import scaled_every, snapshot_steps
 
 MAIN = "main"
 SENSITIVITY = "sensitivity"
+# The runs with the settings of the main runs and the length of the variants of figure S1.
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -41,46 +43,52 @@ class Experiment:
             self._variants[f"batch_size-{size}"] = {"batch_size": size, "steps": steps}
         for factor, steps in sweeps["learning_rate"].items():
             self._variants[f"learning_rate-{factor}"] = {"factor": float(factor), "steps": steps}
-        self._readings = self._all_readings()
-        for name, reading in self._readings.items():
+        self._settings = self._all_settings()
+        for name, settings in self._settings.items():
             if name != MAIN:
-                self._variants[name] = {**reading, "steps": config["sensitivity"]["steps"]}
+                self._variants[name] = {**settings, "steps": config["sensitivity"]["steps"]}
 
-    def _all_readings(self) -> dict[str, dict[str, str]]:
-        """Variant -> data scaling and initialization of each run of figure S1; `main` where the main runs are one."""
-        block = self.config["sensitivity"]
-        own = {"scaling": self.config["data"]["scaling"], "init": self.config["model"]["init"]}
-        others = {f"scaling-{name}": {**own, "scaling": name} for name in block["scalings"]}
-        others |= {f"init-{name}": {**own, "init": name} for name in block["inits"]}
-        others = {name: reading for name, reading in others.items() if reading != own}
+    def _all_settings(self) -> dict[str, dict[str, Any]]:
+        """Variant -> scaling and network of each run of figure S1, that of the main runs first."""
+        block = self.config[SENSITIVITY]
+        own = {"scaling": self.config["data"]["scaling"], **self.config["model"]}
+        others = {name: {**own, **changes} for name, changes in block["variants"].items()}
         shorter = bool(others) and block["steps"] != self.config["training"]["steps"]
-        return {f"scaling-{own['scaling']}" if shorter else MAIN: own, **others}
+        return {REFERENCE if shorter else MAIN: own, **others}
 
     @property
-    def readings(self) -> dict[str, dict[str, str]]:
-        """Variant -> {scaling, init} of the runs that figure S1 compares, that of the main runs first."""
-        return self._readings
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Variant -> {scaling, hidden, activation, init, bias_init} of the runs that figure S1 compares.
+
+        The first is that of the main runs: `main` itself, or `reference` where the others are shorter or longer.
+        """
+        return self._settings
 
     @property
     def variants(self) -> list[str]:
-        """`main`, the rows of the two sweeps, and the readings of figure S1."""
+        """`main`, the rows of the two sweeps, and the variants of figure S1."""
         return list(self._variants)
+
+    @property
+    def own_baselines(self) -> list[str]:
+        """The variants with a baseline of their own; the others share that of the main runs."""
+        return [name for name in self._settings if name not in (MAIN, REFERENCE)]
 
     def select(self, datasets: str = "all", variants: str = MAIN, seeds: str = "all") -> list[Run]:
         """Runs by role: datasets all, first, last; seeds all, dense; variants main, batch_size, learning_rate, all
         (of these three), sensitivity.
 
         A sweep includes the main runs of its dataset and seeds, which show the sweep's middle value, and the
-        sensitivity runs those main runs that are one of its readings.
+        sensitivity runs the main runs of its seeds, if these are as long.
         """
         if variants == "all":
             return list(self)
-        if variants == SENSITIVITY and len(self._readings) > 1:
+        if variants == SENSITIVITY and len(self._settings) > 1:
             block = self.config["sensitivity"]
             return [
                 Run(dataset, optimizer, name, seed)
                 for dataset in self.datasets()
-                for name in self._readings
+                for name in self._settings
                 for optimizer in block["optimizers"]
                 for seed in block["seeds"]
             ]
@@ -107,7 +115,7 @@ class Experiment:
 
     def is_supplementary(self, run: Run) -> bool:
         """Whether a run is there for figure S1 alone."""
-        return run.variant != MAIN and run.variant in self._readings
+        return run.variant != MAIN and run.variant in self._settings
 
     def datasets(self, datasets: str = "all") -> list[str]:
         """Data sets by role: all | first | last | sweep."""
@@ -120,18 +128,32 @@ class Experiment:
         """The main runs on one data set; seeds all or dense."""
         return [run for run in self.select(seeds=seeds) if run.dataset == dataset]
 
-    def n_parameters(self, dataset: str) -> int:
-        """N of the network for a data set."""
-        return n_parameters(DATASET_SIZES[dataset][1], self.config["model"]["hidden"])
+    def settings_of(self, variant: str) -> dict[str, Any]:
+        """Scaling and network {scaling, hidden, activation, init, bias_init} of a variant's runs."""
+        return {"scaling": self._scaling(variant), **self._model(variant)}
+
+    def hidden(self, variant: str = MAIN) -> list[int]:
+        """Widths of the hidden layers of a variant's network."""
+        widths: list[int] = self._model(variant)["hidden"]
+        return widths
+
+    def n_parameters(self, dataset: str, variant: str = MAIN) -> int:
+        """N of a variant's network for a data set."""
+        return n_parameters(DATASET_SIZES[dataset][1], self.hidden(variant))
 
     def schedule(self, run: Run) -> dict[str, Any]:
         """Arguments of `snapshot_steps`, and of `two_time_pairs` without `every`."""
         steps = self._variants[run.variant]["steps"]
         if run.variant == MAIN:
-            return {"steps": steps, **self.config["snapshots"]}
+            own = {key: value for key, value in self.config["snapshots"].items() if key != "dense"}
+            dense = self.config["snapshots"]["dense"] if self._is_dense(run) else {}
+            return {"steps": steps, **own, **dense}
         block = self.config[SENSITIVITY if self.is_supplementary(run) else "sweeps"]["snapshots"]
         every = scaled_every(block["every"], steps, self.config["training"]["steps"])
         return {"steps": steps, **block, "every": every}
+
+    def _is_dense(self, run: Run) -> bool:
+        return run.variant == MAIN and run.seed == self.config["eigen"]["dense_seed"]
 
     def two_time(self, run: Run) -> dict[str, Any]:
         """Arguments of `two_time_pairs`."""
@@ -151,12 +173,12 @@ class Experiment:
         optimizer["lr"] *= self._variants[run.variant].get("factor", 1.0)
         return optimizer
 
-    def _scaling(self, run: Run) -> str:
-        return str(self._variants[run.variant].get("scaling", self.config["data"]["scaling"]))
+    def _scaling(self, variant: str) -> str:
+        return str(self._variants[variant].get("scaling", self.config["data"]["scaling"]))
 
-    def _model(self, run: Run) -> dict[str, Any]:
-        model = dict(self.config["model"])
-        return {**model, "init": self._variants[run.variant].get("init", model["init"])}
+    def _model(self, variant: str) -> dict[str, Any]:
+        settings = self._variants[variant]
+        return {key: settings.get(key, value) for key, value in self.config["model"].items()}
 
     def identity(self, run: Run) -> dict[str, Any]:
         """What the files of a run say of themselves."""
@@ -170,7 +192,7 @@ class Experiment:
             "batch_size": samples if size == "full" else int(size),
             "learning_rate": self._optimizer(run)["lr"],
             "steps": self._variants[run.variant]["steps"],
-            "n_parameters": self.n_parameters(run.dataset),
+            "n_parameters": self.n_parameters(run.dataset, run.variant),
             "n_train": samples,
         }
 
@@ -184,10 +206,10 @@ class Experiment:
         """What a training run depends on, apart from the data file."""
         return {
             "identity": self.identity(run),
-            "model": self._model(run),
+            "model": self._model(run.variant),
             "optimizer": self._optimizer(run),
             "schedule": self.schedule(run),
-            "scaling": self._scaling(run),
+            "scaling": self._scaling(run.variant),
             "device": self.config["training"]["device"],
         }
 
@@ -199,26 +221,26 @@ class Experiment:
             "k": eigen["k"],
             "tolerance": tolerance,
             "snapshots_per_job": eigen["snapshots_per_job"],
-            "model": self._model(run),
-            "scaling": self._scaling(run),
+            "model": self._model(run.variant),
+            "scaling": self._scaling(run.variant),
             "device": self.config["training"]["device"],
         }
-        if run.variant == MAIN and run.seed == eigen["dense_seed"]:
+        if self._is_dense(run):
             parameters["dense"] = {
                 "k": eigen["dense_k"],
                 "tolerance": eigen["dense_tolerance"],
-                "every": eigen["dense_every"] * self.config["snapshots"]["every"],
+                "every": eigen["dense_every"] * self.schedule(run)["every"],
             }
         return parameters
 
-    def baseline_parameters(self) -> dict[str, Any]:
-        """What the baseline depends on, apart from the data."""
+    def baseline_parameters(self, variant: str = MAIN) -> dict[str, Any]:
+        """What the baseline of the main runs, or of a variant of figure S1, depends on, apart from the data."""
         return {
             "initializations": self.config["baseline"]["initializations"],
             "k": self.config["eigen"]["k"],
             "tolerance": self.config["eigen"]["tolerance"],
-            "model": dict(self.config["model"]),
-            "scaling": self.config["data"]["scaling"],
+            "model": self._model(variant),
+            "scaling": self._scaling(variant),
             "device": self.config["training"]["device"],
         }
 

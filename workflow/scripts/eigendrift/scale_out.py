@@ -51,7 +51,7 @@ class Durations:
     def _products(self, dataset: str) -> float:
         """One full Hessian product."""
         samples, inputs = DATASET_SIZES[dataset]
-        sizes: list[int] = [a * b for a, b in pairwise([inputs, *self.experiment.config["model"]["hidden"], CLASSES])]
+        sizes: list[int] = [a * b for a, b in pairwise([inputs, *self.experiment.hidden(), CLASSES])]
         return 2.0 * samples * (2 * sizes[0] + 6 * sum(sizes[1:])) / self.speed.flops
 
     def train(self, run: Run) -> float:

@@ -1,5 +1,6 @@
 """Eigenpairs of many points: the snapshots of a run, or the initializations of the baseline."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def solve(
     scratch: Scratch,
     what: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of each request in turn: numbers (P, 11) in the order of pair_files.UNITS, and vectors (P, N).
+    """The pairs of each request in turn: numbers (P, 13) in the order of pair_files.UNITS, and vectors (P, N).
 
     `parameters(j)` gives the point of request j. The start vector of a solve is drawn from the request's step, so a
     chunk gives what the whole would. A kill costs the solve that it hits: each finished request is in `scratch`, with a
@@ -87,6 +88,10 @@ def solve(
         operator.move_to(parameters(j).to(operator.device))
         exact, guide = suited(operator, request.tolerance, request.step)
         pairs = top_eigenpairs(exact, request.k, request.tolerance, seed=request.step, guide=guide)
+        gradient = operator.gradient()
+        norm = float(torch.linalg.vector_norm(gradient))
+        # A gradient of norm 0 has no direction.
+        cosines = (gradient @ pairs.vectors.to(gradient)).abs() / (norm or math.nan)
         rows = slice(ends[j], ends[j + 1])
         numbers[rows] = np.stack(
             [
@@ -101,6 +106,8 @@ def solve(
                 np.full(request.k, pairs.orthogonality),
                 np.full(request.k, pairs.matvecs),
                 pairs.converged.numpy(),
+                np.full(request.k, norm),
+                cosines.cpu().numpy().clip(max=1.0),
             ],
             axis=1,
         )

@@ -91,7 +91,7 @@ FIGURES: Mapping[int, FigureInputs] = {
 # What answers questions that the paper's own figures leave open; not part of the 21.
 SUPPLEMENT: Mapping[str, FigureInputs] = {
     "S1": {
-        "title": "What input scaling and initialization decide",
+        "title": "What the choices that the paper leaves open decide",
         "inputs": {
             "ipr": [{"variants": "sensitivity"}],
             "displacement": [{"variants": "sensitivity"}],

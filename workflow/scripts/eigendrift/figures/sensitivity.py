@@ -1,4 +1,4 @@
-"""What the answer owes to input scaling and initialization, which the paper leaves open (figure S1)."""
+"""What the answer owes to the choices that the paper leaves open: scaling, initialization, network (figure S1)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,10 +22,10 @@ from eigendrift.figures.summaries import in_order, incomplete_note, unconverged_
 # Figures 3 and 2 of the paper: Adam's final IPR and run-mean gradient alignment, for its own network and data alone.
 PAPER_ADAM_IPR = 0.1
 PAPER_ADAM_ALIGNMENT = {"MNIST": 0.26}
-PAPER_PARAMETERS = 89_610
+PAPER_PARAMETERS = 89_720
 VALUES = ("ipr", "displacement", "gradient_alignment")
 
-Readings = Mapping[str, Mapping[str, str]]
+Settings = Mapping[str, Mapping[str, Any]]
 
 
 @styled
@@ -35,31 +35,32 @@ def sensitivity(
     alignment: pd.DataFrame,
     baseline: pd.DataFrame,
     layout: Layout,
-    readings: Readings,
+    settings: Settings,
 ) -> Drawn:
-    """Figure S1: final IPR, late plateau of D_1 and run-mean gradient alignment of v_1 under each reading, one point a
+    """Figure S1: final IPR, late plateau of D_1 and run-mean gradient alignment of v_1 under each variant, one point a
     seed, a bar at their mean.
 
-    `readings` is variant -> {scaling, init}, from the top down; the first three tables are `read_runs` of its runs.
+    `settings` is variant -> {scaling, hidden, activation, init, bias_init}, from the top down; the first three tables
+    are `read_runs` of its runs.
     """
     final = in_order(ipr[ipr["i"].isna() | (ipr["i"] == 1)], layout)
     moved, aligned = (in_order(table[table["i"] == 1], layout) for table in (displacement, alignment))
-    numbers = _numbers(final, moved, aligned, readings)
+    numbers = _numbers(final, moved, aligned, settings)
     numbers["even_spread"] = 1.0 / numbers["n_parameters"]
     numbers["tau"] = numbers["dataset"].map(baseline[baseline["i"] == 1].set_index("dataset")["displacement"])
     papers = numbers["n_parameters"] == PAPER_PARAMETERS
     numbers["paper_adam_ipr"] = np.where(papers, PAPER_ADAM_IPR, np.nan)
     numbers["paper_adam_alignment"] = numbers["dataset"].map(PAPER_ADAM_ALIGNMENT).where(papers)
-    grid = panel_grid(len(layout.datasets), len(VALUES), max(1.0, 0.3 + 0.26 * len(readings)), share_x=False)
+    grid = panel_grid(len(layout.datasets), len(VALUES), max(1.0, 0.3 + 0.26 * len(settings)), share_x=False)
     for row, (dataset, label) in enumerate(layout.datasets.items()):
         chosen = numbers[numbers["dataset"] == dataset]
         for column, value in enumerate(VALUES):
             ax = grid.axes[row, column]
             panel_title(ax, label)
-            _draw(ax, chosen, value, layout, list(readings))
+            _draw(ax, chosen, value, layout, list(settings))
         panels = [grid.axes[row, column] for column in range(len(VALUES))]
         _references(panels, chosen, baseline[baseline["dataset"] == dataset])
-    _axes(grid, numbers, readings)
+    _axes(grid, numbers, settings)
     bottom_legend(grid.figure, _handles(numbers, layout))
     hollow = "Hollow points, which the means leave out: where such a run ended."
     ended = [f"{note} {hollow}" for note in incomplete_note(final, layout)]
@@ -107,16 +108,16 @@ def mean_alignments(alignment: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(
-    ipr: pd.DataFrame, displacement: pd.DataFrame, alignment: pd.DataFrame, readings: Readings
+    ipr: pd.DataFrame, displacement: pd.DataFrame, alignment: pd.DataFrame, settings: Settings
 ) -> pd.DataFrame:
-    """One row a run: its reading, where it ends, its final IPR, its plateau, its alignment."""
+    """One row a run: its variant, where it ends, its final IPR, its plateau, its alignment."""
     names = {"dataset": str, "optimizer": str, "variant": str}
     numbers = final_ratios(ipr).astype(names)
     for found in (plateaus(displacement), mean_alignments(alignment)):
         numbers = numbers.merge(found.astype(names), how="left", on=RUN_KEYS)
     for name in ("init", "scaling"):
-        numbers.insert(len(RUN_KEYS), name, numbers["variant"].map({key: kept[name] for key, kept in readings.items()}))
-    order = numbers["variant"].map({variant: rank for rank, variant in enumerate(readings)})
+        numbers.insert(len(RUN_KEYS), name, numbers["variant"].map({key: kept[name] for key, kept in settings.items()}))
+    order = numbers["variant"].map({variant: rank for rank, variant in enumerate(settings)})
     return numbers.assign(order=order).sort_values(["dataset", "order", "optimizer", "seed"]).drop(columns="order")
 
 
@@ -128,7 +129,7 @@ def _draw(ax: Axes, numbers: pd.DataFrame, value: str, layout: Layout, variants:
     for rank, variant in enumerate(variants):
         for position, optimizer in enumerate(shown):
             seeds = numbers[(numbers["variant"] == variant) & (numbers["optimizer"] == optimizer)]
-            # Optimizers below each other within a reading, so that equal values do not hide each other.
+            # Optimizers below each other within a variant, so that equal values do not hide each other.
             height = rank + 0.5 * (position - (len(shown) - 1) / 2) / max(len(shown), 1)
             y = pd.Series(height, index=seeds.index, dtype=float)
             broken = 1 - seeds["complete"]
@@ -151,14 +152,30 @@ def _references(panels: Sequence[Axes], numbers: pd.DataFrame, baseline: pd.Data
         moved.axvspan(row["displacement_low"], row["displacement_high"], color=BASELINE, alpha=0.25, linewidth=0)
 
 
-def _axes(grid: Grid, numbers: pd.DataFrame, readings: Readings) -> None:
-    names = [f"{reading['scaling']}, {reading['init'].replace('_', ' ').capitalize()}" for reading in readings.values()]
+def variant_labels(settings: Settings) -> list[str]:
+    """Scaling and initialization of each variant, and what else it does not share with the first."""
+    first = next(iter(settings.values()))
+    labels = []
+    for own in settings.values():
+        parts = [own["scaling"], own["init"].replace("_", " ").capitalize()]
+        if own["bias_init"] != first["bias_init"]:
+            parts.append(f"{own['bias_init']} biases")
+        if own["activation"] != first["activation"]:
+            parts.append(own["activation"])
+        if own["hidden"] != first["hidden"]:
+            parts.append("-".join(map(str, own["hidden"])) or "no hidden layer")
+        labels.append(", ".join(parts))
+    return labels
+
+
+def _axes(grid: Grid, numbers: pd.DataFrame, settings: Settings) -> None:
+    names = variant_labels(settings)
     for ax in grid.flat():
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.grid(visible=False, axis="y")
-    # Beside one or two readings the panels are lower than the label is long.
-    grid.labels("", "scaling, initialization" if len(names) > 2 else "reading")
+    # Beside one or two variants the panels are lower than the label is long.
+    grid.labels("", "scaling, initialization" if len(names) > 2 else "variant")
     for column, value in enumerate(VALUES):
         panels = [ax for (_, place), ax in grid.axes.items() if place == column]
         panels[-1].set_xlabel(_scale(panels, value, numbers))

@@ -25,9 +25,10 @@ def summarize(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str], *, 
 
     `spread` adds the smallest and largest value (suffixes _min, _max). Missing values (a gradient that is zero has no
     direction) are left out of all three. `n` counts the rows that went in, `n_nan` those with a missing value, and
-    `n_unconverged` those whose eigenpair did not converge, which do go in.
+    `n_unconverged` those whose eigenpair did not converge, which do go in. A mean over seeds is taken where all of them
+    have a snapshot (`shared_snapshots`).
     """
-    rows = frame.dropna(subset=list(by))
+    rows = shared_snapshots(frame.dropna(subset=list(by)), by)
     groups = rows.groupby(list(by), sort=True, observed=True)
     columns: dict[str, pd.Series] = {}
     for value in values:
@@ -48,6 +49,25 @@ def summarize(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str], *, 
         elif column != "value":
             result[column] = result[column].astype("int64" if pd.api.types.is_numeric_dtype(result[column]) else str)
     return result
+
+
+def shared_snapshots(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The rows at steps, or waiting times and lags, that all seeds have which got that far; all rows if `by` has seeds.
+
+    One seed has more snapshots than the others. Where it stands alone, a mean over seeds would jump to its value.
+    """
+    along = [name for name in ("waiting_time", "lag") if name in by] or [name for name in ("step",) if name in by]
+    if "seed" in by or "seed" not in frame or not along or frame.empty:
+        return frame
+    group = [name for name in by if name not in along]
+    reach = frame["waiting_time"] + frame["lag"] if "lag" in by else frame["step"]
+    rows = frame.assign(reach=reach)
+    ends = rows.groupby([*group, "seed"], observed=True)["reach"].max()
+    present = rows.groupby([*group, *along], observed=True).agg(seeds=("seed", "nunique"), reach=("reach", "first"))
+    both = present.reset_index().merge(ends.rename("end").reset_index(), on=group)
+    got_there = both[both["end"] >= both["reach"]].groupby([*group, *along], observed=True).size()
+    shared = present.index[present["seeds"] == got_there.reindex(present.index)]
+    return frame[pd.MultiIndex.from_frame(frame[[*group, *along]]).isin(shared)]
 
 
 def summarize_runs(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:

@@ -109,14 +109,14 @@ def plane_alignment(evidence: Evidence, dataset: str, *, optimizer: str, kind: K
 )
 def largest_reading(evidence: Evidence, dataset: str, *, optimizer: str, statistic_name: Statistic) -> Measurement:
     """Final IPR, run-mean gradient alignment of v_1 or late plateau of D_1 of the scaling and initialization, our own
-    among them, whose mean over seeds is largest; without readings besides our own there is no value.
+    among them, whose mean over seeds is largest; without variants besides our own there is no value.
     """
     frame = evidence.ipr
     names = set() if frame.empty else {str(name) for name in frame.loc[frame["dataset"] == dataset, "variant"]}
-    readings = sorted(name for name in names if name.startswith(("scaling-", "init-")))
-    found = [statistic(evidence, dataset, statistic_name, optimizer, name) for name in (MAIN, *readings)]
+    variants = sorted(name for name in names if not name.startswith((MAIN, "batch_size-", "learning_rate-")))
+    found = [statistic(evidence, dataset, statistic_name, optimizer, name) for name in (MAIN, *variants)]
     found = [by_seeds for by_seeds in found if by_seeds]
-    if not readings or not found:
+    if not variants or not found:
         return Measurement(by_seed={})
     return Measurement(by_seed=max(found, key=lambda by_seeds: float(np.mean(list(by_seeds.values())))))
 
