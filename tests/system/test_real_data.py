@@ -20,7 +20,7 @@ from eigendrift.scratch import Scratch
 from eigendrift.training import Trajectory, train
 
 WIDTHS = (784, 100, 100, 10)
-N_PARAMETERS = 89_610
+N_PARAMETERS = 89_720
 STEPS, K, TOLERANCE = 300, 3, 1e-3
 CPU = torch.device("cpu")
 

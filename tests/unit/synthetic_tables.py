@@ -41,6 +41,7 @@ def small_config(**changes: Any) -> dict[str, Any]:
     """The shipped configuration with few snapshots; `changes` replace top-level keys, mappings are merged into them."""
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     small: dict[str, Any] = {
+        "model": {"hidden": [100, 100]},
         "training": {"steps": 2000, "seeds": [0, 1, 2]},
         "snapshots": {"every": 100, "waiting_times": [0, 10, 100, 1000], "lags_per_decade": 3},
         "eigen": {"dense_every": 2},
@@ -53,7 +54,7 @@ def small_config(**changes: Any) -> dict[str, Any]:
     }
     for layer in (small, changes):
         for key, value in layer.items():
-            if key in ("training", "snapshots", "eigen"):
+            if key in ("model", "training", "snapshots", "eigen"):
                 config[key].update(value)
             else:
                 config[key] = (

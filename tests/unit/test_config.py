@@ -52,9 +52,9 @@ def test_the_papers_overlay_is_the_papers_experiment() -> None:
     mains = experiment.select()
     assert len(mains) == 30
     assert {len(experiment.snapshots(run)) for run in mains} == {1584}
-    assert {experiment.n_parameters(run.dataset) for run in mains} == {89_610}
+    assert {experiment.n_parameters(run.dataset) for run in mains} == {89_720}
     assert config["datasets"] == ["MNIST", "FashionMNIST"]
-    assert config["model"]["hidden"] == [100, 100]
+    assert config["model"]["hidden"] == [100, 100, 10]
     assert (config["model"]["activation"], config["model"]["init"][:6]) == ("relu", "xavier")
     assert (config["training"]["steps"], config["training"]["batch_size"]) == (100_000, 128)
     assert len(config["training"]["seeds"]) == 5
@@ -79,15 +79,17 @@ def test_sizes_of_the_embedded_data(name: str) -> None:
 
 
 def test_choices_are_those_of_the_library() -> None:
-    properties = schema()["properties"]
     names = schema()["$defs"]["dataset"]["enum"]
     assert sorted(names) == sorted(DATASETS) == sorted(DATASET_SIZES)
-    assert sorted(properties["model"]["properties"]["activation"]["enum"]) == sorted(ACTIVATIONS)
+    assert sorted(schema()["$defs"]["activation"]["enum"]) == sorted(ACTIVATIONS)
     assert sorted(schema()["$defs"]["scaling"]["enum"]) == sorted(SCALINGS)
 
 
 def test_n_parameters_by_hand() -> None:
     assert n_parameters(784, [100, 100]) == 784 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10 == 89_610
+    assert (
+        n_parameters(784, [100, 100, 10]) == 784 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10 + 10 * 10 + 10 == 89_720
+    )
     assert n_parameters(64, []) == 64 * 10 + 10
 
 
@@ -148,7 +150,8 @@ def test_every_property_of_the_schema_has_a_description() -> None:
 def test_every_key_of_the_schema_stands_in_the_shipped_file() -> None:
     config = read("config.yaml")
     for path, node in objects(schema()):
-        if "*" in path:
+        # What lies below a free name, and what is empty unless somebody wants it, has no values to show.
+        if "*" in path or path == "snapshots.dense":
             continue
         block = config
         for part in path.split(".") if path else []:
@@ -377,7 +380,7 @@ def test_the_uppermost_of_several_errors_is_named() -> None:
 
 # Figure S1
 
-ON = {"scalings": ["unit"]}
+ON: dict[str, Any] = {"variants": {"scaling-unit": {"scaling": "unit"}}}
 
 
 @pytest.mark.parametrize(
@@ -387,19 +390,51 @@ ON = {"scalings": ["unit"]}
         ({"optimizers": ["adamw"]}, "sensitivity.optimizers: 'adamw' is not allowed; give some of optimizers"),
         ({"snapshots": {"waiting_times": [100, 0]}}, "sensitivity.snapshots.waiting_times: [100, 0] is not allowed"),
         ({"snapshots": {"waiting_times": [0, 2000]}}, "sensitivity.snapshots.waiting_times: 2000 is not allowed"),
-        ({"scalings": ["units"]}, "sensitivity.scalings.0: 'units' is not allowed; give one of standard, unit"),
+        (
+            {"variants": {"a": {"scaling": "units"}}},
+            "sensitivity.variants.a.scaling: 'units' is not allowed; give one of",
+        ),
+        ({"variants": {"a": {"hiden": [5]}}}, "sensitivity.variants.a.hiden: unknown key; did you mean 'hidden'?"),
+        ({"variants": {"a": {"hidden": 5}}}, "sensitivity.variants.a.hidden: 5 is not allowed; give a list"),
+        ({"variants": {"a": {"hidden": [0]}}}, "sensitivity.variants.a.hidden.0: 0 is not allowed"),
+        ({"variants": {"a": {}}}, "sensitivity.variants.a: {} is not allowed; give at least 1 entries"),
+        ({"variants": {"main": {"scaling": "unit"}}}, "sensitivity.variants.main: the key 'main' is not allowed"),
+        ({"variants": {"batch_size-5": {"scaling": "unit"}}}, "sensitivity.variants.batch_size-5: the key"),
+        (
+            {"variants": {"a": {"scaling": "standard"}}},
+            "sensitivity.variants.a: {'scaling': 'standard'} is not allowed; the main",
+        ),
+        (
+            {"variants": {"a": {"bias_init": "uniform"}, "b": {"bias_init": "uniform"}}},
+            "sensitivity.variants.b: {'bias_init': 'uniform'} is not allowed; a have",
+        ),
+        (
+            {"variants": {"a": {"bias_init": "uniform"}, "A": {"hidden": [5]}}},
+            "sensitivity.variants.A: differs from a in case only",
+        ),
     ],
 )
-def test_readings_must_fit_the_main_runs(block: dict[str, Any], message: str) -> None:
+def test_variants_must_fit_the_main_runs(block: dict[str, Any], message: str) -> None:
     assert refusal(pinned({"sensitivity": {**ON, **block}})).startswith(f"config: {message}")
 
 
-def test_without_readings_nothing_has_to_fit() -> None:
+def test_without_variants_nothing_has_to_fit() -> None:
     overlay = {"training": {"steps": 60, "seeds": [5]}, "snapshots": {"every": 20, "waiting_times": [0]}}
     rest = {"eigen": {"dense_seed": 5}, "sweeps": {"seeds": [5], "snapshots": {"every": 20, "waiting_times": [0]}}}
     validate(pinned({**overlay, **rest, "optimizers": {"adam": None}}))
-    # The main runs' own reading is none beside it.
-    validate(pinned({**overlay, **rest, "sensitivity": {"scalings": ["standard"], "inits": ["xavier_uniform"]}}))
+
+
+@pytest.mark.parametrize(
+    ("dense", "message"),
+    [
+        ({"every": 30}, "snapshots.dense.every: 30 is not allowed; give a divisor of snapshots.every = 100"),
+        ({"every": 200}, "snapshots.dense.every: 200 is not allowed; give a divisor of snapshots.every = 100"),
+        ({"lags_per_decade": 4}, "snapshots.dense.lags_per_decade: 4 is not allowed; give a multiple of"),
+        ({"waiting_times": [0]}, "snapshots.dense.waiting_times: unknown key"),
+    ],
+)
+def test_the_dense_seed_must_have_the_snapshots_of_the_others(dense: dict[str, Any], message: str) -> None:
+    assert refusal(pinned({"snapshots": {"dense": dense}})).startswith(f"config: {message}")
 
 
 # Too much of it

@@ -11,9 +11,9 @@ from eigendrift.model import ACTIVATIONS, flatten, initialize, layer_shapes, mlp
 
 
 def test_layout_of_the_papers_network() -> None:
-    model = mlp(784, [100, 100], 10)
+    model = mlp(784, [100, 100, 10], 10)
     shapes = [list(p.shape) for p in model.parameters()]
-    assert shapes == [[100, 784], [100], [100, 100], [100], [10, 100], [10]]
+    assert shapes == [[100, 784], [100], [100, 100], [100], [10, 100], [10], [10, 10], [10]]
     assert layer_shapes(model) == [
         ["0.weight", [100, 784]],
         ["0.bias", [100]],
@@ -21,8 +21,10 @@ def test_layout_of_the_papers_network() -> None:
         ["2.bias", [100]],
         ["4.weight", [10, 100]],
         ["4.bias", [10]],
+        ["6.weight", [10, 10]],
+        ["6.bias", [10]],
     ]
-    assert flatten(model).shape == (89_610,)
+    assert flatten(model).shape == (89_720,)
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))

@@ -30,13 +30,13 @@ def paper() -> Needs:
 
 def test_training_holds_three_rows_a_snapshot_and_the_data(paper: Needs) -> None:
     samples, inputs = DATASET_SIZES["MNIST"]
-    arrays = megabytes(3 * 1584, 89_610) + 1.16 * 4 * samples * inputs / 1e6
+    arrays = megabytes(3 * 1584, 89_720) + 1.16 * 4 * samples * inputs / 1e6
     assert arrays + TORCH_MB < paper.train_megabytes(PAPER_RUN) < 3 * arrays + TORCH_MB
 
 
 def test_eigenpairs_hold_the_weights_a_chunks_vectors_and_the_basis(paper: Needs) -> None:
     # 200 snapshots a job, 15 pairs each for the dense seed; the solver's basis and its products, 2 (2 k + 40).
-    dense = megabytes(1584 + 200 * 15 + 2 * (2 * 15 + 40), 89_610)
+    dense = megabytes(1584 + 200 * 15 + 2 * (2 * 15 + 40), 89_720)
     assert dense + TORCH_MB < paper.eigen_megabytes(PAPER_RUN) < 3 * dense + TORCH_MB
     assert paper.eigen_megabytes(Run("MNIST", "sgd", "main", 1)) < paper.eigen_megabytes(PAPER_RUN)
 
@@ -47,13 +47,13 @@ def test_metrics_hold_what_they_read(per_job: int) -> None:
     chunk = min(per_job, 1584) * 15
     # displacement: three pairs of all snapshots, gathered and then joined, or gathered beside one whole chunk
     gathered = 1584 * 3
-    assert own.metric_megabytes(PAPER_RUN) > megabytes(1584 + max(2 * gathered, gathered + chunk), 89_610)
+    assert own.metric_megabytes(PAPER_RUN) > megabytes(1584 + max(2 * gathered, gathered + chunk), 89_720)
     # alignment: gradients and updates, with one chunk still there while the next is read
-    assert own.metric_megabytes(PAPER_RUN) > megabytes(2 * 1584 + 2 * chunk, 89_610)
+    assert own.metric_megabytes(PAPER_RUN) > megabytes(2 * 1584 + 2 * chunk, 89_720)
 
 
 def test_the_baseline_holds_every_initializations_vectors(paper: Needs) -> None:
-    vectors = megabytes(3 * 100, 89_610)
+    vectors = megabytes(3 * 100, 89_720)
     assert vectors + TORCH_MB < paper.baseline_megabytes("MNIST") < 10 * vectors + TORCH_MB
 
 

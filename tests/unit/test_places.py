@@ -75,6 +75,13 @@ def test_a_table_of_a_data_set_under_the_name_of_another_is_refused(name: str) -
         check_place(Path("results/x") / name, {"dataset": "digits"})
 
 
+def test_a_baseline_of_another_variant_is_refused() -> None:
+    path = Path("results/x/baseline/hidden-100/MNIST.overlaps.csv")
+    check_place(path, {"dataset": "MNIST", "variant": "hidden-100"})
+    with pytest.raises(DamagedFileError, match="belongs to variant scaling-unit"):
+        check_place(path, {"dataset": "MNIST", "variant": "scaling-unit"})
+
+
 @pytest.mark.parametrize(
     "name", ["x.csv", "elsewhere/MNIST.csv", "seed1/ipr.csv", "figures/fig01.csv", "claims/claims.csv"]
 )
@@ -112,6 +119,7 @@ def test_runs_of_one_experiment_may_differ_where_they_should() -> None:
         {"seed": 2},
         {"optimizer": "adam", "learning_rate": 0.001},
         {"variant": "batch_size-32", "batch_size": 32, "steps": 10},
+        {"variant": "hidden-100", "n_parameters": 7510},
         {"dataset": "MNIST", "n_train": 60000, "n_parameters": 89610},
     ]
     check_agreement({Path(str(number)): {**base, **change} for number, change in enumerate(changes)})

@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 def draw(synthetic: Synthetic, folder: Path) -> None:
     """The 21 figures, all in one process that has no torch."""
-    params = {"layout": synthetic.experiment.layout(), "readings": synthetic.experiment.readings}
+    params = {"layout": synthetic.experiment.layout(), "settings": synthetic.experiment.settings}
     jobs = [
         {
             "rule": figure_name(number),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from experiments import pinned
 
-from eigendrift.config import validate
+from eigendrift.config import n_parameters, validate
 from eigendrift.model import mlp
 from eigendrift.runs import Experiment, Run, optimizer_label
 from eigendrift.schedule import two_time_pairs
@@ -154,17 +154,20 @@ def test_tolerances_and_dense_pairs() -> None:
     assert "dense" not in experiment.eigen_parameters(Run("digits", "sgd", "batch_size-32", 1))
 
 
-def test_readings_stand_beside_the_main_runs() -> None:
-    block = {"scalings": ["unit", "standard"], "inits": ["xavier_normal"], "seeds": [1], "optimizers": ["adam", "sgd"]}
-    experiment = Experiment(validate(pinned({"sensitivity": {**block, "steps": 2000}})))
-    assert experiment.readings == {
-        "main": {"scaling": "standard", "init": "xavier_uniform"},
-        "scaling-unit": {"scaling": "unit", "init": "xavier_uniform"},
-        "init-xavier_normal": {"scaling": "standard", "init": "xavier_normal"},
+def test_variants_stand_beside_the_main_runs() -> None:
+    block = {"variants": {**VARIANTS, "wide": {"hidden": [7], "bias_init": "uniform"}}, "seeds": [1]}
+    experiment = Experiment(validate(pinned({"sensitivity": {**block, "optimizers": ["adam", "sgd"], "steps": 2000}})))
+    own = {"scaling": "standard", **experiment.config["model"]}
+    assert experiment.settings == {
+        "main": own,
+        "scaling-unit": {**own, "scaling": "unit"},
+        "init-xavier_normal": {**own, "init": "xavier_normal"},
+        "wide": {**own, "hidden": [7], "bias_init": "uniform"},
     }
+    assert experiment.own_baselines == ["scaling-unit", "init-xavier_normal", "wide"]
     runs = experiment.select(variants="sensitivity")
     assert runs[:3] == [Run("digits", "adam", "main", 1), Run("digits", "sgd", "main", 1), runs[2]]
-    assert len(runs) == 2 * 3 * 2
+    assert len(runs) == 2 * 4 * 2
     assert not set(runs) - set(experiment.select()) & set(experiment)
     unit, normal = Run("digits", "sgd", "scaling-unit", 1), Run("digits", "sgd", "init-xavier_normal", 1)
     assert experiment.train_parameters(unit)["scaling"] == experiment.eigen_parameters(unit)["scaling"] == "unit"
@@ -172,18 +175,43 @@ def test_readings_stand_beside_the_main_runs() -> None:
     assert experiment.eigen_parameters(normal)["model"]["init"] == "xavier_normal"
     assert experiment.eigen_parameters(normal)["scaling"] == "standard"
     assert experiment.schedule(unit)["waiting_times"] == experiment.config["sensitivity"]["snapshots"]["waiting_times"]
+    wide = Run("digits", "sgd", "wide", 1)
+    assert (
+        experiment.identity(wide)["n_parameters"] == n_parameters(64, [7]) == experiment.n_parameters("digits", "wide")
+    )
+    assert experiment.identity(unit)["n_parameters"] == experiment.n_parameters("digits")
+    assert experiment.baseline_parameters("wide")["model"] == experiment.train_parameters(wide)["model"]
+    assert experiment.baseline_parameters("scaling-unit")["scaling"] == "unit"
 
 
-def test_readings_of_another_length_have_a_run_of_the_main_reading() -> None:
-    experiment = Experiment(validate(pinned({"sensitivity": {"scalings": ["unit"], "steps": 1500}})))
-    assert list(experiment.readings) == ["scaling-standard", "scaling-unit"]
-    assert {run.variant for run in experiment.select(variants="sensitivity")} == set(experiment.readings)
-    assert experiment.identity(Run("digits", "sgd", "scaling-standard", 0))["steps"] == 1500
+def test_variants_of_another_length_have_runs_of_the_main_settings() -> None:
+    block = {"variants": {"scaling-unit": {"scaling": "unit"}}, "steps": 1500}
+    experiment = Experiment(validate(pinned({"sensitivity": block})))
+    assert list(experiment.settings) == ["reference", "scaling-unit"]
+    assert {run.variant for run in experiment.select(variants="sensitivity")} == set(experiment.settings)
+    assert experiment.identity(Run("digits", "sgd", "reference", 0))["steps"] == 1500
+    # Random initializations do not depend on the length.
+    assert experiment.own_baselines == ["scaling-unit"]
 
 
-def test_without_readings_there_are_the_main_runs(demo: Experiment) -> None:
+def test_without_variants_there_are_the_main_runs(demo: Experiment) -> None:
     assert demo.select(variants="sensitivity") == demo.select()
-    assert list(demo.readings) == ["main"]
+    assert list(demo.settings) == ["main"]
+
+
+def test_the_dense_seed_has_the_snapshots_of_the_others_and_more() -> None:
+    overlay = {"snapshots": {"dense": {"every": 50, "lags_per_decade": 6}}, "eigen": {"dense_every": 4}}
+    experiment = Experiment(validate(pinned(overlay)))
+    dense, other = Run("digits", "sgd", "main", 0), Run("digits", "sgd", "main", 1)
+    assert set(experiment.snapshots(dense)) > set(experiment.snapshots(other))
+    pairs = [set(two_time_pairs(**experiment.two_time(run))) for run in (dense, other)]
+    assert pairs[0] > pairs[1]
+    assert experiment.schedule(dense)["every"] == 50
+    assert experiment.schedule(other)["every"] == 100
+    # dense_k pairs at every fourth snapshot of its own grid.
+    assert experiment.eigen_parameters(dense)["dense"]["every"] == 200
+    sweep = Run("digits", "sgd", "batch_size-32", 0)
+    assert experiment.schedule(sweep)["lags_per_decade"] == 2
 
 
 # What depends on what: the parts of a configuration that a change touches, for a run that is there before and after.
@@ -195,7 +223,7 @@ MAIN, SIZE, RATE, UNIT, NORMAL = (
     Run("digits", "sgd", "scaling-unit", 0),
     Run("digits", "sgd", "init-xavier_normal", 0),
 )
-READINGS = {"scalings": ["unit"], "inits": ["xavier_normal"]}
+VARIANTS: dict[str, Any] = {"scaling-unit": {"scaling": "unit"}, "init-xavier_normal": {"init": "xavier_normal"}}
 READ = {"train unit", "train normal"}
 TRAIN = {"train main", "train size", "train rate", *READ}
 EIGEN = {"eigen main", "eigen size", "eigen rate", "eigen unit", "eigen normal"}
@@ -217,6 +245,7 @@ CHANGES = [
     ({"snapshots": {"waiting_times": [0]}}, {"train main"}),
     # The dense pairs stand on the grid of the main runs.
     ({"snapshots": {"every": 50}}, {"train main", "eigen main"}),
+    ({"snapshots": {"dense": {"lags_per_decade": 6}}}, {"train main"}),
     # Sweep runs keep their length, and their grid is scaled with it.
     ({"training": {"steps": 4000}}, TRAIN),
     ({"training": {"batch_size": 64}}, {"train main", "train rate", *READ}),
@@ -233,7 +262,7 @@ CHANGES = [
     ({"eigen": {"tolerance_for": {"digits": {"sgd": 1e-5}}}}, EIGEN),
     ({"baseline": {"initializations": 10}}, {"baseline"}),
     ({"baseline": {"permutations": 10}}, {"permuted"}),
-    ({"sensitivity": {"scalings": ["unit", "pixelwise"], "seeds": [0, 1, 2], "optimizers": ["sgd"]}}, set()),
+    ({"sensitivity": {"variants": {"w": {"hidden": [5]}}, "seeds": [0, 1, 2], "optimizers": ["sgd"]}}, set()),
     ({"sensitivity": {"steps": 1000}}, READ),
     ({"sensitivity": {"snapshots": {"every": 200}}}, READ),
     ({"interpolation": {"points": 10}}, {"interpolation"}),
@@ -252,7 +281,7 @@ def parts(config: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize(("overlay", "touched"), CHANGES, ids=[json.dumps(overlay)[:60] for overlay, _ in CHANGES])
 def test_a_change_touches_only_what_uses_the_key(overlay: dict[str, Any], touched: set[str]) -> None:
-    before, after = (parts(pinned({"sensitivity": READINGS}, change)) for change in ({}, overlay))
+    before, after = (parts(pinned({"sensitivity": {"variants": VARIANTS}}, change)) for change in ({}, overlay))
     assert {name for name in before if before[name] != after[name]} == touched
 
 

@@ -73,6 +73,8 @@ def test_rows_are_the_solvers_pairs_in_the_order_of_the_file(operator: HessianOp
         operator.move_to(weights(request.step))
         exact, guide = suited(operator, request.tolerance, request.step)
         pairs = top_eigenpairs(exact, request.k, request.tolerance, seed=request.step, guide=guide)
+        gradient = operator.gradient()
+        norm = float(torch.linalg.vector_norm(gradient))
         for i in range(request.k):
             expected = {
                 "step": request.step,
@@ -86,9 +88,13 @@ def test_rows_are_the_solvers_pairs_in_the_order_of_the_file(operator: HessianOp
                 "orthogonality": pairs.orthogonality,
                 "matvecs": pairs.matvecs,
                 "converged": pairs.converged[i],
+                "gradient_norm": norm,
+                "gradient_overlap": (gradient @ pairs.vectors[:, i]).abs() / norm,
             }
             assert list(expected) == list(UNITS)
-            assert numbers[row].tolist() == [float(value) for value in expected.values()]
+            overlap = float(expected.pop("gradient_overlap"))
+            assert numbers[row, :-1].tolist() == [float(value) for value in expected.values()]
+            assert numbers[row, -1] == pytest.approx(overlap, rel=1e-5)
             np.testing.assert_array_equal(vectors[row], pairs.vectors[:, i].numpy())
             row += 1
     assert (numbers[:, list(UNITS).index("converged")] == 1).all()

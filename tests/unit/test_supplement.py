@@ -24,8 +24,10 @@ from eigendrift.tables import read_header
 
 ROOT = Path(__file__).parents[2]
 SENSITIVITY = {
-    "scalings": ["standard", "unit", "symmetric", "pixelwise"],
-    "inits": ["xavier_normal"],
+    "variants": {
+        **{f"scaling-{name}": {"scaling": name} for name in ("unit", "symmetric", "pixelwise")},
+        "init-xavier_normal": {"init": "xavier_normal"},
+    },
     "optimizers": ["sgd", "adam"],
     "seeds": [0, 1],
     "steps": 2000,
@@ -59,7 +61,7 @@ def draw(synthetic: Synthetic, name: str, output: Any) -> None:
     """Run a figure's script as Snakemake would."""
     snakemake = SimpleNamespace(
         input=SimpleNamespace(**synthetic.inputs(name)),
-        params=SimpleNamespace(layout=synthetic.experiment.layout(), readings=synthetic.experiment.readings),
+        params=SimpleNamespace(layout=synthetic.experiment.layout(), settings=synthetic.experiment.settings),
         output=output,
     )
     script = ROOT / "workflow" / "scripts" / f"fig{name}.py"
@@ -115,8 +117,11 @@ def test_every_run_of_every_reading_is_a_point(figures: dict[tuple[str, str], Dr
 
 
 def test_the_papers_value_stands_in_panels_of_its_network_alone(tmp_path: Path) -> None:
-    config = small_config(datasets=["MNIST", "digits"], training={"steps": 500, "seeds": [0]}, sweeps=FEW_SWEEPS)
-    config["snapshots"] = {"every": 100, "waiting_times": [0, 100], "lags_per_decade": 3}
+    network = {"hidden": [100, 100, 10]}
+    config = small_config(
+        datasets=["MNIST", "digits"], model=network, training={"steps": 500, "seeds": [0]}, sweeps=FEW_SWEEPS
+    )
+    config["snapshots"].update({"every": 100, "waiting_times": [0, 100], "lags_per_decade": 3})
     drawn: list[Drawn] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eigendrift.job.start", lambda snakemake: None)

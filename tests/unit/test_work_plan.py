@@ -27,16 +27,16 @@ def test_the_papers_plan_counts_its_runs_snapshots_and_bytes() -> None:
     assert plan.runs == 30 + 63
     assert plan.snapshots >= 30 * 1584
     # The dense seed has 15 pairs on the grid and 3 at the lags between.
-    main = 4 * 89_610 * (30 * 1584 * 3 + 24 * 1584 * 3 + 6 * (1001 * 15 + 583 * 3))
-    sweeps = sum(4 * 89_610 * 6 * len(paper.snapshots(run)) for run in paper if run.variant != "main")
+    main = 4 * 89_720 * (30 * 1584 * 3 + 24 * 1584 * 3 + 6 * (1001 * 15 + 583 * 3))
+    sweeps = sum(4 * 89_720 * 6 * len(paper.snapshots(run)) for run in paper if run.variant != "main")
     assert plan.disk == main + sweeps
 
 
 def test_the_supplement_is_planned_apart() -> None:
     own = experiment("config/cpu.yaml")
     runs, seconds = make_plan(own, costs()).supplement
-    # Four readings beside the main one, on two data sets, under two optimizers, with two seeds.
-    assert runs == 4 * 2 * 2 * 2
+    # Six variants beside the main runs, on two data sets, under two optimizers, with two seeds.
+    assert runs == 6 * 2 * 2 * 2
     assert seconds > runs * 100_000 * 1e-3
     assert make_plan(experiment(), costs()).supplement[0] == 0
 
