@@ -60,7 +60,7 @@ def _mean(*numbers: float) -> float:
 
 
 def _names(evidence: Evidence, roles: Iterable[str] = OPTIMIZERS) -> list[str]:
-    """Configured names of optimizer roles; those that nothing plays keep the role's name, of which there are no rows."""
+    """Configured names of optimizer roles; one that nothing plays keeps the role's name, of which there are no rows."""
     return [evidence.optimizer_of.get(role, role) for role in roles]
 
 
@@ -76,7 +76,8 @@ def on_grid(evidence: Evidence, frame: pd.DataFrame, dataset: str, optimizer: st
 
 def _late(run: pd.DataFrame, share: float = FINAL_SHARE) -> pd.DataFrame:
     """The rows of the last `share` of a run's steps."""
-    return run[values(run, "step") >= (1.0 - share) * values(run, "step").max()]
+    kept: pd.DataFrame = run[values(run, "step") >= (1.0 - share) * values(run, "step").max()]
+    return kept
 
 
 # --- displacement ---
@@ -345,7 +346,7 @@ def _late_mean(evidence: Evidence, frame: pd.DataFrame, dataset: str, role: str,
 
 
 def accuracy_gain_over_sgd(evidence: Evidence, dataset: str) -> BySeed:
-    """Test accuracy, mean over the last tenth of the grid: Adam's on the first dataset, SAM's on the last, minus SGD's."""
+    """Test accuracy, mean over the last tenth of the grid, of Adam (first dataset) or SAM (last one), minus SGD's."""
     best = "adam" if dataset == evidence.dataset_of["MNIST"] else "sam"
     sides = [_late_mean(evidence, evidence.history, dataset, role, "test_accuracy") for role in (best, "sgd")]
     return _seedwise(sides, float.__sub__)
@@ -377,7 +378,8 @@ def first_settles_before_third(evidence: Evidence, dataset: str) -> BySeed:
 def sharpness_minus_loss_concordance(evidence: Evidence, dataset: str) -> BySeed:
     """Concordance of lambda_1 with test accuracy minus that of the training loss, among a seed's three optimizers.
 
-    All three are means over the last tenth of the grid.
+    All three are means over the last tenth of the grid. Empty where both order every pair of every seed rightly: at
+    that ceiling neither can be the better one.
     """
     tables = [
         [_late_mean(evidence, frame, dataset, role, column) for role in OPTIMIZERS]
@@ -388,11 +390,14 @@ def sharpness_minus_loss_concordance(evidence: Evidence, dataset: str) -> BySeed
         )
     ]
 
-    def difference(*numbers: float) -> float:
-        accuracy, sharpness, loss = np.array(numbers).reshape(3, len(OPTIMIZERS))
-        return concordance(sharpness, accuracy) - concordance(loss, accuracy)
+    def share(predictor: int) -> BySeed:
+        chosen = [*tables[0], *tables[predictor]]
+        return _seedwise(chosen, lambda *n: concordance(np.array(n[len(OPTIMIZERS) :]), np.array(n[: len(OPTIMIZERS)])))
 
-    return _seedwise([side for table in tables for side in table], difference)
+    sharpness, loss = share(1), share(2)
+    if all(value == 1 for value in (*sharpness.values(), *loss.values())):
+        return {}
+    return _seedwise([sharpness, loss], float.__sub__)
 
 
 def weights_alike(evidence: Evidence, dataset: str) -> BySeed:
@@ -443,3 +448,49 @@ def barrier_between_solutions(evidence: Evidence, dataset: str) -> BySeed:
         ends = max(float(loss[np.abs(alpha).argmin()]), float(loss[np.abs(alpha - 1).argmin()]))
         found[position] = _ratio(float(loss[between].max()), ends)
     return found
+
+
+def configured_parameters(evidence: Evidence, dataset: str) -> BySeed:
+    """Number of parameters of the network that was run; the key is 0, since no seed has another one."""
+    frame = evidence.baseline
+    if frame.empty or "n_parameters" not in frame:
+        return {}
+    sizes = values(frame[frame["dataset"] == dataset], "n_parameters")
+    return {0: float(sizes[0])} if len(sizes) else {}
+
+
+# Every measuring function by its name, for the key `measure` of a test.
+MEASURES: dict[str, Callable[[Evidence, str], BySeed]] = {
+    function.__name__: function
+    for function in (
+        plateau_adam_over_sgd,
+        plateau_adam_minus_sgd,
+        plateau_sam_minus_sgd,
+        ageing_slope_sgd,
+        ageing_slope_adam,
+        ageing_slope_sam,
+        diffusion_adam_over_sgd,
+        plateau_ratio_at_learning_rates,
+        ipr_adam_over_sgd,
+        ipr_adam,
+        ipr_roughness_over_adam,
+        ipr_spread_over_indices,
+        colour_range_adam_over_sgd,
+        adam_update_over_gradient,
+        adam_update_alignment,
+        adam_gradient_alignment,
+        alignment_first_over_third,
+        two_time_longest_over_shortest,
+        full_batch_deviation,
+        alignment_drift,
+        loss_adam_over_others,
+        accuracy_gain_over_sgd,
+        eigenvalues_fashion_over_mnist,
+        first_settles_before_third,
+        sharpness_minus_loss_concordance,
+        weights_alike,
+        weight_growth_at_long_lags,
+        barrier_between_solutions,
+        configured_parameters,
+    )
+}
