@@ -30,6 +30,7 @@ from eigendrift.claims import (
 )
 from eigendrift.claims.quantities import QUANTITIES
 from eigendrift.claims.report import with_symbols
+from eigendrift.claims.rounding import implied_parameters
 from eigendrift.claims.statistics import COVERAGE, Measurement, estimate, paired
 from eigendrift.errors import ConfigError
 from eigendrift.tables import read_table, write_table
@@ -99,25 +100,36 @@ def test_shipped_claim_3_is_claims_1_and_2_on_fashion() -> None:
 def test_shipped_tests_need_the_papers_scale() -> None:
     small = evidence(history=accuracies(0.9, 0.91, 0.92, steps=(0, 3000)), datasets=("digits", "digits_noisy"))
     verdicts = {p.verdict for c in score_claims(load_claims(CLAIMS_FILE), small, {}) for p in c.parts}
-    assert verdicts == {"not assessed at this scale", "reproduced"}  # the arithmetic on the paper's own numbers
+    assert verdicts == {"not assessed at this scale"}
     scored = score_claims(load_claims(CLAIMS_FILE), small, {})
     assert {claim.verdict for claim in scored} == {"not assessed at this scale"}
 
 
-def test_shipped_parameter_count_excludes_the_papers() -> None:
+def test_shipped_parameter_counts_are_what_the_paper_s_digits_leave() -> None:
+    digits = {"MNIST": ("0.0523", "2.1125e-5"), "FashionMNIST": ("0.0492", "2.1194e-5")}
     null_model = next(claim for claim in load_claims(CLAIMS_FILE) if claim.id == "null-model")
-    for test in null_model.tests:
-        if test.quantity == "parameters_from_paper":
-            low, high = test.strict.bounds
-            # Half a unit in the last digit that the paper prints of tau and tau_1.
-            numbers = [
-                2 * (1 - test.params["tau"] + e) / (test.params["tau_1"] + d)
-                for e in (-5e-5, 5e-5)
-                for d in (-5e-10, 5e-10)
-            ]
-            assert low <= min(numbers) + 1
-            assert max(numbers) - 1 <= high
-            assert not low <= 89_610 <= high
+    counts = [test for test in null_model.tests if test.quantity == "network_parameters"]
+    assert [test.datasets for test in counts] == [("MNIST",), ("FashionMNIST",)]
+    for test in counts:
+        low, high = implied_parameters(*digits[test.datasets[0]])
+        assert test.strict.bounds == (math.floor(10 * low) / 10, math.ceil(10 * high) / 10)
+        # The digits are those that the claim's other tests hold.
+        for quantity, printed in zip(
+            ("baseline_overlap", "baseline_displacement"), digits[test.datasets[0]], strict=True
+        ):
+            (other,) = (one for one in null_model.tests if one.quantity == quantity)
+            assert other.paper[test.datasets[0]] == float(printed)
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(89_720, "reproduced"), (89_610, "not reproduced")])
+def test_the_network_is_scored_by_its_size(size: int, verdict: str) -> None:
+    both = stack(baseline(dataset, n=size) for dataset in ("MNIST", "FashionMNIST"))
+    steps = accuracies(0.9, 0.91, 0.92, steps=(0, 100_000))
+    scored = score_claims(load_claims(CLAIMS_FILE), evidence(history=steps, baseline=both), LABELS)
+    (null_model,) = (claim for claim in scored if claim.claim.id == "null-model")
+    counts = [part for part in null_model.parts if part.name.startswith("parameter-count")]
+    assert [part.estimate.value for part in counts] == [size, size]
+    assert {part.verdict for part in counts} == {verdict}
 
 
 # --- the file's checks ---

@@ -297,9 +297,7 @@ CASES: list[tuple[str, dict[str, Any], Evidence, float]] = [
     ),
     ("baseline_overlap", {}, evidence(baseline=baseline()), 0.0523),
     ("baseline_displacement", {"i": 2}, evidence(baseline=baseline()), 1.0),
-    ("implied_parameter_ratio", {}, evidence(baseline=baseline()), 1.0),
-    ("parameters_from_paper", {"tau": 0.0523, "tau_1": 2.1125e-5}, evidence(), 89_723.077),
-    ("parameters_from_paper", {"tau": 0.0492, "tau_1": 2.1194e-5}, evidence(), 89_723.507),
+    ("network_parameters", {}, evidence(baseline=baseline(n=89_720)), 89_720.0),
     ("solution_concordance", {"predictor": "sharpness"}, _solutions(), 1.0 - 1.0 / 3.0),
     ("solution_concordance", {"predictor": "lambda_1"}, _solutions(), 2.0 / 3.0 - 1.0 / 3.0),
     ("run_correlation", {}, _correlated_runs(), 1.0 - (-1.0)),
@@ -384,13 +382,13 @@ def test_every_quantity_has_a_case() -> None:
     assert {name for name, *_ in CASES} == set(QUANTITIES)
 
 
-@pytest.mark.parametrize(("name", "params"), [case[:2] for case in CASES if case[0] != "parameters_from_paper"])
+@pytest.mark.parametrize(("name", "params"), [case[:2] for case in CASES])
 def test_no_data_gives_no_value(name: str, params: dict[str, Any]) -> None:
     assert math.isnan(estimate(measure(name, evidence(), **params)).value)
 
 
-# The one reads no table, the other both datasets.
-_OF_ONE_DATASET = [c[:3] for c in CASES if c[0] not in ("parameters_from_paper", "weight_displacement_difference")]
+# It reads both datasets.
+_OF_ONE_DATASET = [c[:3] for c in CASES if c[0] != "weight_displacement_difference"]
 
 
 @pytest.mark.parametrize(("name", "params", "found"), _OF_ONE_DATASET)

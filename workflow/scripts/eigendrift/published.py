@@ -101,10 +101,7 @@ def filled_page(page: Path, published: Path) -> str:
     claims = str(published / "claims" / "claims.csv")
     figures = {name: published / f"figures/{name}.csv.gz" for name in _PLOTTED}
     record = _record(published)
-    with TemporaryDirectory() as folder:
-        _unpack(published, Path(folder))
-        experiment = Experiment(validate(record["config"]))
-        evidence = _evidence(experiment, Path(folder))
+    experiment, evidence = Experiment(validate(record["config"])), published_evidence(published)
     labels = {**experiment.layout()["datasets"], **experiment.layout()["optimizers"]}
     causes = score_claims(load_claims(PAPER / "causes.yaml"), evidence, labels)
     numbers = Numbers(
@@ -116,6 +113,14 @@ def filled_page(page: Path, published: Path) -> str:
         displacement=evidence.displacement,
     )
     return fill_page(page.read_text(encoding="utf-8"), numbers)
+
+
+def published_evidence(published: Path) -> Evidence:
+    """What the claims' quantities measure, from the published tables."""
+    experiment = Experiment(validate(_record(published)["config"]))
+    with TemporaryDirectory() as folder:
+        _unpack(published, Path(folder))
+        return _evidence(experiment, Path(folder))
 
 
 def _record(published: Path) -> dict[str, Any]:
