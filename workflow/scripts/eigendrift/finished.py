@@ -1,5 +1,6 @@
 """Which tables of an experiment belong together, what their numbers depend on, and which of them are finished."""
 
+import glob
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ class Part:
 
     `files`: path below results/<name> -> kind. `parameters`: what the numbers depend on. `identity`: what the files say
     of themselves. `sources`: names of the parts that this one is computed from. `noted`: output -> parameters that must
-    be among those with which Snakemake has made it.
+    be among those with which Snakemake has made it. `benchmarks`: patterns of the
+    files in which Snakemake noted the time of its jobs.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Part:
     identity: Mapping[str, Any]
     sources: tuple[str, ...] = ()
     noted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    benchmarks: tuple[str, ...] = ()
 
 
 def parts(experiment: Experiment) -> dict[str, Part]:
@@ -53,24 +56,51 @@ def _run_part(experiment: Experiment, run: Run) -> Part:
     noted = {f"{folder}/history.csv": train}
     noted |= {f"{folder}/eigenpairs-{chunk}.safetensors": eigen for chunk in range(experiment.chunks(run))}
     own = {key: value for key, value in eigen.items() if key not in train}
-    return Part(folder, files, _plain({**train, "eigen": own}), experiment.identity(run), noted=noted)
+    job = glob.escape(f"{run.dataset}.{run.optimizer}.{run.variant}.{run.seed}")
+    return Part(
+        folder,
+        files,
+        _plain({**train, "eigen": own}),
+        experiment.identity(run),
+        noted=noted,
+        benchmarks=(f"*/{job}.tsv", *(f"*/{job}.{chunk}.tsv" for chunk in range(experiment.chunks(run)))),
+    )
 
 
 def _dataset_part(experiment: Experiment, kind: str, pattern: str, dataset: str) -> Part:
-    name, sources = pattern.format(dataset=dataset), [f"runs/{run.folder}" for run in experiment.of_dataset(dataset)]
+    name = pattern.format(dataset=dataset)
     if kind in ("baseline", "baseline_overlaps"):
-        parameters, sources = experiment.baseline_parameters(), []
+        rule, parameters, runs = "baseline", experiment.baseline_parameters(), []
     elif kind in ("interpolation", "solutions"):
-        parameters = experiment.interpolation_parameters()
+        rule, parameters = "interpolation", experiment.interpolation_parameters()
+        runs = experiment.of_dataset(dataset)
     elif kind == "permuted_overlaps":
-        parameters = experiment.permuted_parameters()
-        sources = [f"runs/{run.folder}" for run in experiment.of_dataset(dataset, seeds="dense")]
+        rule, parameters = "permuted", experiment.permuted_parameters()
+        runs = experiment.of_dataset(dataset, seeds="dense")
     else:
         raise ValueError(f"{kind}: nothing is said here of what this kind of table depends on")
     identity = {"dataset": dataset, "n_parameters": experiment.n_parameters(dataset)}
     return Part(
-        name, {name: kind}, _plain({**parameters, **identity}), identity, tuple(sources), noted={name: parameters}
+        name,
+        {name: kind},
+        _plain({**parameters, **identity}),
+        identity,
+        sources=tuple(f"runs/{run.folder}" for run in runs),
+        noted={name: parameters},
+        # Of a rule with two tables the time is noted with the first.
+        benchmarks=(f"{rule}/{dataset}.tsv",) if kind not in ("baseline_overlaps", "solutions") else (),
     )
+
+
+def seconds(part: Part, results: Path) -> dict[str, float]:
+    """Seconds of a part's jobs by rule, from Snakemake's benchmark files, which hold each job's last try."""
+    found: dict[str, float] = {}
+    for pattern in part.benchmarks:
+        for path in (results / "benchmarks").glob(pattern):
+            names, values = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[:2])
+            measured = float(dict(zip(names, values, strict=True))["s"])
+            found[path.parent.name] = round(found.get(path.parent.name, 0.0) + measured, 1)
+    return dict(sorted(found.items()))
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,11 @@ from snakemake.utils import update_config
 
 from eigendrift.config import validate
 from eigendrift.errors import ConfigError, DataError, EigendriftError
-from eigendrift.finished import Part, differences, parts, unfinished
+from eigendrift.finished import Part, differences, parts, seconds, unfinished
 from eigendrift.packed import pack, packed_name, unpack, write_whole
 from eigendrift.provenance import package_versions
 from eigendrift.runs import Experiment
+from eigendrift.snakemake_records import is_locked
 
 ROOT = Path(__file__).parents[3]
 STORE = ROOT / "paper" / "runs"
@@ -75,6 +76,8 @@ def read_manifest(store: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         known = manifest["format"]
+        if known == FORMAT and not all(isinstance(manifest[key], dict) for key in ("parts", "files", "versions")):
+            raise ValueError("its parts, files and versions are not what they should be")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); {_REMEDY}") from None
     if known != FORMAT:
@@ -170,20 +173,35 @@ def keep(config: Mapping[str, Any], results: Path, store: Path, replace: bool = 
         if _described(content) != described:
             raise DataError(f"{results / path}: changed while it was kept; keep again")
         pack(store / packed_name(path), content)
-    described_parts = {p.name: {"parameters": p.parameters, "sources": list(p.sources)} for p in finished.values()}
+    changed = [
+        part
+        for part in finished.values()
+        if not {*written}.isdisjoint(part.files) or not _described_by(kept.get(part.name), part)
+    ]
     new = {
         "format": FORMAT,
         "name": config["name"],
         "configuration": config,
         "n_parameters": {dataset: experiment.n_parameters(dataset) for dataset in experiment.datasets()},
         "versions": _versions(manifest["versions"]) if written else manifest["versions"],
-        "parts": {**kept, **described_parts},
+        "parts": {**kept, **{part.name: _entry(part, results, kept.get(part.name, {})) for part in changed}},
         "files": {**files, **written},
     }
-    if finished and new != manifest:
+    if new["files"] and new != manifest:
         # The last step: what is not in it is not kept, and is written again by the next try.
         write_whole(store / "manifest.json", manifest_text(new).encode())
     return {"parts": len(every), "finished": len(finished), "written": sorted(written), "unfinished": reasons}
+
+
+def _described_by(entry: Mapping[str, Any] | None, part: Part) -> bool:
+    """Whether what the manifest tells of a part is true of it now; its content may be the same with other sources."""
+    return entry is not None and (entry["parameters"], entry["sources"]) == (part.parameters, list(part.sources))
+
+
+def _entry(part: Part, results: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest tells of a part, `seconds` by rule as Snakemake measured them among it."""
+    measured = {**before.get("seconds", {}), **seconds(part, results)}
+    return {"parameters": part.parameters, "sources": list(part.sources), "seconds": measured}
 
 
 # Restore
@@ -191,12 +209,12 @@ def keep(config: Mapping[str, Any], results: Path, store: Path, replace: bool = 
 
 @dataclass(frozen=True)
 class Restorable:
-    """What a store holds of an experiment, checked: paths below the results of all its `files` and of those that are
-    not there yet (`missing`) or that differ (`other`); the parts that it holds (`held`), and names of parts that are
-    due, since it does not hold all of them.
+    """What a store holds of an experiment, checked: all its `files` (path below the results -> bytes and sha256), the
+    paths of those that are not there yet (`missing`) or that differ (`other`); the parts that it holds (`held`), and
+    names of parts that are due, since it does not hold all of them.
     """
 
-    files: list[str]
+    files: dict[str, dict[str, Any]]
     missing: list[str]
     other: list[str]
     held: list[Part]
@@ -211,8 +229,8 @@ def restorable(config: Mapping[str, Any], results: Path, store: Path, force: boo
     if manifest is None:
         raise DataError(f"{store}: nothing is kept there; make keep NAME=... does it where the run is")
     kept, files = manifest["parts"], manifest["files"]
-    for path in files:
-        _content(store, path, files)
+    for path, described in files.items():
+        _content(store, path, described)
     every = parts(Experiment(config))
     held: dict[str, Part] = {}
     for part in every.values():
@@ -220,11 +238,10 @@ def restorable(config: Mapping[str, Any], results: Path, store: Path, force: boo
         if part.name in kept and kept[part.name]["sources"] == list(part.sources) and held.keys() >= {*part.sources}:
             held[part.name] = part
     check_parameters(store, kept, held.values())
-    chosen = [path for part in held.values() for path in part.files if path in files]
-    missing = [path for path in chosen if not (results / path).exists()]
-    other = [
-        path for path in chosen if path not in missing and _described((results / path).read_bytes()) != files[path]
-    ]
+    chosen = {path: files[path] for part in held.values() for path in part.files if path in files}
+    there = {path: _described((results / path).read_bytes()) for path in chosen if (results / path).exists()}
+    missing = [path for path in chosen if path not in there]
+    other = [path for path, described in there.items() if described != files[path]]
     if other and not force:
         more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
         raise DataError(
@@ -237,20 +254,19 @@ def restorable(config: Mapping[str, Any], results: Path, store: Path, force: boo
 
 def restore(found: Restorable, results: Path, store: Path) -> None:
     """Unpack what is missing or other. Arrays of a run whose tables were other belong to those, and go."""
-    files = (read_manifest(store) or {})["files"]
     for part in found.held:
         if not {*found.other}.isdisjoint(part.files):
             for pattern in ("trajectory.safetensors", "eigenpairs-*.safetensors"):
                 for array in (results / part.name).glob(pattern):
                     array.unlink()
     for path in [*found.missing, *found.other]:
-        write_whole(results / path, _content(store, path, files))
+        write_whole(results / path, _content(store, path, found.files[path]))
 
 
-def _content(store: Path, path: str, files: Mapping[str, Any]) -> bytes:
+def _content(store: Path, path: str, described: Mapping[str, Any]) -> bytes:
     packed = store / packed_name(path)
     content = unpack(packed, _REMEDY)
-    if _described(content) != files[path]:
+    if _described(content) != described:
         raise DataError(f"{packed}: damaged (not the content that manifest.json tells of); {_REMEDY}")
     return content
 
@@ -268,13 +284,15 @@ def prepare_data(config: Mapping[str, Any], overlays: Sequence[Path], results: P
     return _snakemake(targets, overlays)
 
 
-def take_over(files: Sequence[str], overlays: Sequence[Path], results: Path) -> str | None:
+def take_over(files: Iterable[str], overlays: Sequence[Path], results: Path) -> str | None:
     """Let Snakemake note that restored files are up to date, as if its rules had just made them; why it cannot.
 
     Each is given the present time, after those that it is made from, and the records of code, parameters and inputs
     with which later changes are noticed. Those of earlier runs, also of files that are not there, make room for them.
     """
-    return _snakemake([str(results / path) for path in files], overlays, "--touch", "--forceall")
+    targets = [str(results / path) for path in files]
+    # Without a target, Snakemake takes all.
+    return _snakemake(targets, overlays, "--touch", "--forceall") if targets else None
 
 
 def _snakemake(targets: Sequence[str], overlays: Sequence[Path], *options: str) -> str | None:
@@ -300,7 +318,9 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         one = commands.add_parser(command)
         one.add_argument("name")
-        one.add_argument("--configfile", nargs="+", type=Path, default=[], help="overlays; else config/NAME.yaml")
+        one.add_argument(
+            "--configfile", nargs="+", action="extend", type=Path, default=[], help="overlays; else config/NAME.yaml"
+        )
         one.add_argument(option, action="store_true", dest="overwrite", help=words)
     given = parser.parse_args(arguments)
     try:
@@ -324,12 +344,13 @@ def _restore(given: argparse.Namespace) -> int:
     config = configured(given.name, given.configfile)
     overlays = overlays_of(given.name, given.configfile)
     found = restorable(config, results, store, given.overwrite)
-    # Comes before anything is written, since it finds out whether another Snakemake is at work here.
-    trouble = prepare_data(config, overlays, results)
-    if trouble is not None and "lock" in trouble.lower():
-        raise DataError(f"{results}: {trouble} Nothing is restored")
+    if is_locked(results):
+        raise DataError(
+            f"{results}: Snakemake is at work there, or was killed; nothing is restored: let it end, or type "
+            "snakemake --unlock, and restore again"
+        )
     restore(found, results, store)
-    if trouble is not None:
+    if (trouble := prepare_data(config, overlays, results)) is not None:
         print(
             f"{results}/data: not made ({trouble}). As long as no run is added, none is needed; before that, restore "
             "again, or Snakemake makes all runs again",

@@ -31,6 +31,14 @@ def recorded_parameters(output: str, records: Path = RECORDS) -> list[Any] | Non
     return found
 
 
+def is_locked(results: Path, records: Path = RECORDS) -> bool:
+    """Whether a Snakemake is at work on files of a results folder, or was killed and has left its lock."""
+    for lock in (records / "locks").glob("*.lock"):
+        if any(results in Path(line).parents for line in lock.read_text(encoding="utf-8").splitlines()):
+            return True
+    return False
+
+
 def _record(folder: Path, output: str) -> Path:
     """The file of an output: its path in base 64, in folders where that is longer than a name may be."""
     longest = (os.pathconf(folder, "PC_NAME_MAX") if folder.is_dir() else 255) - 1
