@@ -16,7 +16,7 @@ from eigendrift import kept
 from eigendrift.config import validate
 from eigendrift.errors import ConfigError, DamagedFileError, DataError
 from eigendrift.finished import differences, parts
-from eigendrift.kept import configured, keep, manifest_text, read_manifest, restorable, restore
+from eigendrift.kept import complaint, configured, keep, manifest_text, read_manifest, restorable, restore
 from eigendrift.packed import packed_name
 from eigendrift.result_paths import DATASET_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
 from eigendrift.runs import Experiment, Run
@@ -462,3 +462,13 @@ def test_a_lock_is_noticed_where_it_is_of_these_results() -> None:
     assert not is_locked(RESULTS)
     lock.write_text("results/demo/a.csv\nresults/unit/runs/a.csv\n")
     assert is_locked(RESULTS)
+
+
+def test_of_what_a_failed_snakemake_says_one_line_is_shown() -> None:
+    told = "prepare_data: x/MNIST/raw: no such file; set data.download: true (log: results/unit/logs/MNIST.log)"
+    said = (
+        f"    input: eigendrift/errors.py\n{told}\nError in rule prepare_data:\n    log: a.log (check it)\n\nFailed.\n"
+    )
+    assert complaint(said) == told
+    assert complaint("Building DAG of jobs...\nNo rule to produce a.csv.\n\n") == "No rule to produce a.csv."
+    assert complaint("") == "no word of why"

@@ -7,6 +7,7 @@ python -m eigendrift.kept restore NAME    from there into results/NAME, so that 
 import argparse
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -281,7 +282,7 @@ def prepare_data(config: Mapping[str, Any], overlays: Sequence[Path], results: P
     run that was made from them.
     """
     targets = [str(results / "data" / f"{dataset}.safetensors") for dataset in config["datasets"]]
-    return _snakemake(targets, overlays)
+    return _snakemake(targets, overlays, "--keep-going")
 
 
 def take_over(files: Iterable[str], overlays: Sequence[Path], results: Path) -> str | None:
@@ -301,8 +302,15 @@ def _snakemake(targets: Sequence[str], overlays: Sequence[Path], *options: str) 
     done = subprocess.run([*command, *chosen, "--", *targets], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
-    said = (done.stdout + done.stderr).strip().splitlines()
-    return next((line.strip() for line in said if "Error" in line or "error" in line), said[-1] if said else "no word")
+    return complaint(done.stdout + done.stderr)
+
+
+def complaint(said: str) -> str:
+    """The line of what Snakemake said in which a job tells why it failed, or the last one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return next(
+        (line for line in lines if re.search(r"\(log: [^)]*\)$", line)), lines[-1] if lines else "no word of why"
+    )
 
 
 # The command line
