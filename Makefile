@@ -4,7 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 SNAKEMAKE := $(VENV)/bin/snakemake
 
-.PHONY: all environment demo paper publish published test lint coverage format benchmark
+.PHONY: all environment demo paper publish published keep restore test lint coverage format benchmark
 
 all: demo
 
@@ -29,6 +29,13 @@ publish: environment
 
 published: environment
 	$(VENV)/bin/python -m eigendrift.published redraw
+
+# Finished tables of a run that still proceeds go into paper/runs/NAME, and come back on another machine: make keep NAME=cpu,
+# make restore NAME=cpu. For a name without config/NAME.yaml give CONFIG=overlay.yaml. OPTIONS=--replace keeps what differs
+# from what is kept, OPTIONS=--force restores over it.
+keep restore: environment
+	@test -n "$(NAME)" || { echo "NAME: not given; name a run below results/, as in make $@ NAME=cpu"; exit 1; }
+	$(VENV)/bin/python -m eigendrift.kept $@ $(NAME) $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
 
 lint: environment
 	$(VENV)/bin/ruff check .

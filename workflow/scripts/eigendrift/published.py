@@ -5,13 +5,11 @@ python -m eigendrift.published redraw               figures, figure set and PDF 
 """
 
 import argparse
-import gzip
 import json
 import os
 import runpy
 import shutil
 import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,11 +28,11 @@ from eigendrift.figures import FIGURES, SUPPLEMENT, figure_name
 from eigendrift.latex import latex_integer
 from eigendrift.modules import use_this_copy
 from eigendrift.numbers import numbers_of, numbers_tex
+from eigendrift.packed import pack, unpack, write_whole
 from eigendrift.paper import INSTALL
 from eigendrift.reproduction_page import Numbers, fill_page
 from eigendrift.result_paths import DATASET_TABLES, RUN_TABLES, table_paths
 from eigendrift.runs import Experiment
-from eigendrift.storage import atomic_path
 from eigendrift.tables import read_header, read_table
 
 ROOT = Path(__file__).parents[3]
@@ -74,7 +72,7 @@ def fill(results: Path, published: Path = PUBLISHED) -> int:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     if text is not None:
-        _write(page, text.encode())
+        write_whole(page, text.encode())
     return sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
 
 
@@ -91,9 +89,9 @@ def _gather(results: Path, experiment: Experiment, record: dict[str, Any], folde
     packed = {path: f"tables/{path}" for path in _tables(experiment, drawn)}
     packed |= {name: name for name in (f"figures/{figure_name(number)}.csv" for number in drawn)}
     for path, name in packed.items():
-        _write(folder / f"{name}.gz", gzip.compress((results / path).read_bytes(), mtime=0))
+        pack(folder / f"{name}.gz", (results / path).read_bytes())
     text = json.dumps({**record, "hours": hours(results / "benchmarks")}, indent=2)
-    _write(folder / "provenance.json", f"{text}\n".encode())
+    write_whole(folder / "provenance.json", f"{text}\n".encode())
 
 
 def filled_page(page: Path, published: Path) -> str:
@@ -135,18 +133,11 @@ def _record(published: Path) -> dict[str, Any]:
     return record
 
 
-def _decompressed(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes())
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: damaged ({error}); {_RESTORE}") from None
-
-
 def _unpack(published: Path, folder: Path) -> None:
     """All published tables, as they were in the results."""
     for path in (published / "tables").rglob("*.gz"):
         target = folder / path.relative_to(published / "tables").with_suffix("")
-        _write(target, _decompressed(path))
+        write_whole(target, unpack(path, _RESTORE))
 
 
 def _evidence(experiment: Experiment, folder: Path) -> Evidence:
@@ -207,7 +198,7 @@ def different(published: Path, build: Path) -> Iterator[str]:
         name, content = path.relative_to(published), path.read_bytes()
         again = build / (name if name.parts[0] == "figures" else Path("figure_set") / name)
         if path.suffix == ".gz":
-            again, content = again.with_suffix(""), _decompressed(path)
+            again, content = again.with_suffix(""), unpack(path, _RESTORE)
         if again.read_bytes() != content:
             yield str(name)
     pdf, again = published / "paper.pdf", build / "paper.pdf"
@@ -289,12 +280,7 @@ def _figure_set(experiment: Experiment, published: Path, build: Path, record: di
 
 
 def _copy(source: Path, target: Path) -> None:
-    _write(target, source.read_bytes())
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_path(path) as part:
-        part.write_bytes(content)
+    write_whole(target, source.read_bytes())
 
 
 def main(arguments: list[str] | None = None) -> int:
