@@ -36,3 +36,4 @@ rule all:
 rule supplement:
     input:
         expand(f"{RESULTS}/figures/fig{{number}}.pdf", number=SUPPLEMENT),
+        [path for kind in KEPT_TABLES for path in run_files(RUN_TABLES[kind], SUPPLEMENTARY)],

@@ -211,6 +211,11 @@ class Experiment:
             }
         return parameters
 
+    def most_pairs(self, run: Run) -> int:
+        """The largest number of eigenpairs at one of the run's snapshots."""
+        parameters = self.eigen_parameters(run)
+        return int(max(parameters["k"], parameters.get("dense", parameters)["k"]))
+
     def baseline_parameters(self) -> dict[str, Any]:
         """What the baseline depends on, apart from the data."""
         return {
