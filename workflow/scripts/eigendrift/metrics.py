@@ -153,7 +153,7 @@ def subspace_overlap(overlaps: ArrayLike) -> Floats:
         Gur-Ari, Roberts and Dyer (2018), arXiv:1812.04754.
     """
     squares = np.asarray(overlaps, dtype=np.float64) ** 2
-    if squares.ndim != 2 or not np.isfinite(squares).all() or (squares > 1).any():
+    if squares.ndim != 2 or not (squares <= 1 + UNIT_TOLERANCE).all():
         raise ValueError(f"overlaps must be a matrix (k, m) of numbers from 0 to 1; its shape is {squares.shape}")
     sums = np.diagonal(squares.cumsum(axis=0).cumsum(axis=1))
     result: Floats = np.minimum(sums / np.arange(1, len(sums) + 1), 1.0)

@@ -195,4 +195,6 @@ def decimal_rounded(values: np.ndarray, decimals: np.ndarray) -> np.ndarray:
     """Numbers rounded each to its own number of decimals."""
     # A power of ten with a negative exponent is not exact; numbers of usual size take two exact ones.
     scale = 10.0 ** np.abs(decimals)
-    return np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)
+    # Both branches are taken of all numbers.
+    with np.errstate(over="ignore"):
+        return np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)

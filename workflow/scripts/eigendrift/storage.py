@@ -22,7 +22,7 @@ from eigendrift.places import check_place
 
 FORMAT = "eigendrift-arrays/2"
 # safetensors' names of the types that are written here.
-_STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
+_STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 
 
 @contextmanager
