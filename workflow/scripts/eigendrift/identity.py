@@ -84,8 +84,7 @@ def broken(overlaps: ArrayLike, first_bounds: ArrayLike, second_bounds: ArrayLik
     eigenvalue is smaller than theirs.
     """
     angles, slack = _angles(overlaps, first_bounds, second_bounds)
-    found: Truths = (np.maximum(angles - slack, 0.0) > LARGEST_ANGLE).all(axis=1)
-    return found
+    return np.asarray((np.maximum(angles - slack, 0.0) > LARGEST_ANGLE).all(axis=1), dtype=np.bool_)
 
 
 def start_tracks(count: int) -> Integers:

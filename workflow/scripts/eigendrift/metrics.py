@@ -164,7 +164,7 @@ def random_subspace_overlap(k: ArrayLike, n_parameters: int) -> Statistic:
     """The mean k/N of `subspace_overlap` of a fixed and a random span of k vectors in N dimensions; no unit."""
     dimensions = np.asarray(k, dtype=np.float64)
     if not ((dimensions >= 1) & (dimensions <= n_parameters)).all():
-        raise ValueError(f"k must lie between 1 and n_parameters = {n_parameters}, not {k}")
+        raise ValueError(f"k must lie between 1 and n_parameters = {n_parameters}, not {dimensions}")
     return dimensions / n_parameters
 
 

@@ -197,4 +197,5 @@ def decimal_rounded(values: np.ndarray, decimals: np.ndarray) -> np.ndarray:
     scale = 10.0 ** np.abs(decimals)
     # Both branches are taken of all numbers.
     with np.errstate(over="ignore"):
-        return np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)
+        found: np.ndarray = np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)
+    return found
