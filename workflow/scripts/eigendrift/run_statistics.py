@@ -49,6 +49,7 @@ ALIGNMENT_UNITS = {
 _INTEGERS = ("waiting_time", "lag", "step", "i", "converged")
 # Of numbers that are written for later questions: what solvers and float32 leave certain, in few bytes.
 DIGITS = 6
+SOLVER_DIGITS = {"residual": 4, "angle_bound": 4, "span_bound": 4}
 
 
 def displacement_table(
@@ -111,10 +112,14 @@ def ipr_table(pairs: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
 
     `angle_bound` and `span_bound` bound the sines of the angles to the true eigenvector, and to the true span of those
     that it is clustered with. `gradient_norm` is |g| of the full data's gradient, `gradient_overlap` |v_i . g|/|g|: the
-    squares of the latter, summed up to i, are the share of the gradient within the span of v_1..v_i.
+    squares of the latter, summed up to i, are the share of the gradient within the span of v_1..v_i. Of the
+    residual and the bounds there are four significant digits, of the gap and of these two six.
     """
     ratios = metrics.inverse_participation_ratio(vectors) if len(pairs) else np.empty(0)
-    return pairs.assign(ipr=ratios).reindex(columns=list(IPR_UNITS))
+    table = pairs.assign(ipr=ratios).reindex(columns=list(IPR_UNITS))
+    for name in ("residual", "gap", "angle_bound", "span_bound", "gradient_norm", "gradient_overlap"):
+        table[name] = significant(table[name], SOLVER_DIGITS.get(name, DIGITS))
+    return table
 
 
 def on_grid(pairs: pd.DataFrame, vectors: np.ndarray, every: int, last: int) -> tuple[pd.DataFrame, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eigendrift.run_statistics import typed
+from eigendrift.run_statistics import significant, typed
 from eigendrift.stability import edge_of, preconditioned_edge_of
 
 STABILITY_UNITS = {
@@ -36,7 +36,7 @@ def stability_table(pairs: pd.DataFrame, optimizer: Mapping[str, Any]) -> pd.Dat
         scale each parameter's step: under Adam lambda_1 of the Hessian has none, and `preconditioned_edge` is one of
         the largest eigenvalue of the preconditioned Hessian, which is not here. `gap_12` is lambda_1 - lambda_2,
         `gap_23` lambda_2 - lambda_3; missing where fewer pairs were taken. `converged`: whether those of the three that
-        there are have converged.
+        there are have converged. Six significant digits.
     """
     needed = ["step", "i", "eigenvalue", "converged", "gradient_norm"]
     leading = pairs[pairs["i"] <= 3].reindex(columns=needed)
@@ -57,5 +57,6 @@ def stability_table(pairs: pd.DataFrame, optimizer: Mapping[str, Any]) -> pd.Dat
         "gradient_norm": norms,
         "converged": by_step["converged"].min().to_numpy(),
     }
+    columns |= {name: significant(columns[name]) for name in columns.keys() - {"step", "converged"}}
     rows = list(zip(*columns.values(), strict=True))
     return typed(rows, STABILITY_UNITS)
