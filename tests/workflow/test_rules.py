@@ -19,7 +19,7 @@ COMPUTING += ["permuted", "identity", "localization", "stability"]
 ENDS = ["claims", "figure_set", "paper", "plan"]
 USES_GPU = {"train", "eigensnapshot", "baseline", "interpolation", "permuted"}
 IMPORTS_TORCH = {*USES_GPU, "prepare_data", "plan"}
-ORDER = ["name", "input", "output", "log", "benchmark", "conda", "threads", "priority", "resources", "params", "script"]
+ORDER = ["name", "input", "output", "log", "benchmark", "priority", "conda", "threads", "resources", "params", "script"]
 
 
 @pytest.fixture(scope="module")
