@@ -10,6 +10,7 @@ import pytest
 from conftest import TinyRun
 from snakemake_process import TINY, planned_rules, run_snakemake
 
+from eigendrift.result_paths import KEPT_TABLES
 from eigendrift.storage import ArrayFile
 from eigendrift.tables import read_header, read_table
 
@@ -52,7 +53,7 @@ def test_the_run_ends_early_and_its_files_say_at_which_step(results: Path) -> No
         assert trajectory["steps"].tolist() == history["step"].tolist()
         for name in ("weights", "gradients", "updates"):
             assert np.isfinite(trajectory[name]).all(), name
-        for kind in ("ipr", "alignment", "displacement"):
+        for kind in ("ipr", "alignment", "displacement", *KEPT_TABLES):
             assert read_header(results / run / f"{kind}.csv", kind=kind)["identity"]["diverged_at"] == diverged_at
         ipr = read_table(results / run / "ipr.csv", kind="ipr")
         assert set(ipr["step"]) == set(history["step"])

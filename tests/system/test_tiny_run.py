@@ -19,6 +19,7 @@ import yaml
 from conftest import IN_CI, TinyRun
 from snakemake_process import TINY, run_snakemake
 
+from eigendrift.final_eigenvectors import read_final_eigenvectors
 from eigendrift.storage import ArrayFile
 from eigendrift.tables import read_header, read_run_tables, read_table
 
@@ -31,11 +32,18 @@ STEPS = {"main": 60, "batch_size-full": 20, "learning_rate-0.3": 30}
 N_PARAMETERS = 64 * 12 + 12 + 12 * 10 + 10 + 10 * 10 + 10
 K, DENSE_K, TOLERANCE, DENSE_TOLERANCE = 3, 15, 1e-3, 1e-4
 FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
+TABLE_RULES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
 RUN_FILES = {
     "history.csv",
     "ipr.csv",
     "alignment.csv",
     "displacement.csv",
+    "overlaps.csv",
+    "subspaces.csv",
+    "tracks.csv",
+    "identity.csv",
+    "localization.csv",
+    "stability.csv",
     "final_eigenvector.safetensors",
     "final_weights.safetensors",
     "trajectory.safetensors",
@@ -63,7 +71,7 @@ def table(results: Path, kind: str) -> pd.DataFrame:
 def test_the_files_are_those_that_the_rules_declare(results: Path, tiny_run: TinyRun) -> None:
     jobs = [f"train/{d}.{o}.{v}.{s}" for d, o, v, s in RUNS]
     jobs += [f"eigensnapshot/{d}.{o}.{v}.{s}.0" for d, o, v, s in RUNS]
-    jobs += [f"{rule}/{d}.{o}.{v}.{s}" for rule in ("displacement", "ipr", "alignment") for d, o, v, s in RUNS]
+    jobs += [f"{rule}/{d}.{o}.{v}.{s}" for rule in TABLE_RULES for d, o, v, s in RUNS]
     jobs += [f"{rule}/{d}" for rule in ("prepare_data", "baseline", "interpolation") for d in DATASETS]
     jobs += [*FIGURES, "claims", "figure_set"]
     expected = {f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")}
@@ -196,9 +204,26 @@ def test_every_table_has_a_row_for_every_snapshot(results: Path, root: Path) -> 
         ipr = read_table(folder(results, run) / "ipr.csv", kind="ipr")
         assert list(zip(ipr["step"], ipr["i"], strict=True)) == pairs, run
         alignment = read_table(folder(results, run) / "alignment.csv", kind="alignment")
-        # On the grid alone, for means over training.
-        on_grid = [(t, i) for t, i in pairs if t % every == 0]
+        # On the grid alone, for means over training, and at the end.
+        on_grid = [(t, i) for t, i in pairs if t % every == 0 or t == steps[-1]]
         assert list(zip(alignment["step"], alignment["i"], strict=True)) == on_grid, run
+        localization = read_table(folder(results, run) / "localization.csv", kind="localization")
+        layers = [(t, i, layer) for t, i in pairs for layer in range(4)]
+        assert list(zip(*(localization[name] for name in ("step", "i", "layer")), strict=True)) == layers, run
+        tracks = read_table(folder(results, run) / "tracks.csv", kind="tracks")
+        followed = tracks[tracks["chain"] == "consecutive"]
+        assert list(zip(followed["step"], followed["i"], strict=True)) == pairs, run
+        stability = read_table(folder(results, run) / "stability.csv", kind="stability")
+        assert list(stability["step"]) == steps, run
+        overlaps = read_table(folder(results, run) / "overlaps.csv", kind="overlaps")
+        counts = {t: sum(step == t for step, _ in pairs) for t in steps}
+        times = overlaps.groupby(["first", "second"]).size()
+        assert {(first, steps[-1]) for first in steps[:-1]} | set(itertools.pairwise(steps)) <= set(times.index), run
+        assert all(count == counts[first] for (first, _), count in times.items()), run
+        moved = read_table(folder(results, run) / "displacement.csv", kind="displacement")
+        two_time = overlaps[(overlaps["two_time"] == 1) & (overlaps["i"] == 1)]
+        lags = {(t, later - t) for t, later in zip(two_time["first"], two_time["second"], strict=True)}
+        assert lags == set(zip(moved["waiting_time"], moved["lag"], strict=True)), run
 
 
 def test_history_is_finite_and_training_learns(results: Path) -> None:
@@ -364,10 +389,26 @@ def test_statistics_are_recomputed_from_the_arrays(results: Path) -> None:
         way = weights[at[now]] - weights[at[then]]
         assert row.weight_displacement == pytest.approx((way**2).sum() / N_PARAMETERS, rel=1e-4)
         assert row.update_alignment == pytest.approx(cosine(a, way), abs=1e-4)
-    final = ArrayFile(folder(results, run) / "final_eigenvector.safetensors", kind="final_eigenvector")
-    assert final["vector"].tobytes() == pairs["vectors"][np.flatnonzero(pairs["step"] == 60)[0]].tobytes()
-    shapes = [shape for _, shape in final.identity["layers"]]
-    assert shapes == [[12, 64], [12], [10, 12], [10], [10, 10], [10]]
+    final = read_final_eigenvectors(folder(results, run) / "final_eigenvector.safetensors")
+    assert final.steps[0] == 60
+    for step, value, vector in zip(final.steps, final.iprs, final.vectors, strict=True):
+        assert cosine(vector, vectors[step, 1]) > 1 - 1e-6
+        assert value == pytest.approx((vectors[step, 1] ** 4).sum(), rel=1e-5)
+    shapes = [shape for _, shape in final.layers]
+    assert shapes == [(12, 64), (12,), (10, 12), (10,), (10, 10), (10,)]
+    overlaps = read_table(folder(results, run) / "overlaps.csv", kind="overlaps")
+    for row in overlaps.itertuples():
+        for j in range(1, K + 1):
+            expected = cosine(vectors[row.first, row.i], vectors[row.second, j])
+            assert getattr(row, f"overlap_{j}") == pytest.approx(expected, abs=1e-5)
+    identity = read_table(folder(results, run) / "identity.csv", kind="identity")
+    both = identity.merge(moved, on=["waiting_time", "lag", "i"], suffixes=("", "_there"))
+    assert len(both) == len(identity) == len(moved)
+    np.testing.assert_allclose(both["displacement"], both["displacement_there"], rtol=1e-4, atol=1e-9)
+    squares = np.square(both["partner_overlap"])
+    assert ((squares > 0.5) == (both["accepted"] == 1))[np.abs(squares - 0.5) > 1e-4].all()
+    exchanged = (both["displacement"] - both["partner_displacement"]) / both["displacement"]
+    np.testing.assert_allclose(both["exchange_share"], np.where(both["accepted"] == 1, exchanged, 0), atol=1e-4)
 
 
 def test_every_optimizer_starts_alike_and_an_update_is_the_difference_of_weights(results: Path) -> None:

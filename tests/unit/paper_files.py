@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from claims_frames import ROLES, alignments, baseline, constant, history, pairs, two_times
 
-from eigendrift.storage import write_arrays
+from eigendrift.final_eigenvectors import write_final_eigenvectors
 from eigendrift.tables import RUN_COLUMNS, write_table
 
 REPOSITORY = Path(__file__).parents[2]
@@ -102,9 +102,9 @@ def write_results(root: Path) -> dict[str, list[str]]:
                     files.setdefault(kind, []).append(_write(folder / f"{kind}.csv", frame, kind))
                 vector = np.random.default_rng(seed).standard_normal(17)
                 path = folder / "final_eigenvector.safetensors"
-                identity = {**run, "variant": "main", "layers": layers}
-                arrays = {"vector": (vector / np.linalg.norm(vector)).astype(np.float32)}
-                write_arrays(path, arrays, kind="final_eigenvector", identity=identity, units={"vector": "1"})
+                vectors = np.stack([vector, vector]) / np.linalg.norm(vector)
+                identity = {**run, "variant": "main"}
+                write_final_eigenvectors(path, vectors, [3000, 2900], [0.1, 0.2], layers, identity)
                 files.setdefault("final_eigenvector", []).append(str(path))
         null = baseline(dataset).drop(columns=["dataset", "n_parameters"])
         path = root / f"{dataset}.csv"

@@ -18,12 +18,16 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from eigendrift import identity_tables
 from eigendrift.config import DATASET_SIZES, validate
+from eigendrift.eigenbases import Eigenbases
 from eigendrift.figures import DATASET_KINDS, FIGURES, SUPPLEMENT
-from eigendrift.result_paths import DATASET_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
+from eigendrift.final_eigenvectors import write_final_eigenvectors
+from eigendrift.localization_tables import LOCALIZATION_UNITS, localization_table
+from eigendrift.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
 from eigendrift.runs import Experiment, Run
 from eigendrift.schedule import two_time_pairs
-from eigendrift.storage import write_arrays
+from eigendrift.stability_tables import STABILITY_UNITS, stability_table
 from eigendrift.tables import write_table
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
@@ -117,6 +121,10 @@ class Synthetic:
         if kind == "final_eigenvector":
             self._write_vector(path, experiment, run, character, random, size=len(steps))
             return
+        if kind in KEPT_TABLES:
+            table, units = _kept(experiment, run, steps, kind, random)
+            write_table(path, table, kind=kind, identity=identity, units=units)
+            return
         if kind == "displacement":
             table = _displacement(experiment, run, character, random, last)
         elif kind == "history":
@@ -146,10 +154,10 @@ class Synthetic:
         n = experiment.n_parameters(run.dataset)
         # Heavy tails where the optimizer localizes.
         vector = random.standard_normal(n) * np.exp((2.0 if character[1] > 0 else 0.6) * random.standard_normal(n))
-        vector = (vector / np.linalg.norm(vector)).astype(np.float32) if size else np.zeros(0, np.float32)
+        vectors = np.stack([vector, vector]) / np.linalg.norm(vector) if size else np.zeros((0, n))
         complete = run not in self.reached
-        identity = experiment.identity(run) | {"layers": layers, "diverged_at": None if complete else 7}
-        write_arrays(path, {"vector": vector}, kind="final_eigenvector", identity=identity, units={"vector": "1"})
+        identity = experiment.identity(run) | {"diverged_at": None if complete else 7}
+        write_final_eigenvectors(path, vectors, [7, 6][: len(vectors)], [0.1, 0.2][: len(vectors)], layers, identity)
 
     def _write_dataset(self, path: Path, experiment: Experiment, dataset: str, kind: str) -> None:
         random = np.random.default_rng(zlib.crc32(f"{dataset}/{kind}".encode()))
@@ -215,6 +223,10 @@ def _ipr(
             "matvecs": 15,
             "converged": 1,
             "ipr": 10 ** (character[0] + character[1] * s + noise - 0.02 * i),
+            "angle_bound": 2.5e-3,
+            "span_bound": 2.5e-3,
+            "gradient_norm": 0.3,
+            "gradient_overlap": 0.1 / i,
         }
     )
 
@@ -225,15 +237,18 @@ def _alignment(
     step, i = _pairs(experiment, run, steps)
     s = _progress(step, experiment.identity(run)["steps"])
     gradient = np.clip(character[3] * i**-0.7 * np.exp(0.3 * random.standard_normal(len(step))), 0, 1)
+    update = gradient * character[4] / character[3]
     settled = np.clip(s**2 * (0.4 + character[2]) + 0.1 * random.random(len(step)), 0, 1)
     return pd.DataFrame(
         {
             "step": step,
             "i": i,
             "gradient_alignment": gradient,
-            "update_alignment": gradient * character[4] / character[3],
+            "update_alignment": update,
             "convergence": np.where(step == (steps[-1] if len(steps) else 0), 1.0, settled),
             "converged": 1,
+            "gradient_share": np.minimum(pd.Series(gradient**2).groupby(step).cumsum().to_numpy(), 1.0),
+            "update_share": np.minimum(pd.Series(update**2).groupby(step).cumsum().to_numpy(), 1.0),
         }
     )
 
@@ -265,6 +280,38 @@ def _displacement(
         "update_alignment",
     ]
     return pd.DataFrame(rows, columns=[*columns, "angle_bound", "converged"])
+
+
+def _kept(
+    experiment: Experiment, run: Run, steps: np.ndarray, kind: str, random: np.random.Generator
+) -> tuple[pd.DataFrame, Mapping[str, str]]:
+    """A table of vectors that wander about, of a network far smaller than the run's."""
+    step, i = _pairs(experiment, run, steps)
+    shapes = [["0.weight", [20, 10]], ["0.bias", [20]], ["2.weight", [10, 20]], ["2.bias", [10]]]
+    n = sum(math.prod(shape) for _, shape in shapes)
+    pairs = pd.DataFrame({"step": step, "i": i, "eigenvalue": 50.0 / i, "converged": 1, "angle_bound": 0.01})
+    pairs["gradient_norm"] = 0.3
+    if kind == "stability":
+        return stability_table(pairs, experiment.train_parameters(run)["optimizer"]), STABILITY_UNITS
+    most = experiment.most_pairs(run)
+    basis, rows = np.eye(n)[:, :most], [np.zeros((0, n))]
+    for count in np.unique(step, return_counts=True)[1]:
+        basis = np.linalg.qr(basis + 0.03 * random.standard_normal((n, most)))[0]
+        rows.append(basis[:, :count].T)
+    bases = Eigenbases(pairs, np.concatenate(rows))
+    if kind == "localization":
+        return localization_table(bases, shapes), LOCALIZATION_UNITS
+    two_times = two_time_pairs(**experiment.two_time(run))
+    taken = identity_tables.run_overlaps(bases, two_times, experiment.schedule(run)["every"])
+    if kind == "overlaps":
+        return identity_tables.overlaps_table(taken, most), identity_tables.overlaps_units(most)
+    made = {
+        "subspaces": (identity_tables.subspaces_table, identity_tables.SUBSPACES_UNITS),
+        "tracks": (identity_tables.tracks_table, identity_tables.TRACKS_UNITS),
+        "identity": (identity_tables.identity_table, identity_tables.IDENTITY_UNITS),
+    }
+    make, units = made[kind]
+    return make(taken), units
 
 
 def _baseline(experiment: Experiment, n: int, random: np.random.Generator) -> pd.DataFrame:

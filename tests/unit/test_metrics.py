@@ -19,7 +19,10 @@ from eigendrift.metrics import (
     inverse_participation_ratio,
     overlap,
     overlap_to_displacement,
+    random_subspace_overlap,
+    span_share,
     subspace_displacement,
+    subspace_overlap,
     update_alignment,
     weight_displacement,
 )
@@ -316,6 +319,55 @@ def test_subspace_displacement_refuses_what_is_no_pair_of_bases() -> None:
         subspace_displacement(np.ones(3), np.ones(3))
     with pytest.raises(ValueError, match="not finite"):
         subspace_displacement([[np.nan, 1.0]], [[0.0, 1.0]])
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(5, 30))
+def test_subspace_overlap_sees_the_spans_alone(seed: int, k: int, n: int) -> None:
+    v, w = rotation(seed, n)[:k], rotation(seed + 1, n)[:k]
+    expected = subspace_overlap(np.abs(v @ w.T))
+    assert expected.shape == (k,)
+    assert (expected >= 0).all()
+    assert (expected <= 1).all()
+    turned = rotation(seed + 2, k) @ v
+    assert subspace_overlap(turned @ (rotation(seed + 3, k) @ w).T)[-1] == pytest.approx(expected[-1], rel=1e-9)
+    assert subspace_overlap(turned @ v.T)[-1] == pytest.approx(1, rel=1e-12)
+    # O_1 is the squared overlap, and the last is that of the principal angles.
+    assert expected[0] == pytest.approx(overlap(v[0], w[0]) ** 2, rel=1e-9)
+    cosines = np.linalg.svd(v @ w.T, compute_uv=False)
+    assert expected[-1] == pytest.approx((cosines**2).mean(), rel=1e-9)
+
+
+def test_subspace_overlap_of_an_exchange_and_of_different_numbers() -> None:
+    np.testing.assert_allclose(subspace_overlap(np.eye(3)[[1, 0, 2]]), [0, 1, 1])
+    np.testing.assert_allclose(subspace_overlap(np.eye(2, 5)), [1, 1])
+    assert subspace_overlap(np.zeros((3, 0))).shape == (0,)
+    for wrong in ([0.5], [[1.5]], [[np.nan]]):
+        with pytest.raises(ValueError, match="overlaps must be a matrix"):
+            subspace_overlap(wrong)
+
+
+def test_subspace_overlap_of_random_spans_is_k_over_n() -> None:
+    k, n = 3, 40
+    found = [subspace_overlap(rotation(seed, n)[:k] @ np.eye(n)[:, :k])[-1] for seed in range(400)]
+    # Its standard error is 0.001.
+    assert np.mean(found) == pytest.approx(random_subspace_overlap(k, n), abs=0.004)
+    np.testing.assert_array_equal(random_subspace_overlap([1, 2], 4), [0.25, 0.5])
+    with pytest.raises(ValueError, match="k must lie between 1 and n_parameters = 4"):
+        random_subspace_overlap(5, 4)
+
+
+def test_span_share_is_the_squared_norm_of_the_projection() -> None:
+    v, d = rotation(4, 9)[:4], np.random.default_rng(5).standard_normal(9)
+    shares = span_share(alignment(v, d))
+    for k in range(1, 5):
+        assert shares[k - 1] == pytest.approx(np.square(v[:k] @ d).sum() / (d @ d), rel=1e-12)
+    np.testing.assert_array_equal(span_share(alignment(v, -d)), shares)
+    np.testing.assert_allclose(span_share([0.6, 0.8]), [0.36, 1.0])
+    assert np.isnan(span_share([np.nan, np.nan])).all()
+    for wrong in ([[0.5]], [-0.1], [1.5]):
+        with pytest.raises(ValueError, match="alignments must be"):
+            span_share(wrong)
 
 
 # smoothing

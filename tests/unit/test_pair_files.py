@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eigendrift.errors import DamagedFileError
-from eigendrift.pair_files import INTEGERS, UNITS, read_pairs, read_run, run_identity, write_pairs
+from eigendrift.pair_files import INTEGERS, UNITS, map_run, read_pairs, read_run, run_identity, write_pairs
 
 IDENTITY = {"dataset": "digits", "optimizer": "sgd", "variant": "main", "seed": 0, "diverged_at": None}
 N = 5
@@ -97,3 +97,14 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 def test_a_run_without_chunks_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one chunk"):
         run_identity([])
+
+
+def test_a_run_is_mapped_chunk_by_chunk(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "0", [(0, 3), (10, 1)]), write(tmp_path / "1", [(20, 2)])
+    write(tmp_path / "2", [])
+    frame, arrays = map_run(tmp_path / name for name in ("0", "1", "2"))
+    np.testing.assert_array_equal(frame.to_numpy(), np.concatenate([first[0], second[0]]))
+    assert [array.shape for array in arrays] == [(4, N), (2, N), (0, N)]
+    for found, (_, written) in zip(arrays, (first, second), strict=False):
+        assert isinstance(found, np.memmap)
+        np.testing.assert_array_equal(found, written, strict=True)

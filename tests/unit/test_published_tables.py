@@ -19,6 +19,7 @@ from eigendrift.claims import load_claims
 from eigendrift.errors import DataError
 from eigendrift.figures import FIGURES, figure_name
 from eigendrift.published import different, fill, filled_page, hours, redraw
+from eigendrift.result_paths import KEPT_TABLES
 
 ROOT = Path(__file__).parents[2]
 NAMES = [figure_name(number) for number in FIGURES]
@@ -71,6 +72,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = {k: synthetic.paths(k, [{"variants": "all"}]) for k in ("history", "ipr", "alignment", "displacement")}
     tables |= {kind: synthetic.paths(kind, [{}]) for kind in ("baseline", "interpolation", "solutions")}
     tables["final_eigenvector"] = synthetic.paths("final_eigenvector", [{"seeds": "dense"}])
+    for kind in KEPT_TABLES:
+        synthetic.paths(kind, [{"variants": "all"}])
     experiment = synthetic.experiment
     params: dict[str, Any] = {"layout": experiment.layout(), "roles": experiment.roles()}
     claims = {kind: str(folder / "claims" / f"claims.{kind}") for kind in ("csv", "md", "tex")}
@@ -113,6 +116,8 @@ def test_what_is_published(published: Path, results: Path) -> None:
     for path in packed:
         original = results / path.relative_to(published / "tables").with_suffix("")
         assert gzip.decompress(path.read_bytes()) == original.read_bytes()
+    # Those that nothing is drawn from, too.
+    assert {path.name for path in packed} >= {f"{kind}.csv.gz" for kind in KEPT_TABLES}
     record = json.loads((published / "provenance.json").read_text())
     assert list(record["config"]["optimizers"]) == ["sgd", "adam"]
     assert record["hours"] == hours(results / "benchmarks") == {"fig01": 0.25, "train": 0.5}

@@ -14,7 +14,9 @@ from eigendrift.run_statistics import (
     alignment_table,
     displacement_table,
     ipr_table,
+    is_on_grid,
     on_grid,
+    significant,
 )
 
 N = 8
@@ -128,6 +130,8 @@ def test_ipr_of_known_vectors() -> None:
     assert table["ipr"].tolist() == pytest.approx([1.0, 1 / N, 0.5], rel=1e-6)
     for name in ("step", "i", "eigenvalue", "residual", "gap", "clustered", "matvecs", "converged"):
         assert table[name].tolist() == frame[name].tolist()
+    for name in ("angle_bound", "span_bound"):
+        assert table[name].tolist() == frame[name].tolist()
     flipped = ipr_table(frame, -np.stack([E[3], spread, two]))
     pd.testing.assert_frame_equal(flipped, table)
 
@@ -153,6 +157,41 @@ def test_alignment_with_gradient_update_and_the_end() -> None:
     pd.testing.assert_frame_equal(flipped, table)
 
 
+def test_overlaps_with_the_full_gradient_are_passed_on_where_there_are_any() -> None:
+    frame = pairs([(0, 1), (0, 2)])
+    without = frame.drop(columns=["gradient_norm", "gradient_overlap"], errors="ignore")
+    assert ipr_table(without, E[:2])[["gradient_norm", "gradient_overlap"]].isna().all(axis=None)
+    table = ipr_table(without.assign(gradient_norm=0.5, gradient_overlap=[0.6, 0.8]), E[:2])
+    assert table["gradient_norm"].tolist() == [0.5, 0.5]
+    assert table["gradient_overlap"].tolist() == [0.6, 0.8]
+
+
+def test_shares_of_gradient_and_update_add_up_within_the_span() -> None:
+    # By i, whatever the order of the rows; each step by itself.
+    frame = pairs([(10, 2), (10, 1), (0, 1), (0, 3)])
+    vectors = np.stack([E[1], turned(60), E[0], E[2]])
+    gradients = np.stack([3 * E[0] + 4 * E[1], E[1], E[7]])
+    updates = np.stack([E[0] + E[2] + E[3], 0 * E[0], E[7]])
+    table = alignment_table(frame.iloc[[0, 2, 3]], vectors[[0, 2, 3]], STEPS, gradients, updates, {})
+    # v_1 is missing at step 10, and v_2 at step 0: only the span of v_1 there is known.
+    assert table["gradient_share"].isna().tolist() == [True, False, True]
+    assert table["gradient_share"][1] == pytest.approx(0.36)
+    assert table["update_share"][1] == pytest.approx(1 / 3, rel=1e-5)
+    whole = alignment_table(pairs([(0, 2), (0, 1)]), np.stack([E[1], E[0]]), STEPS, gradients, updates, {})
+    assert whole["gradient_share"].tolist() == pytest.approx([1.0, 0.36])
+    assert whole["update_share"].tolist() == pytest.approx([1 / 3, 1 / 3], rel=1e-5)
+    nothing = alignment_table(pairs([(10, 1)]), E[:1], STEPS, gradients, updates, {})
+    assert nothing["update_share"].isna().all()
+
+
+def test_significant_digits() -> None:
+    numbers = [0.0, 1.0, -123456.789, 1.23456789e-7, 9.9999999, 1e300, 1e-305, 1e-320]
+    expected = [0.0, 1.0, -123457.0, 1.23457e-7, 10.0, 1e300, 1e-305, 0.0]
+    assert significant(numbers).tolist() == pytest.approx(expected, rel=1e-14)
+    assert math.isnan(float(significant(math.nan)))
+    assert float(significant(0.123456, 2)) == 0.12
+
+
 def test_each_row_uses_the_gradient_of_its_own_step() -> None:
     frame = pairs([(20, 1), (0, 1)])
     gradients = np.stack([E[0], E[1], E[2]])
@@ -168,12 +207,20 @@ def test_a_gradient_of_zero_has_no_alignment() -> None:
 def test_pairs_on_the_grid_are_those_at_multiples_of_its_interval() -> None:
     frame = pairs([(0, 1), (0, 2), (3, 1), (10, 1), (15, 1), (20, 1), (20, 2)])
     vectors = np.arange(7 * N).reshape(7, N)
-    kept, found = on_grid(frame, vectors, 10)
+    kept, found = on_grid(frame, vectors, 10, 20)
     assert list(zip(kept["step"], kept["i"], strict=True)) == [(0, 1), (0, 2), (10, 1), (20, 1), (20, 2)]
     assert kept.index.tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(found, vectors[[0, 1, 3, 5, 6]])
-    nothing, none = on_grid(pairs([]), np.zeros((0, N)), 10)
+    nothing, none = on_grid(pairs([]), np.zeros((0, N)), 10, 0)
     assert (len(nothing), none.shape) == (0, (0, N))
+
+
+def test_the_last_snapshot_is_on_the_grid_whether_or_not_the_interval_divides_the_run() -> None:
+    frame = pairs([(0, 1), (4, 1), (7, 1), (9, 1), (9, 2)])
+    kept, found = on_grid(frame, np.arange(5 * N).reshape(5, N), 4, 9)
+    assert list(zip(kept["step"], kept["i"], strict=True)) == [(0, 1), (4, 1), (9, 1), (9, 2)]
+    assert found[:, 0].tolist() == [0, N, 3 * N, 4 * N]
+    assert is_on_grid(np.array([0, 7, 8, 9]), 4, 9).tolist() == [True, False, True, True]
 
 
 # No rows

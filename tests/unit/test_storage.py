@@ -73,10 +73,26 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ids=str,
 )
 def test_arrays_of_every_layout_come_back(tmp_path: Path, array: np.ndarray) -> None:
-    found = ArrayFile(write(tmp_path / "a", {"x": array}), kind="trajectory")["x"]
-    np.testing.assert_array_equal(found, array)
-    assert found.shape == array.shape
-    assert found.dtype == array.dtype.newbyteorder("=")
+    file = ArrayFile(write(tmp_path / "a", {"x": array}), kind="trajectory")
+    for found in (file["x"], file.mapped("x")):
+        np.testing.assert_array_equal(found, array)
+        assert found.shape == array.shape
+        assert found.dtype == array.dtype.newbyteorder("=")
+
+
+def test_a_mapped_array_is_read_only_and_refused_where_it_was_altered(tmp_path: Path) -> None:
+    path = write(tmp_path / "a")
+    mapped = ArrayFile(path, kind="trajectory").mapped("weights")
+    assert isinstance(mapped, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        mapped[0] = 1
+    file, content = ArrayFile(path, kind="trajectory"), bytearray(path.read_bytes())
+    place = content.index(ARRAYS["weights"].tobytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert "'weights' fails its checksum" in refusal(lambda: file.mapped("weights"), path)
+    np.testing.assert_array_equal(file.mapped("steps"), ARRAYS["steps"])
+    assert "has no array 'other'" in refusal(lambda: file.mapped("other"), path)
 
 
 def test_memory_maps_are_written_too(tmp_path: Path) -> None:
@@ -247,7 +263,10 @@ def test_an_error_of_something_else_is_told_as_it_is(tmp_path: Path) -> None:
 
 def read_all(path: Path) -> dict[str, np.ndarray]:
     file = ArrayFile(path, kind="trajectory", identity={"seed": 3})
-    return {name: file[name] for name in file.names}
+    read = {name: file[name] for name in file.names}
+    for name, array in read.items():
+        np.testing.assert_array_equal(file.mapped(name), array, strict=True)
+    return read
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -260,8 +279,10 @@ def test_a_file_that_goes_while_it_is_read(tmp_path: Path) -> None:
     file = ArrayFile(path, kind="trajectory")
     path.unlink()
     assert refusal(lambda: file["steps"], path) == f"{path}: no such file"
+    assert refusal(lambda: file.mapped("steps"), path) == f"{path}: no such file"
     path.write_bytes(b"")
     assert "damaged" in refusal(lambda: file["steps"], path)
+    assert "damaged" in refusal(lambda: file.mapped("steps"), path)
 
 
 def test_a_folder(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from snakemake_process import Finished, planned_jobs, planned_rules, run_snakemake
 
+TABLES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
 FIGURES = {f"fig{number:02d}": 1 for number in range(1, 22)}
 
 
@@ -46,7 +47,7 @@ def expected(config: dict[str, Any]) -> dict[str, int]:
             block["every"] = max(1, round(block["every"] * steps / main_steps))
         chunks += optimizers * count * math.ceil(snapshots(steps, **block) / config["eigen"]["snapshots_per_job"])
     a_dataset = dict.fromkeys(("prepare_data", "baseline", "interpolation"), len(config["datasets"]))
-    a_run = dict.fromkeys(("train", "displacement", "ipr", "alignment"), runs)
+    a_run = dict.fromkeys(("train", *TABLES), runs)
     return {**a_dataset, **a_run, "eigensnapshot": chunks, **FIGURES, "claims": 1, "figure_set": 1}
 
 

@@ -9,7 +9,7 @@ from conftest import TinyRun
 from snakemake_process import TINY, planned_jobs, planned_rules, run_snakemake
 
 FIGURES = {f"fig{number:02d}" for number in range(1, 22)}
-A_RUN = ("train", "eigensnapshot", "displacement", "ipr", "alignment")
+A_RUN = ("train", "eigensnapshot", "displacement", "ipr", "alignment", "identity", "localization", "stability")
 # Figures of one seed, and those of the sweeps, whose seeds have a key of their own.
 NOT_OF_ALL_SEEDS = {"fig12", "fig14", "fig15", "fig16", "fig17", "fig18", "fig19", "fig20", "fig21"}
 DRAWN_FROM_BASELINE = {"fig01", "fig09", "fig20", "fig21"}

@@ -15,11 +15,11 @@ FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
 SUPPLEMENT = ["figS1", "figS2", "figS3"]
 TARGETS = {"all", "supplement"}
 COMPUTING = ["prepare_data", "train", "eigensnapshot", "baseline", "displacement", "ipr", "alignment", "interpolation"]
-COMPUTING += ["permuted"]
+COMPUTING += ["permuted", "identity", "localization", "stability"]
 ENDS = ["claims", "figure_set", "paper", "plan"]
 USES_GPU = {"train", "eigensnapshot", "baseline", "interpolation", "permuted"}
 IMPORTS_TORCH = {*USES_GPU, "prepare_data", "plan"}
-ORDER = ["name", "input", "output", "log", "benchmark", "conda", "threads", "resources", "params", "script"]
+ORDER = ["name", "input", "output", "log", "benchmark", "priority", "conda", "threads", "resources", "params", "script"]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_directives_stand_in_one_order(root: Path) -> None:
             depth = min(len(found) for found in re.findall(r"^( +)\w+:", block, re.MULTILINE))
             directives = re.findall(rf"^ {{{depth}}}(\w+):", block, re.MULTILINE)
             assert directives == sorted(directives, key=ORDER.index), f"{path.name}: {directives}"
-            optional = {"name", "params", *(["output", "benchmark"] if path.name == "plan.smk" else [])}
+            optional = {"name", "params", "priority", *(["output", "benchmark"] if path.name == "plan.smk" else [])}
             assert set(ORDER) - optional <= set(directives), f"{path.name}: {directives}"
 
 

@@ -15,6 +15,7 @@ from eigendrift.scale_out import Durations, Model, Speed, components
 # Faster than any GPU in use: what a job takes is then little more than its start.
 FAST = Speed(flops=1e14, step=1e-4, pair=2e-3)
 
+TABLES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
 Submission = tuple[str, list[tuple[str, dict[str, str]]]]
 
 
@@ -53,7 +54,7 @@ def test_the_paper_takes_fewer_than_four_hundred_submissions(submissions: list[S
 
 def seconds(rule: str, wildcards: dict[str, str], durations: Durations) -> float:
     """What a job takes by the model."""
-    if rule in ("displacement", "ipr", "alignment"):
+    if rule in TABLES:
         return durations.speed.table
     if rule.startswith("fig") or rule == "claims":
         return durations.speed.figure

@@ -11,7 +11,7 @@ from eigendrift.failed_jobs import watch
 from eigendrift.figures import FIGURES, SUPPLEMENT
 from eigendrift.modules import library_files, use_this_copy
 from eigendrift.needs import Needs, gpus
-from eigendrift.result_paths import DATASET_TABLES, table_paths, variant_table_paths
+from eigendrift.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, table_paths, variant_table_paths
 from eigendrift.runs import Experiment, Run
 
 use_this_copy()

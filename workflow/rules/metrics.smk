@@ -1,5 +1,9 @@
 # Needs: the trajectory and the eigenpairs of a run.
-# Leaves: its small tables, which all figures and claims are drawn from, and its leading eigenvector at the end.
+# Leaves: its small tables, which all figures and claims are drawn from, and those that later questions about its
+# eigenvectors are answered from; its leading eigenvector at the end.
+
+# A run's tables come before anything else, for the sake of the disk: its big arrays go once they are there.
+AT_ONCE = 20
 
 
 rule displacement:
@@ -13,6 +17,7 @@ rule displacement:
         f"{LOGS}/displacement/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/displacement/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
+    priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -38,6 +43,7 @@ rule ipr:
         f"{LOGS}/ipr/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/ipr/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
+    priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -47,6 +53,7 @@ rule ipr:
     params:
         scratch=scratch_of,
         finished=lambda wildcards: f"eigensnapshot/{run_of(wildcards).folder}",
+        every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
     script:
         "../scripts/ipr.py"
 
@@ -62,6 +69,7 @@ rule alignment:
         f"{LOGS}/alignment/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/alignment/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
+    priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -72,3 +80,76 @@ rule alignment:
         every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
     script:
         "../scripts/alignment.py"
+
+
+rule identity:
+    input:
+        eigenpairs=eigenpairs,
+        modules=library("identity"),
+    output:
+        overlaps=f"{RUN}/overlaps.csv",
+        subspaces=f"{RUN}/subspaces.csv",
+        tracks=f"{RUN}/tracks.csv",
+        identity=f"{RUN}/identity.csv",
+    log:
+        f"{LOGS}/identity/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/identity/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
+    priority: AT_ONCE
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        runtime=20,
+    params:
+        k=lambda wildcards: EXPERIMENT.most_pairs(run_of(wildcards)),
+        every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
+        two_time=lambda wildcards: EXPERIMENT.two_time(run_of(wildcards)),
+    script:
+        "../scripts/identity.py"
+
+
+rule localization:
+    input:
+        eigenpairs=eigenpairs,
+        final_weights=rules.train.output.final_weights,
+        modules=library("localization"),
+    output:
+        f"{RUN}/localization.csv",
+    log:
+        f"{LOGS}/localization/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/localization/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
+    priority: AT_ONCE
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        runtime=20,
+    script:
+        "../scripts/localization.py"
+
+
+rule stability:
+    input:
+        eigenpairs=eigenpairs,
+        modules=library("stability"),
+    output:
+        f"{RUN}/stability.csv",
+    log:
+        f"{LOGS}/stability/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/stability/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
+    priority: AT_ONCE
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        runtime=20,
+    params:
+        optimizer=lambda wildcards: EXPERIMENT.train_parameters(run_of(wildcards))["optimizer"],
+    script:
+        "../scripts/stability.py"

@@ -1,6 +1,8 @@
 # Needs: tables of main and sensitivity runs, final weights, a dataset's file.
 # Leaves: overlaps between eigenvectors of permuted networks; figures S1 to S3, each as PDF, PNG and the plotted numbers.
 
+SUPPLEMENTARY = [run for run in EXPERIMENT.select(variants="sensitivity") if EXPERIMENT.is_supplementary(run)]
+
 
 # How far apart random initializations of each variant lie: their tau is a fingerprint of what the paper did.
 VARIANT_BASELINES = [f"{RESULTS}/{path}" for path in variant_table_paths(EXPERIMENT)]

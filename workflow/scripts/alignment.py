@@ -1,4 +1,7 @@
-"""Alignment of one run's eigenvectors with gradient, update and their own final direction, at equal intervals."""
+"""Alignment of one run's eigenvectors with gradient, update and their own final direction, at equal intervals.
+
+The last snapshot is one of them, whether or not the interval divides the length of the run.
+"""
 
 from eigendrift.job import start
 
@@ -14,6 +17,7 @@ chunks = snakemake.input.eigenpairs
 identity = run_identity(chunks)
 trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=identity)
 steps, gradients, updates = (trajectory[name] for name in ("steps", "gradients", "updates"))
+last = int(steps[-1]) if len(steps) else 0
 final = {}
 for chunk in reversed(chunks):
     pairs, vectors = read_pairs(chunk)
@@ -23,7 +27,7 @@ for chunk in reversed(chunks):
         break
 tables = []
 for chunk in chunks:
-    pairs, vectors = on_grid(*read_pairs(chunk), snakemake.params.every)
+    pairs, vectors = on_grid(*read_pairs(chunk), snakemake.params.every, last)
     tables.append(alignment_table(pairs, vectors, steps, gradients, updates, final))
 write_table(
     snakemake.output[0],

@@ -6,29 +6,28 @@ start(snakemake)
 
 import numpy as np
 import pandas as pd
-from eigendrift.pair_files import read_pairs, run_identity
+from eigendrift.final_eigenvectors import typical_snapshot, write_final_eigenvectors
+from eigendrift.pair_files import map_run, run_identity
 from eigendrift.run_statistics import IPR_UNITS, ipr_table
 from eigendrift.scratch import Scratch
-from eigendrift.storage import ArrayFile, write_arrays
+from eigendrift.storage import ArrayFile
 from eigendrift.tables import write_table
 
 Scratch.discard(snakemake.params.scratch, snakemake.params.finished)
 output, chunks = snakemake.output, snakemake.input.eigenpairs
 identity = run_identity(chunks)
-tables, final = [], None
-for chunk in chunks:  # one at a time: 15 vectors a snapshot fill gigabytes
-    pairs, vectors = read_pairs(chunk)
-    tables.append(ipr_table(pairs, vectors))
-    leading = np.flatnonzero(pairs["i"] == 1)
-    final = vectors[leading[-1]].copy() if len(leading) else final
-write_table(output.table, pd.concat(tables, ignore_index=True), kind="ipr", identity=identity, units=IPR_UNITS)
-if final is None:  # the run diverged before its first snapshot
-    final = np.zeros(0, dtype=np.float32)
+pairs, arrays = map_run(chunks)
+ends = np.cumsum([0, *map(len, arrays)])
+parts = [pairs.iloc[ends[j] : ends[j + 1]] for j in range(len(arrays))]
+table = pd.concat([ipr_table(part, array) for part, array in zip(parts, arrays, strict=True)], ignore_index=True)
+write_table(output.table, table, kind="ipr", identity=identity, units=IPR_UNITS)
+leading = np.flatnonzero(table["i"] == 1)
+chosen = []
+if len(leading):  # else the run diverged before its first snapshot
+    first = table.iloc[leading]
+    chosen = [leading[-1], leading[typical_snapshot(first["step"], first["ipr"], snakemake.params.every)]]
+places = [(j, row - ends[j]) for row in chosen for j in [int(np.searchsorted(ends, row, side="right")) - 1]]
+vectors = np.reshape([arrays[j][row] for j, row in places], (len(chosen), identity["n_parameters"]))
 layers = ArrayFile(snakemake.input.final_weights, kind="final_weights", identity=identity).identity["layers"]
-write_arrays(
-    output.final_eigenvector,
-    {"vector": final},
-    kind="final_eigenvector",
-    identity={**identity, "layers": layers},
-    units={"vector": "1"},
-)
+steps, iprs = (table[name].iloc[chosen].tolist() for name in ("step", "ipr"))
+write_final_eigenvectors(output.final_eigenvector, vectors, steps, iprs, layers, identity)

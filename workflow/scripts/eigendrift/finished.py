@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eigendrift.result_paths import DATASET_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
+from eigendrift.result_paths import DATASET_TABLES, RUN_TABLES, SUPPLEMENT_TABLES, VARIANT_TABLES
 from eigendrift.runs import MAIN, SENSITIVITY, Experiment, Run
 from eigendrift.snakemake_records import RECORDS, is_incomplete, recorded_parameters
 from eigendrift.storage import ArrayFile
@@ -43,6 +43,9 @@ def parts(experiment: Experiment) -> dict[str, Part]:
     found = [_run_part(experiment, run) for run in runs]
     for kind, pattern in {**DATASET_TABLES, **SUPPLEMENT_TABLES}.items():
         found += [_dataset_part(experiment, kind, pattern, dataset) for dataset in experiment.datasets()]
+    for variant in experiment.own_baselines:
+        for kind, pattern in VARIANT_TABLES.items():
+            found += [_variant_part(experiment, kind, pattern, variant, dataset) for dataset in experiment.datasets()]
     return {part.name: part for part in found}
 
 
@@ -89,6 +92,21 @@ def _dataset_part(experiment: Experiment, kind: str, pattern: str, dataset: str)
         noted={name: parameters},
         # Of a rule with two tables the time is noted with the first.
         benchmarks=(f"{rule}/{dataset}.tsv",) if kind not in ("baseline_overlaps", "solutions") else (),
+    )
+
+
+def _variant_part(experiment: Experiment, kind: str, pattern: str, variant: str, dataset: str) -> Part:
+    """A table of the baseline that a variant of figure S1 has of its own."""
+    name, parameters = pattern.format(variant=variant, dataset=dataset), experiment.baseline_parameters(variant)
+    identity = {"dataset": dataset, "variant": variant, "n_parameters": experiment.n_parameters(dataset, variant)}
+    return Part(
+        name,
+        # The kinds of the files are those of the main runs' baseline.
+        {name: kind.replace("variant_baseline", "baseline").replace("variant_overlaps", "baseline_overlaps")},
+        _plain({**parameters, **identity}),
+        identity,
+        noted={name: parameters},
+        benchmarks=(f"baseline/{dataset}.{variant}.tsv",) if kind == "variant_baseline" else (),
     )
 
 

@@ -141,6 +141,49 @@ def subspace_displacement(v: ArrayLike, w: ArrayLike) -> np.float64:
     return np.float64(_mean_square(bases[0] - (left @ right) @ bases[1]).mean())
 
 
+def subspace_overlap(overlaps: ArrayLike) -> Floats:
+    """O_k = |V_s' V_t|_F^2 / k of the spans of v_1..v_k at two times, for every k from 1 on; from 0 to 1, no unit.
+
+    Args:
+        overlaps: C_ij = |v_i(s) . v_j(t)| (k, m) of two orthonormal bases.
+
+    Returns:
+        O_1, O_2, ... up to the smaller of k and m. O_k is the mean squared cosine of the principal angles, and depends
+        on the two spans alone. Of two random spans in N dimensions it is k/N on average (`random_subspace_overlap`).
+        Gur-Ari, Roberts and Dyer (2018), arXiv:1812.04754.
+    """
+    squares = np.asarray(overlaps, dtype=np.float64) ** 2
+    if squares.ndim != 2 or not (squares <= 1 + UNIT_TOLERANCE).all():
+        raise ValueError(f"overlaps must be a matrix (k, m) of numbers from 0 to 1; its shape is {squares.shape}")
+    sums = np.diagonal(squares.cumsum(axis=0).cumsum(axis=1))
+    result: Floats = np.minimum(sums / np.arange(1, len(sums) + 1), 1.0)
+    return result
+
+
+def random_subspace_overlap(k: ArrayLike, n_parameters: int) -> Statistic:
+    """The mean k/N of `subspace_overlap` of a fixed and a random span of k vectors in N dimensions; no unit."""
+    dimensions = np.asarray(k, dtype=np.float64)
+    if not ((dimensions >= 1) & (dimensions <= n_parameters)).all():
+        raise ValueError(f"k must lie between 1 and n_parameters = {n_parameters}, not {dimensions}")
+    return dimensions / n_parameters
+
+
+def span_share(alignments: ArrayLike) -> Floats:
+    """Share |P_k d|^2/|d|^2 of a direction's squared norm within the span of v_1..v_k, for every k; no unit.
+
+    Args:
+        alignments: |v_i . d/|d|| (k,) of orthonormal v_1..v_k in their order, or nan for a d of norm 0.
+
+    Returns:
+        The sums of squares up to each k (k,), from 0 to 1; nan for a d of norm 0.
+    """
+    values = np.asarray(alignments, dtype=np.float64)
+    if values.ndim != 1 or (values < 0).any() or (values > 1 + UNIT_TOLERANCE).any():
+        raise ValueError(f"alignments must be (k,) and lie between 0 and 1, not {values}")
+    result: Floats = np.minimum((values**2).cumsum(), 1.0)
+    return result
+
+
 def gaussian_smooth(series: ArrayLike, sigma: float) -> Floats:
     """A series (S,) convolved with a Gaussian of standard deviation `sigma`, in snapshots (figures 7 and 12).
 

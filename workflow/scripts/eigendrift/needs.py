@@ -123,6 +123,11 @@ class Needs:
         vectors: int = 2 * max(rows * self.experiment.config["eigen"]["k"], snapshots * k)
         return 800 + math.ceil((2 * rows + vectors) * self._row_bytes(run) / 1e6)
 
+    def mapped_megabytes(self, run: Run) -> int:
+        """A metric rule that maps all vectors and holds those of a few snapshots, in float64."""
+        rows = 32 * self.experiment.most_pairs(run)
+        return 800 + math.ceil(2 * rows * self._row_bytes(run) / 1e6)
+
 
 def gpus(device: str) -> int:
     """GPUs that a computing job asks for: none where `auto` finds none, so that nobody without one notices the tag."""

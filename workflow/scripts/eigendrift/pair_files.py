@@ -57,6 +57,16 @@ def read_run(
     return frame, np.concatenate([part[1] for part in parts])
 
 
+def map_run(paths: Iterable[str | os.PathLike[str]]) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    """The numbers of all pairs of a run, in order of step and i, and the vectors of each chunk, mapped into memory.
+
+    The rows of the frame are those of the chunks one after the other; a snapshot's pairs lie in one chunk.
+    """
+    files = [ArrayFile(path, kind=KIND) for path in paths]
+    frames = [pd.DataFrame({name: file[name] for name in UNITS}) for file in files]
+    return pd.concat(frames, ignore_index=True), [file.mapped("vectors") for file in files]
+
+
 def run_identity(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Any]:
     """Which run the chunks of eigenpairs belong to; `DamagedFileError` if they are not all of one."""
     first: dict[str, Any] | None = None

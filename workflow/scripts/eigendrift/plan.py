@@ -25,6 +25,8 @@ from eigendrift.optimizers import Step
 from eigendrift.runs import MAIN, SENSITIVITY, Experiment, Run
 from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE, Request, requests
 
+# Rules that make tables of a run.
+METRIC_RULES = 6
 # Timed products take this many samples on a CPU, and longer ones are reckoned from them.
 SAMPLES = 6000
 
@@ -71,7 +73,7 @@ def make_plan(experiment: Experiment, costs: Costs) -> Plan:
     """The plan of an experiment on a machine with these costs."""
     runs = list(experiment)
     fixed = len(FIGURES) + 2  # claims and figure set
-    jobs = sum(4 + experiment.chunks(run) for run in runs) + 3 * len(experiment.datasets()) + fixed
+    jobs = sum(1 + METRIC_RULES + experiment.chunks(run) for run in runs) + 3 * len(experiment.datasets()) + fixed
     seconds = {
         "train": sum(_train_seconds(experiment, run, costs) for run in runs),
         "eigensnapshot": sum(_eigen_seconds(experiment, run, costs) for run in runs),

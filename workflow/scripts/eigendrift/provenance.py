@@ -26,8 +26,14 @@ COMPARABLE: Mapping[str, Any] = {
         "with": "those of another number of threads, over the first 60 steps of a run",
         "tolerances": {
             "history": {"train_loss": 1e-5, "test_loss": 1e-5, "train_accuracy": 5e-3, "test_accuracy": 5e-3},
-            "ipr": {"eigenvalue": 1e-4, "ipr": 1e-4},
-            "alignment": {"gradient_alignment": 1e-4, "update_alignment": 1e-4, "convergence": 1e-4},
+            "ipr": {"eigenvalue": 1e-4, "ipr": 1e-4, "gradient_norm": 1e-4, "gradient_overlap": 1e-4},
+            "alignment": {
+                "gradient_alignment": 1e-4,
+                "update_alignment": 1e-4,
+                "convergence": 1e-4,
+                "gradient_share": 1e-4,
+                "update_share": 1e-4,
+            },
             "displacement": {
                 "displacement": 1e-6,
                 "subspace_displacement": 1e-6,

@@ -31,7 +31,7 @@ from eigendrift.numbers import numbers_of, numbers_tex
 from eigendrift.packed import pack, unpack, write_whole
 from eigendrift.paper import INSTALL
 from eigendrift.reproduction_page import Numbers, fill_page
-from eigendrift.result_paths import DATASET_TABLES, RUN_TABLES, table_paths
+from eigendrift.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, table_paths
 from eigendrift.runs import Experiment
 from eigendrift.tables import read_header, read_table
 
@@ -87,6 +87,7 @@ def _gather(results: Path, experiment: Experiment, record: dict[str, Any], folde
     if (results / "paper.pdf").is_file():
         _copy(results / "paper.pdf", folder / "paper.pdf")
     packed = {path: f"tables/{path}" for path in _tables(experiment, drawn)}
+    packed |= {path: f"tables/{path}" for path in _kept(experiment) if (results / path).is_file()}
     packed |= {name: name for name in (f"figures/{figure_name(number)}.csv" for number in drawn)}
     for path, name in packed.items():
         pack(folder / f"{name}.gz", (results / path).read_bytes())
@@ -218,6 +219,12 @@ def _tables(experiment: Experiment, numbers: Sequence[int | str]) -> list[str]:
     wanted: list[Mapping[str, Any]] = [*(_inputs(number) for number in numbers), _NUMBERS]
     found = (path for one in wanted for kind, chosen in one.items() for path in table_paths(experiment, kind, chosen))
     return list(dict.fromkeys(found))
+
+
+def _kept(experiment: Experiment) -> list[str]:
+    """Paths below the results of the tables that no figure is drawn from, of every run."""
+    every: list[dict[str, str]] = [{"variants": "all"}, {"variants": "sensitivity"}]
+    return [path for kind in KEPT_TABLES for path in table_paths(experiment, kind, every)]
 
 
 def _figure_job(experiment: Experiment, number: int | str, build: Path) -> dict[str, Any]:

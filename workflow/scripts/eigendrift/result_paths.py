@@ -11,7 +11,15 @@ RUN_TABLES = {
     "alignment": "alignment.csv",
     "displacement": "displacement.csv",
     "final_eigenvector": "final_eigenvector.safetensors",
+    "overlaps": "overlaps.csv",
+    "subspaces": "subspaces.csv",
+    "tracks": "tracks.csv",
+    "identity": "identity.csv",
+    "localization": "localization.csv",
+    "stability": "stability.csv",
 }
+# What no figure and no claim needs, for questions that are asked once the eigenvectors are deleted.
+KEPT_TABLES = ("overlaps", "subspaces", "tracks", "identity", "localization", "stability")
 DATASET_TABLES = {
     "baseline": "baseline/{dataset}.csv",
     "interpolation": "interpolation/{dataset}.csv",

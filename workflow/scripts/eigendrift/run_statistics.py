@@ -1,9 +1,11 @@
 """The statistics of one run: its eigenvectors' motion, localization and alignment, as tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from eigendrift import metrics
 
@@ -29,6 +31,10 @@ IPR_UNITS = {
     "matvecs": "1",
     "converged": "1",
     "ipr": "1",
+    "angle_bound": "1",
+    "span_bound": "1",
+    "gradient_norm": "loss / parameter",
+    "gradient_overlap": "1",
 }
 ALIGNMENT_UNITS = {
     "step": "training steps",
@@ -37,8 +43,13 @@ ALIGNMENT_UNITS = {
     "update_alignment": "1",
     "convergence": "1",
     "converged": "1",
+    "gradient_share": "1",
+    "update_share": "1",
 }
 _INTEGERS = ("waiting_time", "lag", "step", "i", "converged")
+# Of numbers that are written for later questions: what solvers and float32 leave certain, in few bytes.
+DIGITS = 6
+SOLVER_DIGITS = {"residual": 4, "angle_bound": 4, "span_bound": 4}
 
 
 def displacement_table(
@@ -83,7 +94,7 @@ def displacement_table(
                     int(good[a] and good[b]),
                 )
             )
-    return _typed(rows, DISPLACEMENT_UNITS)
+    return typed(rows, DISPLACEMENT_UNITS)
 
 
 def _spans_displacement(
@@ -97,18 +108,36 @@ def _spans_displacement(
 
 
 def ipr_table(pairs: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
-    """Eigenvalue, solver record and inverse participation ratio of each pair."""
-    ratios = metrics.inverse_participation_ratio(vectors) if len(pairs) else np.empty(0)
-    return pairs.assign(ipr=ratios)[list(IPR_UNITS)]
+    """Eigenvalue, solver record, inverse participation ratio and overlap with the full gradient of each pair.
 
-
-def on_grid(pairs: pd.DataFrame, vectors: np.ndarray, every: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """The pairs at the snapshots of the equal-interval grid: their plain mean is a mean over training time.
-
-    The log-spaced snapshots after each waiting time crowd the start of a run and would outweigh the rest of it.
+    `angle_bound` and `span_bound` bound the sines of the angles to the true eigenvector, and to the true span of those
+    that it is clustered with. `gradient_norm` is |g| of the full data's gradient, `gradient_overlap` |v_i . g|/|g|: the
+    squares of the latter, summed up to i, are the share of the gradient within the span of v_1..v_i. Of the
+    residual and the bounds there are four significant digits, of the gap and of these two six.
     """
-    keep = (pairs["step"] % every == 0).to_numpy()
+    ratios = metrics.inverse_participation_ratio(vectors) if len(pairs) else np.empty(0)
+    table = pairs.assign(ipr=ratios).reindex(columns=list(IPR_UNITS))
+    for name in ("residual", "gap", "angle_bound", "span_bound", "gradient_norm", "gradient_overlap"):
+        table[name] = significant(table[name], SOLVER_DIGITS.get(name, DIGITS))
+    return table
+
+
+def on_grid(pairs: pd.DataFrame, vectors: np.ndarray, every: int, last: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """The pairs at the snapshots of the equal-interval grid, and at a run's `last` snapshot, where it ends.
+
+    The plain mean over the grid is a mean over training time: the log-spaced snapshots after each waiting time crowd
+    the start of a run and would outweigh the rest of it. The last one counts in it like any other. Where `every` does
+    not divide the length of the run, less than an interval lies before it, and a mean over S snapshots is by at most
+    1/S of its range nearer to the end of the run than the mean over time.
+    """
+    keep = is_on_grid(pairs["step"].to_numpy(), every, last)
     return pairs[keep].reset_index(drop=True), vectors[keep]
+
+
+def is_on_grid(steps: np.ndarray, every: int, last: int) -> np.ndarray:
+    """Which of the steps are multiples of `every`, or the last."""
+    found: np.ndarray = (steps % every == 0) | (steps == last)
+    return found
 
 
 def alignment_table(
@@ -121,7 +150,8 @@ def alignment_table(
 ) -> pd.DataFrame:
     """Alignment of each pair's vector with gradient and update of its step, and with the i-th vector at the end.
 
-    `final`: i -> v_i (N,) at the last snapshot; a pair whose i is not in it has convergence NaN.
+    `final`: i -> v_i (N,) at the last snapshot; a pair whose i is not in it has convergence NaN. `gradient_share` and
+    `update_share` are |P_i d|^2/|d|^2 of the span of v_1..v_i, cumulative in i: NaN where one of these is missing.
     """
     at = {int(step): row for row, step in enumerate(steps)}
     rows = []
@@ -136,12 +166,41 @@ def alignment_table(
                 float(metrics.alignment(vector, updates[row])),
                 float(metrics.overlap(vector, final[int(i)])) if int(i) in final else np.nan,
                 int(converged),
+                np.nan,
+                np.nan,
             )
         )
-    return _typed(rows, ALIGNMENT_UNITS)
+    table = typed(rows, ALIGNMENT_UNITS)
+    for _, here in table.groupby("step", sort=False):
+        leading = here.sort_values("i")
+        complete = leading["i"].to_numpy() == np.arange(1, len(leading) + 1)
+        for name in ("gradient", "update"):
+            found = metrics.span_share(leading[f"{name}_alignment"].to_numpy())
+            table.loc[leading.index, f"{name}_share"] = significant(np.where(complete, found, np.nan))
+    return table
 
 
-def _typed(rows: Sequence[tuple[float, ...]], units: Mapping[str, str]) -> pd.DataFrame:
+def typed(
+    rows: Sequence[tuple[Any, ...]], units: Mapping[str, str], integers: Collection[str] = _INTEGERS
+) -> pd.DataFrame:
     """A table whose columns have their type without a row too: a run may diverge before its first snapshot."""
     frame = pd.DataFrame(rows, columns=list(units))
-    return frame.astype({name: np.int64 if name in _INTEGERS else np.float64 for name in units})
+    return frame.astype({name: np.int64 if name in integers else np.float64 for name in units})
+
+
+def significant(values: ArrayLike, digits: int = DIGITS) -> np.ndarray:
+    """Numbers rounded to so many significant digits."""
+    numbers = np.asarray(values, dtype=np.float64)
+    usual = np.isfinite(numbers) & (numbers != 0)
+    sizes = np.floor(np.log10(np.abs(numbers), out=np.zeros(numbers.shape), where=usual))
+    return decimal_rounded(numbers, np.minimum(digits - 1 - sizes, 300))
+
+
+def decimal_rounded(values: np.ndarray, decimals: np.ndarray) -> np.ndarray:
+    """Numbers rounded each to its own number of decimals."""
+    # A power of ten with a negative exponent is not exact; numbers of usual size take two exact ones.
+    scale = 10.0 ** np.abs(decimals)
+    # Both branches are taken of all numbers.
+    with np.errstate(over="ignore"):
+        found: np.ndarray = np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)
+    return found

@@ -233,6 +233,11 @@ class Experiment:
             }
         return parameters
 
+    def most_pairs(self, run: Run) -> int:
+        """The largest number of eigenpairs at one of the run's snapshots."""
+        parameters = self.eigen_parameters(run)
+        return int(max(parameters["k"], parameters.get("dense", parameters)["k"]))
+
     def baseline_parameters(self, variant: str = MAIN) -> dict[str, Any]:
         """What the baseline of the main runs, or of a variant of figure S1, depends on, apart from the data."""
         return {

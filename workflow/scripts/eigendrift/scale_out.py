@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from eigendrift.config import CLASSES, DATASET_SIZES, validate
-from eigendrift.plan import products
+from eigendrift.plan import METRIC_RULES, products
 from eigendrift.runs import Experiment, Run
 from eigendrift.snapshots import requests
 
@@ -99,7 +99,7 @@ class Model:
         chunks = [(run, seconds) for run in runs for seconds in durations.chunks(run)]
         self.chunks = _cut(mixed.sample(chunks, len(chunks)), components["chunks"])
         # Each kind of table of a run in turn, on the CPU nodes, of which there are enough.
-        tables = min(components["tables"], 3 * len(runs))
+        tables = min(components["tables"], METRIC_RULES * len(runs))
         figures = 21 + 2
         self.end = tables * durations.speed.table + figures * durations.speed.figure
         self.networks = 2 * sum(durations.baseline(dataset) for dataset in durations.experiment.datasets())

@@ -21,6 +21,8 @@ from eigendrift.errors import DamagedFileError, cannot_write, is_refusal, shown
 from eigendrift.places import check_place
 
 FORMAT = "eigendrift-arrays/2"
+# safetensors' names of the types that are written here.
+_STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 
 
 @contextmanager
@@ -146,6 +148,26 @@ class ArrayFile:
             with safe_open(self.path, framework="np") as handle:
                 array: np.ndarray = handle.get_tensor(name)
         except (SafetensorError, OSError) as error:
+            raise self._unreadable(error) from None
+        if checksum(array) != self.sha256[name]:
+            raise DamagedFileError(f"{self.path}: array {name!r} fails its checksum; delete the file and run again")
+        return array
+
+    def mapped(self, name: str) -> np.ndarray:
+        """The array as `file[name]` gives it, mapped into memory for reading: its pages come when they are needed."""
+        if name not in self.names:
+            raise DamagedFileError(f"{self.path}: has no array {name!r}; it holds {', '.join(self.names)}")
+        try:
+            # The format: the length of the header in 8 bytes, the header in JSON, the arrays.
+            with open(self.path, "rb") as handle:
+                length = int.from_bytes(handle.read(8), "little")
+                entry = json.loads(handle.read(length))[name]
+            shape, kind = tuple(entry["shape"]), np.dtype(_STORED[entry["dtype"]])
+            start = 8 + length + entry["data_offsets"][0]
+            # Nothing cannot be mapped.
+            empty = 0 in shape
+            array = np.empty(shape, kind) if empty else np.memmap(self.path, kind, "r", offset=start, shape=shape)
+        except (OSError, ValueError, KeyError) as error:
             raise self._unreadable(error) from None
         if checksum(array) != self.sha256[name]:
             raise DamagedFileError(f"{self.path}: array {name!r} fails its checksum; delete the file and run again")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from eigendrift.errors import ConfigError
-from eigendrift.storage import ArrayFile
+from eigendrift.final_eigenvectors import read_final_eigenvectors
 from eigendrift.tables import read_header, read_run_tables, read_table
 
 MAIN = "main"
@@ -214,13 +214,13 @@ def _dataset_tables(paths: Paths, kind: str) -> pd.DataFrame:
 
 
 def _final_eigenvector(path: str | os.PathLike[str]) -> FinalEigenvector:
-    file = ArrayFile(path, kind="final_eigenvector")
-    identity = file.identity
+    found = read_final_eigenvectors(path)
+    identity = found.identity
     return FinalEigenvector(
         dataset=str(identity["dataset"]),
         optimizer=str(identity["optimizer"]),
         variant=str(identity["variant"]),
         seed=int(identity["seed"]),
-        vector=np.asarray(file["vector"], dtype=np.float64),
-        layers=tuple((str(name), tuple(int(size) for size in shape)) for name, shape in identity["layers"]),
+        vector=found.last,
+        layers=found.layers,
     )

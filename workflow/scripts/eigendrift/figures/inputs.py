@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eigendrift.storage import ArrayFile
+from eigendrift import final_eigenvectors
 from eigendrift.tables import read_header, read_run_tables, read_table
 
 Paths = Iterable[str | os.PathLike[str]]
@@ -60,9 +60,8 @@ def read_final_eigenvectors(paths: Paths) -> list[LayerVector]:
     """Read v_1 at the last step, one file a run."""
     vectors = []
     for path in paths:
-        file = ArrayFile(path, kind="final_eigenvector")
-        identity = file.identity
-        layers = tuple((str(name), tuple(map(int, shape))) for name, shape in identity["layers"])
+        found = final_eigenvectors.read_final_eigenvectors(path)
+        identity = found.identity
         who = identity["dataset"], identity["optimizer"], identity["seed"]
-        vectors.append(LayerVector(*who, layers, file["vector"], identity.get("diverged_at")))
+        vectors.append(LayerVector(*who, found.layers, found.last, identity.get("diverged_at")))
     return vectors

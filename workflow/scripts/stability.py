@@ -1,0 +1,14 @@
+"""How the curvature of one run lies to the edge of stability of its optimizer."""
+
+from eigendrift.job import start
+
+start(snakemake)
+
+from eigendrift.pair_files import map_run, run_identity
+from eigendrift.stability_tables import STABILITY_UNITS, stability_table
+from eigendrift.tables import write_table
+
+chunks = snakemake.input.eigenpairs
+identity = run_identity(chunks)
+table = stability_table(map_run(chunks)[0], snakemake.params.optimizer)
+write_table(snakemake.output[0], table, kind="stability", identity=identity, units=STABILITY_UNITS)
