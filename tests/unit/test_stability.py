@@ -147,7 +147,9 @@ def test_the_table_of_a_run() -> None:
     assert table["step"].tolist() == [0, 10]
     assert table["scaled_lambda_1"].tolist() == pytest.approx([0.3, 1.0])
     assert table["edge"].tolist() == pytest.approx(sam_edge(200, 0.05, [0.5, 0.25]).tolist(), rel=1e-5)
-    assert table["lambda_1_over_edge"].tolist() == pytest.approx([30 / table["edge"][0], 100 / table["edge"][1]])
+    assert table["lambda_1_over_edge"].tolist() == pytest.approx(
+        [30 / table["edge"][0], 100 / table["edge"][1]], rel=1e-5
+    )
     assert table["gap_12"].tolist() == [10, 10]
     np.testing.assert_array_equal(table["gap_23"], [5, np.nan])
     assert table["gradient_norm"].tolist() == [0.5, 0.25]
