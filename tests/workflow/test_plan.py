@@ -35,20 +35,26 @@ def snapshots(steps: int, every: int, waiting_times: list[int], lags_per_decade:
 def expected(config: dict[str, Any]) -> dict[str, int]:
     """Rule -> number of jobs, from the words of config.yaml."""
     sweeps, main_steps = config["sweeps"], config["training"]["steps"]
-    lengths = [(main_steps, len(config["datasets"]) * len(config["training"]["seeds"]))]
+    datasets, seeds = len(config["datasets"]), len(config["training"]["seeds"])
+    # Steps, runs an optimizer, schedule: the dense seed, the other seeds, the sweeps.
+    kinds = [
+        (main_steps, datasets, {**main_schedule(config), **config["snapshots"]["dense"]}),
+        (main_steps, datasets * (seeds - 1), main_schedule(config)),
+    ]
     for steps in (*sweeps["batch_size"].values(), *sweeps["learning_rate"].values()):
-        lengths.append((steps, len(sweeps["seeds"])))
-    optimizers = len(config["optimizers"])
-    runs = optimizers * sum(count for _, count in lengths)
-    chunks = 0
-    for j, (steps, count) in enumerate(lengths):
-        block = dict(config["snapshots"] if j == 0 else sweeps["snapshots"])
-        if j:
-            block["every"] = max(1, round(block["every"] * steps / main_steps))
-        chunks += optimizers * count * math.ceil(snapshots(steps, **block) / config["eigen"]["snapshots_per_job"])
+        every = max(1, round(sweeps["snapshots"]["every"] * steps / main_steps))
+        kinds.append((steps, len(sweeps["seeds"]), {**sweeps["snapshots"], "every": every}))
+    optimizers, at_once = len(config["optimizers"]), config["eigen"]["snapshots_per_job"]
+    runs = optimizers * sum(count for _, count, _ in kinds)
+    chunks = sum(optimizers * count * math.ceil(snapshots(steps, **block) / at_once) for steps, count, block in kinds)
     a_dataset = dict.fromkeys(("prepare_data", "baseline", "interpolation"), len(config["datasets"]))
     a_run = dict.fromkeys(("train", *TABLES), runs)
     return {**a_dataset, **a_run, "eigensnapshot": chunks, **FIGURES, "claims": 1, "figure_set": 1}
+
+
+def main_schedule(config: dict[str, Any]) -> dict[str, Any]:
+    """When the seeds but the dense one have snapshots."""
+    return {key: value for key, value in config["snapshots"].items() if key != "dense"}
 
 
 def merged(root: Path, *overlays: str) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def test_the_papers_plan(paper_plan: Finished, root: Path) -> None:
     main = [job for job in planned_jobs(paper_plan) if job.rule == "train" and job.wildcards["variant"] == "main"]
     assert len(main) == 2 * 3 * 5
     assert counts["train"] == 30 + 3 * 3 * len({**config["sweeps"]["batch_size"], **config["sweeps"]["learning_rate"]})
-    assert snapshots(config["training"]["steps"], **config["snapshots"]) == 1584
+    assert snapshots(config["training"]["steps"], **main_schedule(config)) == 1584
 
 
 def test_the_plan_for_two_cores_keeps_what_the_figures_need(clean_checkout: Path, root: Path) -> None:
@@ -92,16 +98,19 @@ def test_the_plan_for_two_cores_keeps_what_the_figures_need(clean_checkout: Path
     finished = run_snakemake(clean_checkout, "-n", "--configfile", "config/cpu.yaml")
     assert planned_rules(finished) == expected(config)
     # As its comments say.
-    steps, every = config["training"]["steps"], config["snapshots"]["every"]
-    assert snapshots(steps, **config["snapshots"]) == 142
-    assert len(range(0, steps + 1, every)) == 51
-    assert len(range(0, steps + 1, every * config["eigen"]["dense_every"])) == 11
+    steps, dense = config["training"]["steps"], {**main_schedule(config), **config["snapshots"]["dense"]}
+    assert snapshots(steps, **main_schedule(config)) == 413
+    assert snapshots(steps, **dense) == 1584
+    assert len(range(0, steps + 1, dense["every"] * config["eigen"]["dense_every"])) == 201
     assert config["snapshots"]["waiting_times"] == paper["snapshots"]["waiting_times"]
+    # Sweeps are compared with the main runs at the same waiting times and lags.
+    for shared in ("waiting_times", "lags_per_decade"):
+        assert config["sweeps"]["snapshots"][shared] == config["snapshots"][shared]
     for same in ("datasets", "model", "optimizers"):
         assert config[same] == paper[same]
     assert config["baseline"]["initializations"] == paper["baseline"]["initializations"]
     assert config["training"]["steps"] == paper["training"]["steps"]
-    assert len(config["training"]["seeds"]) >= 3
+    assert config["training"]["seeds"] == paper["training"]["seeds"]
     assert "full" in config["sweeps"]["batch_size"]
 
 
