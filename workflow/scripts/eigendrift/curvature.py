@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eigendrift.chosen_parameters import Choice, Layout, beneath, chosen
-from eigendrift.evaluation import Batch, Evaluation, State
+from eigendrift.evaluation import Batch, Evaluation, State, full_precision
 from eigendrift.functional_hessian import DifferenceHessian, FunctionalHessian
 from eigendrift.guide import Guide, guide_of
 from eigendrift.loss_data import (
@@ -29,9 +29,8 @@ from eigendrift.loss_data import (
     whole_tensors,
 )
 from eigendrift.mlp_hessian import MLPHessian
-from eigendrift.mlp_layers import Network, read_network
+from eigendrift.mlp_layers import Network
 from eigendrift.self_checks import FEW, SOME, Checks, cut_in_two, few_of
-from eigendrift.split_products import multiplying_in
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -114,7 +113,7 @@ class HessianOperator:
         self._follows = True
         self._parent: HessianOperator | None = None
         self._double: HessianOperator | None = None
-        with torch.inference_mode(False), multiplying_in("float32"):
+        with full_precision(self.device):
             self._state = self._models_state()
             self._check_finite()
             self._layout = Layout({name: self._state[name] for name in self.names})
@@ -125,9 +124,7 @@ class HessianOperator:
         if not math.isfinite(self.path.loss):
             raise ValueError(f"the loss is {self.path.loss} at the model's parameters, expected a finite number")
 
-    def _chunks(
-        self, inputs: Any, targets: Any, data: Any, rows: int | None, loss: Any
-    ) -> TensorChunks | BatchChunks:
+    def _chunks(self, inputs: Any, targets: Any, data: Any, rows: int | None, loss: Any) -> TensorChunks | BatchChunks:
         if (inputs is None) != (targets is None) or (inputs is None) == (data is None):
             given = "inputs without targets: a Dataset or a DataLoader is given as data=" if data is None else "both"
             raise ValueError(f"give inputs and targets as tensors, or data=; got {given}")
@@ -140,9 +137,7 @@ class HessianOperator:
             inputs, targets = pair
         x, y = as_tensor(inputs, "inputs"), as_tensor(targets, "targets")
         if len(x) != len(y) or len(x) == 0:
-            raise ValueError(
-                f"{len(x)} inputs and {len(y)} targets; give as many of one as of the other, at least one"
-            )
+            raise ValueError(f"{len(x)} inputs and {len(y)} targets; give as many of one as of the other, at least one")
         self._watched = [(weakref.ref(t), t._version) for t in (inputs, targets) if _counts_changes(t)]
         x = _usual(x, self.device, self.dtype)
         y = _usual(y, self.device, self.dtype)
@@ -223,14 +218,12 @@ class HessianOperator:
                 "second; turn off random augmentation and drop_last with shuffle=True, or give a list of batches"
             )
 
-    def _analytic(
-        self, loss: Any, chunks: TensorChunks, rows: int | None, evaluation: Evaluation
-    ) -> MLPHessian | None:
+    def _analytic(self, loss: Any, chunks: TensorChunks, rows: int | None, evaluation: Evaluation) -> MLPHessian | None:
         """The path of a plain fully connected network with plain cross-entropy, None for anything else."""
         x, y, ignored = chunks.inputs, chunks.targets, ignored_index(loss)
         if not is_plain_cross_entropy(loss) or y.ndim != 1 or y.dtype != torch.int64 or self._source_is_narrow():
             return None
-        network = read_network(self._source)
+        network = evaluation.network()
         if network is None or (x.ndim != 2 and not network.flattens) or network.linear[0].weight.dtype != self.dtype:
             return None
         x = x.to(self.dtype).flatten(1)
@@ -348,7 +341,7 @@ class HessianOperator:
     def gradient(self) -> Tensor:
         """The gradient of the loss at the operator's point, (N,)."""
         self._check_current()
-        with torch.inference_mode(False), multiplying_in("float32"):
+        with full_precision(self.device):
             found = self.path.gradient()
         return found if self._whole is None else found[self._whole]
 
@@ -387,7 +380,7 @@ class HessianOperator:
         Buffers and parameters that were not chosen stay as they are in the operator. Raises ValueError for a vector of
         another length.
         """
-        with torch.inference_mode(False):
+        with full_precision(self.device):
             rows, _ = self._rows(parameters, "parameters")
             if rows.shape != (1, self.shape[0]) or np.ndim(parameters) != 1:
                 raise ValueError(f"parameters have shape {tuple(parameters.shape)}, expected {self.shape[:1]}")
@@ -404,7 +397,7 @@ class HessianOperator:
             self._parent.refresh()
             self._follow()
             return
-        with torch.inference_mode(False):
+        with full_precision(self.device):
             state = self._models_state()
             if state.keys() != self._state.keys() or any(t.shape != self._state[n].shape for n, t in state.items()):
                 raise ValueError("the model has other parameters or buffers than when the operator was made")
@@ -415,7 +408,7 @@ class HessianOperator:
 
     def _go(self, state: State) -> None:
         self._moves += 1
-        with multiplying_in("float32"):
+        with full_precision(self.device):
             if isinstance(self.path, MLPHessian):
                 # In the order of the layers, which is that of all parameters.
                 self.path.move_to([state[name] for name, _ in self._source.named_parameters()])
@@ -431,7 +424,7 @@ class HessianOperator:
         if self.dtype == torch.float64 or not isinstance(self.path, MLPHessian):
             return self.in_float64()
         self._check_current()
-        with torch.inference_mode(False), multiplying_in("float32"):
+        with full_precision(self.device):
             self.path.refresh(torch.float64)
         return self
 
@@ -445,7 +438,7 @@ class HessianOperator:
             return self
         self._check_current()
         if self._double is None:
-            with torch.inference_mode(False), multiplying_in("float32"):
+            with full_precision(self.device):
                 double = object.__new__(type(self))
                 vars(double).update(vars(self))
                 double.dtype, double.products, double._parent = torch.float64, 0, self
@@ -459,7 +452,7 @@ class HessianOperator:
         """To where the operator is that this one is the float64 twin of."""
         parent = self._parent
         if parent is not None and self._moves != parent._moves:
-            with torch.inference_mode(False):
+            with full_precision(self.device):
                 self._state = _wide(parent._state)
                 self._go(self._state)
             self._moves = parent._moves
@@ -474,14 +467,14 @@ class HessianOperator:
         self._check_current()
         if not isinstance(self.path, MLPHessian) or self._whole is not None:
             return None
-        with torch.inference_mode(False):
+        with full_precision(self.device):
             return guide_of(self.path, seed)
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row of (b, N), as rows: what the eigensolver calls."""
         self._check_current()
         self.products += len(vectors)
-        with torch.inference_mode(False), multiplying_in("float32"):
+        with full_precision(self.device):
             if vectors.is_inference() or vectors.requires_grad:
                 vectors = vectors.detach().clone()
             if len(vectors) == 0:
@@ -502,7 +495,7 @@ class HessianOperator:
         A tensor gives a tensor in the operator's type; a NumPy array gives one, in its own type if that is float32 or
         float64. Raises TypeError for what is no vector, ValueError for another shape and for complex numbers.
         """
-        with torch.inference_mode(False):
+        with full_precision(self.device):
             rows, one = self._rows(vector, "v")
             product = self.product(rows)
             found = product[0] if one else product.T
@@ -558,7 +551,7 @@ class HessianOperator:
     def to_scipy(self) -> "LinearOperator":
         """This operator for SciPy, with a NumPy dtype, as `scipy.sparse.linalg.eigsh` takes it.
 
-            values, vectors = eigsh(H.to_scipy(), k=3, which="LA")
+        values, vectors = eigsh(H.to_scipy(), k=3, which="LA")
         """
         from scipy.sparse.linalg import LinearOperator
 

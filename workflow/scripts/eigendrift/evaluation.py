@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from eigendrift.mlp_layers import Network, read_network
 from eigendrift.split_products import multiplying_in
 
 Batch = Any
@@ -36,7 +38,9 @@ class Evaluation:
     later does not reach, or the caller's own where the loss refers to it.
     """
 
-    def __init__(self, model: nn.Module, loss: Any, batch_loss: Callable[[Any], BatchLoss], device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, loss: Any, batch_loss: Callable[[Any], BatchLoss], device: torch.device
+    ) -> None:
         self.source, self._given, self._batch_loss, self.device = model, loss, batch_loss, device
         self.module, self.loss = _copied(model, loss)
         self._prepare()
@@ -91,21 +95,21 @@ class Evaluation:
         """Everything as an evaluation in `dtype` and its derivatives need it, whatever is set outside."""
         with ExitStack() as stack:
             enter = stack.enter_context
-            enter(torch.inference_mode(False))
+            enter(full_precision(self.device))
             enter(torch.enable_grad())
-            for kind in {"cpu", self.device.type}:
-                if torch.is_autocast_enabled(kind):
-                    enter(torch.autocast(kind, enabled=False))
-            enter(multiplying_in("float32"))
             # The other kernels of attention have no second derivative, and the fast path of encoders has no first.
             enter(sdpa_kernel(SDPBackend.MATH))
             if torch.backends.mha.get_fastpath_enabled():
                 torch.backends.mha.set_fastpath_enabled(False)
                 stack.callback(torch.backends.mha.set_fastpath_enabled, True)
             if self._recurrent:
-                # Neither have the recurrent networks of cuDNN and oneDNN.
-                enter(torch.backends.cudnn.flags(enabled=False))
-                enter(torch.backends.mkldnn.flags(enabled=False))
+                # Neither have the recurrent networks of cuDNN and oneDNN. Not by the contexts of torch.backends, which
+                # set precisions too.
+                stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
+                stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
+                torch._C._set_cudnn_enabled(False)
+                torch._C._set_mkldnn_enabled(False)
+            enter(_without_checkpoints())
             if "torch._dynamo" in sys.modules:
                 enter(torch.compiler.set_stance("force_eager"))
             enter(random_states_kept(self.device))
@@ -122,6 +126,11 @@ class Evaluation:
         return any(
             t.is_floating_point() and t.dtype != dtype for t in (*self.source.parameters(), *self.source.buffers())
         )
+
+    def network(self) -> Network | None:
+        """The fully connected network that the module is, None for any other; its layers share its parameters."""
+        with self._undone():
+            return read_network(self.module)
 
     @contextmanager
     def _undone(self) -> Iterator[None]:
@@ -144,6 +153,37 @@ class Evaluation:
                 ):
                     vars(m).clear()
                     vars(m).update(attributes)
+
+
+class _Direct:
+    """In place of torch's checkpoints: the function is called, and keeps what its derivatives need."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], _: bool, *args: Any) -> Any:
+        return function(*args)
+
+    @staticmethod
+    def generator(function: Any, *args: Any, **kwargs: Any) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    """No checkpoints of activations: these would compute again when the module has its own parameters back."""
+    own = {
+        "CheckpointFunction": _Direct,
+        "_checkpoint_without_reentrant_generator": _Direct.generator,
+        "_checkpoint_without_reentrant_generator_impl": _Direct.generator,
+    }
+    module = torch.utils.checkpoint
+    before = {name: getattr(module, name) for name in own if hasattr(module, name)}
+    for name in before:
+        setattr(module, name, own[name])
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
 
 
 class _Lent(nn.Module):
@@ -190,6 +230,18 @@ class _InType(TorchFunctionMode):
         if type(value) is dict:
             return {key: self._wide(each) for key, each in value.items()}
         return value
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Products in the types that tensors have: no autocast, no TF32; and tensors that may be differentiated."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(multiplying_in("float32"))
+        yield
 
 
 @contextmanager
@@ -256,7 +308,6 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 # What torch says where it cannot differentiate twice, and what helps.
 _REMEDIES = (
     ("once_differentiable", "a custom autograd.Function of the model is marked once_differentiable"),
-    ("heckpointing is not compatible with .grad()", "the model checkpoints with use_reentrant=True; set it to False"),
     ("derivative for", "torch has no second derivative of an operation of the model"),
     ("double backward", "torch has no second derivative of an operation of the model"),
     ("does not have a derivative", "torch has no derivative of an operation of the model"),

@@ -157,7 +157,7 @@ class FunctionalHessian:
         total = torch.zeros_like(vectors)
         if len(vectors):
             for gradients, kept in self._gradients(graph=True):
-                with explained("differentiating the gradient"):
+                with explained("differentiating the gradient"), self.evaluation.working(self.dtype):
                     total += self._chunk_product(gradients, tangents, kept)
         return total / self._total
 

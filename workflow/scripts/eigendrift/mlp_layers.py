@@ -132,7 +132,12 @@ def mlp_layers(model: nn.Module) -> tuple[list[nn.Linear], list[nn.Module]] | No
 def is_plain(model: nn.Module) -> bool:
     """Whether no hook, on one of its modules or on all modules, takes part in what the model computes."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    shared = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
+    shared = (
+        "_global_forward_hooks",
+        "_global_forward_pre_hooks",
+        "_global_backward_hooks",
+        "_global_backward_pre_hooks",
+    )
     if any(getattr(torch.nn.modules.module, name, None) for name in shared):
         return False
     # A forward pass of one's own may also be set on the object.

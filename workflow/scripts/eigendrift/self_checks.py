@@ -143,7 +143,9 @@ class Checks:
             losses, gradients = [], []
             for sign in (1, -1):
                 point = start + sign * h * direction
-                parts = [part.view_as(here.state[n]) for part, n in zip(point.split(here.sizes), self.names, strict=True)]
+                parts = [
+                    part.view_as(here.state[n]) for part, n in zip(point.split(here.sizes), self.names, strict=True)
+                ]
                 here.move_to(parts)
                 losses.append(here.loss)
                 gradients.append(here.gradient())
@@ -161,7 +163,8 @@ class Checks:
             failures.append(found)
         raise ValueError(
             f"autograd does not see all of the model or the loss: the {failures[0].what} is {failures[0].numbers} by "
-            "differences; look for detach, no_grad or a custom autograd.Function"
+            "differences; look for detach, no_grad, a custom autograd.Function, or an operation whose second derivative "
+            "torch has wrong (weight_norm in some versions)"
             + (f" ({BY_DIFFERENCES})" if failures[0].what != "gradient" else "")
         )
 
