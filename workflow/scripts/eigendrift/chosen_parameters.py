@@ -51,7 +51,8 @@ def chosen(model: nn.Module, params: Choice | None) -> list[str]:
                 used[index] = True
     if not all(used) or not matches:
         raise ValueError(
-            f"params = {params!r} chooses what the model does not have; its parameters are {', '.join(map(_plain, names))}"
+            f"params = {params!r} chooses what the model does not have; "
+            f"its parameters are {', '.join(map(_plain, names))}"
         )
     return [name for name in names if name in matches]
 

@@ -227,7 +227,7 @@ class HessianOperator:
         if network is None or (x.ndim != 2 and not network.flattens) or network.linear[0].weight.dtype != self.dtype:
             return None
         x = x.to(self.dtype).flatten(1)
-        if x.shape[1] != network.linear[0].in_features or bool((y == ignored).any()):
+        if x.shape[1] != network.linear[0].in_features or (ignored is not None and bool(torch.eq(y, ignored).any())):
             return None
         classes = network.linear[-1].out_features
         wrong = y[(y < 0) | (y >= classes)]
@@ -309,7 +309,7 @@ class HessianOperator:
             changed = [name for name, a, b in pairs if not _same(a, b)]
         else:
             # One answer for all of them: each would wait for the device.
-            every = torch.stack([_differ(a, b).any() for _, a, b in pairs])
+            every = torch.stack([torch.any(_differ(a, b)) for _, a, b in pairs])
             changed = [pairs[int(i)][0] for i in every.nonzero()[:, 0]] if bool(every.any()) else []
         if changed:
             raise ValueError(
@@ -601,7 +601,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _differ(a: Tensor, b: Tensor) -> Tensor:
     a = a.to(b.device, b.dtype)
     # Not a number is the same as itself here.
-    return (a != b) & ~((a != a) & (b != b)) if a.shape == b.shape else torch.ones(1, dtype=torch.bool, device=b.device)
+    if a.shape != b.shape:
+        return torch.ones(1, dtype=torch.bool, device=b.device)
+    return torch.ne(a, b) & ~(torch.isnan(a) & torch.isnan(b))
 
 
 def _own_layers(network: Network) -> tuple[list[nn.Linear], list[nn.Module]]:

@@ -5,6 +5,8 @@ pass writes, to buffers, attributes, random generators or gradients, is undone. 
 be differentiated twice.
 """
 
+# ruff: noqa: NPY002 (a model may draw from NumPy's old generator)
+
 import copy
 import random
 import sys
@@ -254,7 +256,7 @@ def random_states_kept(device: torch.device, seed: int | None = None) -> Iterato
             torch.default_generator.manual_seed(seed)
             if on_gpu is not None:
                 torch.cuda.manual_seed(seed)
-            np.random.seed(seed)  # noqa: NPY002: the caller's model may draw from it
+            np.random.seed(seed)
             random.seed(seed)
         yield
     finally:
@@ -286,8 +288,6 @@ def moved(value: Any, device: torch.device, dtype: torch.dtype, clone: bool = Fa
         return type(value)(*(moved(each, device, dtype, clone) for each in value))
     if isinstance(value, tuple | list):
         return type(value)(moved(each, device, dtype, clone) for each in value)
-    if isinstance(value, Mapping) and type(value).__init__ is dict.__init__:
-        return type(value)((key, moved(each, device, dtype, clone)) for key, each in value.items())
     if isinstance(value, Mapping):
         return {key: moved(each, device, dtype, clone) for key, each in value.items()}
     return value.to(device) if hasattr(value, "to") else value

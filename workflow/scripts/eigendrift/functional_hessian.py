@@ -170,9 +170,9 @@ class FunctionalHessian:
         outputs = [g for g, _ in pairs]
 
         def one(index: int, keep: bool) -> Tensor:
-            found = torch.autograd.grad(
-                outputs, self._point, [t[index] for _, t in pairs], retain_graph=keep, allow_unused=True
-            )
+            # Not by grad_outputs=, whose first use loads a computer algebra system.
+            inner = torch.stack([(g * t[index]).sum() for g, t in pairs]).sum()
+            found = torch.autograd.grad(inner, self._point, retain_graph=keep, allow_unused=True)
             return torch.cat([_or_zeros(f, p.shape, p) for f, p in zip(found, self._point, strict=True)], dim=1)
 
         if b > 1:

@@ -82,8 +82,9 @@ def _settings(loss: Any) -> tuple[str | None, dict[str, Any]]:
     if isinstance(loss, nn.modules.loss._Loss) and type(loss).__module__ == nn.modules.loss.__name__ and not given:
         name = {nn.CrossEntropyLoss: "cross_entropy", nn.NLLLoss: "nll_loss"}.get(type(loss), type(loss).__name__)
         return name, {k: getattr(loss, k, None) for k in ("reduction", "weight", "ignore_index") if hasattr(loss, k)}
-    if getattr(functional, getattr(loss, "__name__", ""), None) is loss:
-        return loss.__name__, given
+    known = getattr(loss, "__name__", "")
+    if getattr(functional, known, None) is loss:
+        return known, given
     # The attribute is what most losses of one's own call it too.
     own = getattr(loss, "reduction", None)
     return None, {"reduction": own} if own in ("none", *REDUCTIONS) else {}

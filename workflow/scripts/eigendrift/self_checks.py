@@ -163,8 +163,8 @@ class Checks:
             failures.append(found)
         raise ValueError(
             f"autograd does not see all of the model or the loss: the {failures[0].what} is {failures[0].numbers} by "
-            "differences; look for detach, no_grad, a custom autograd.Function, or an operation whose second derivative "
-            "torch has wrong (weight_norm in some versions)"
+            "differences; look for detach, no_grad, a custom autograd.Function, or an operation whose second "
+            "derivative torch has wrong (weight_norm in some versions)"
             + (f" ({BY_DIFFERENCES})" if failures[0].what != "gradient" else "")
         )
 
@@ -272,7 +272,8 @@ def _direction(gradient: Tensor) -> Tensor:
     if bool(largest > 0):
         scaled = gradient / largest
         random = random + scaled / scaled.norm()
-    return random / random.norm()
+    found: Tensor = random / random.norm()
+    return found
 
 
 def _near(a: Tensor, b: Tensor, relative: float, floor: float) -> bool:
