@@ -107,6 +107,7 @@ class HessianOperator:
         self.model = model
         self._source = beneath(model)
         self.names = chosen(self._source, params)
+        self._every_name = [name for name, _ in self._source.named_parameters()]
         self.dtype, self.device = _type_and_device(self._source)
         self.products = 0
         self._moves = 0
@@ -172,7 +173,12 @@ class HessianOperator:
         checks = Checks(evaluation, self._state, self.names, combined, self.dtype)
         if isinstance(chunks, TensorChunks):
             several = len(chunks) > 1
-            checks.everything(chunks.some(FEW), cut_in_two(chunks.some(SOME)) if several and twice else [], twice)
+            # Enough of them that not every target is one that the loss ignores.
+            looks = (chunks.some(count) for count in (FEW, 8 * FEW, 64 * FEW, len(chunks.inputs)))
+            few = next((look for look in looks if combined.weight(look) > 0), None)
+            if few is None:
+                combined.total(0.0)
+            checks.everything(few, cut_in_two(chunks.some(SOME)) if several and twice else [], twice)
             if several and not combined.known:
                 checks.outputs(chunks, self._state, self.dtype)
         else:
@@ -192,7 +198,8 @@ class HessianOperator:
             if count > LOOKED_AT and not isinstance(chunks.data, Sequence):
                 break
         last = chunks.data[-1] if isinstance(chunks.data, Sequence) else looked_at[-1]
-        checks.everything(few_of(looked_at[0], FEW), [], twice)
+        looks = [few_of(batch, FEW) for batch in looked_at] + looked_at
+        checks.everything(next((b for b in looks if checks.combination.weight(b) > 0), looks[0]), [], twice)
         if len(looked_at) > 1 and twice and not trusted:
             for batch in [*looked_at, last]:
                 parts = cut_in_two(few_of(batch, SOME))
@@ -238,16 +245,17 @@ class HessianOperator:
             few = few[0].to(self.dtype), few[1]
         if not self._agrees(network, few, evaluation, loss):
             return None
-        self._whole = self._layout_of(network)
+        self._whole = self._chosen_entries()
         return MLPHessian(*_own_layers(network), x, y, rows)
 
     def _agrees(self, network: Network, few: Batch, evaluation: Evaluation, loss: Any) -> bool:
         """Whether the analytic path and autograd say the same of a few samples, in float64."""
-        names = [n for n, _ in self._source.named_parameters()]
-        checks = Checks(evaluation, self._state, names, combination(loss, None, None), self.dtype)
+        checks = Checks(evaluation, self._state, self._every_name, combination(loss, None, None), self.dtype)
         try:
             checks.probe(few)
             checks._widen(few)
+            # The trace has seen one of its branches.
+            checks.randomness(few)
             general = checks.hessian([few])
         except ValueError:
             return False
@@ -264,12 +272,11 @@ class HessianOperator:
             for a, b in ((known, found), gradients)
         )
 
-    def _layout_of(self, network: Network) -> Tensor | None:
+    def _chosen_entries(self) -> Tensor | None:
         """Where the chosen entries lie among all of the network's, (N,); None if they are all."""
-        every = [name for name, _ in self._source.named_parameters()]
-        if self.names == every:
+        if self.names == self._every_name:
             return None
-        whole = Layout({name: self._state[name] for name in every})
+        whole = Layout({name: self._state[name] for name in self._every_name})
         wanted = [whole.slices[name] for name in self._layout.slices]
         return torch.cat([torch.arange(s.start, s.stop, device=self.device) for s in wanted])
 
@@ -411,7 +418,7 @@ class HessianOperator:
         with full_precision(self.device):
             if isinstance(self.path, MLPHessian):
                 # In the order of the layers, which is that of all parameters.
-                self.path.move_to([state[name] for name, _ in self._source.named_parameters()])
+                self.path.move_to([state[name] for name in self._every_name])
             else:
                 self.path.move_to([state[name] for name in self.names], state)
 

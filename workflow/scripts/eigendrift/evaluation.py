@@ -131,7 +131,7 @@ class Evaluation:
 
     def network(self) -> Network | None:
         """The fully connected network that the module is, None for any other; its layers share its parameters."""
-        with self._undone():
+        with self._undone(), random_states_kept(self.device):
             return read_network(self.module)
 
     @contextmanager

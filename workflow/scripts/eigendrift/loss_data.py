@@ -140,7 +140,11 @@ class TensorChunks:
 
     def some(self, n: int) -> Batch:
         """At most n samples, from everywhere."""
-        rows = torch.linspace(0, len(self.inputs) - 1, min(n, len(self.inputs))).round().long()
+        rows = (
+            torch.linspace(0, len(self.inputs) - 1, min(n, len(self.inputs)), dtype=torch.float64, device="cpu")
+            .round()
+            .long()
+        )
         return self.inputs[rows.to(self.inputs.device)], self.targets[rows.to(self.targets.device)]
 
 
@@ -155,6 +159,8 @@ class BatchChunks:
             data = DataLoader(data, batch_size=rows)
         elif isinstance(data, Iterator):
             data = list(data)
+        if isinstance(data, list):
+            data = [_as_tensors(batch) for batch in data]
         if not hasattr(data, "__iter__") or isinstance(data, Tensor | np.ndarray | str | bytes | dict):
             raise ValueError(f"data is {type(data).__name__}, expected a Dataset, a DataLoader or a list of batches")
         self.data, self.device, self.seed = data, device, 0
@@ -175,9 +181,20 @@ class BatchChunks:
                     break
                 states = torch.get_rng_state()
             count += 1
-            yield batch
+            yield _as_tensors(batch)
         if count == 0:
             raise ValueError("data gave no batch, expected at least one")
+
+
+def _as_tensors(value: Any) -> Any:
+    """A batch with tensors in place of arrays."""
+    if isinstance(value, np.ndarray):
+        return as_tensor(value, "an array of a batch")
+    if isinstance(value, dict):
+        return {key: _as_tensors(each) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_as_tensors, value))
+    return type(value)(map(_as_tensors, value)) if type(value) in (tuple, list) else value
 
 
 def as_tensor(value: Any, name: str) -> Tensor:

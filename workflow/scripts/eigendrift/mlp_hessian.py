@@ -212,7 +212,8 @@ class MLPHessian:
                 for total, part in zip(totals, parts, strict=True):
                     if part is not None:
                         total += part
-            through = torch.autograd.grad(first, leaves, totals[:2], materialize_grads=True, allow_unused=True)
+            inner = (first[0] * totals[0]).sum() + (first[1] * totals[1]).sum()
+            through = torch.autograd.grad(inner, leaves, materialize_grads=True, allow_unused=True)
         return torch.cat([(a + b).reshape(-1) for a, b in zip(through, totals[2:], strict=True)]) / len(self.inputs)
 
     def _shared_out(self, work: Callable[[Sequence[int]], Result], blocks: Sequence[int]) -> list[Result]:

@@ -191,6 +191,8 @@ def read_network(model: nn.Module) -> Network | None:
     buffers = next(model.buffers(), None)
     if not linear or others or buffers is not None or not is_plain(model):
         return None
+    if type(model) is nn.Linear:
+        return Network([model], [], False)
     try:
         graph = fx.Tracer().trace(model)
     except Exception:  # A forward pass may do anything with what the trace hands to it; then it is not for us.

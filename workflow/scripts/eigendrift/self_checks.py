@@ -3,6 +3,7 @@
 Raises ValueError, with the two numbers that do not, where a model or a loss is not what a Hessian over chunks takes.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ FEW = 8
 SOME = 33
 # Evaluations of a model that draws random numbers: one that changes its result a tenth of the time is found out.
 DRAWS = 24
+LOOKS = 3
 # Outputs that are looked at as a whole, in numbers.
 OUTPUTS = 1 << 26
 
@@ -65,6 +67,8 @@ class Checks:
             evaluation.changes_state = bool(written)
             if written:
                 state = self._leaves(self.state)
+            if not math.isfinite(float(loss.detach())):
+                raise ValueError(f"the loss is {float(loss.detach())} on a few samples, expected a finite number")
             if not loss.requires_grad:
                 raise ValueError(
                     "the loss does not depend on the chosen parameters by operations that autograd sees; "
@@ -110,7 +114,7 @@ class Checks:
         """The same samples give the same loss, however the generators stand."""
         first, count = self._drawn(batch, 1), 1
         drew = self.evaluation.drew
-        while count < (DRAWS if drew else 2):
+        while count < (DRAWS if drew else LOOKS):
             count += 1
             again = self._drawn(batch, count)
             if not _close(first, again, 1e-3 * self.tolerance):
@@ -174,7 +178,7 @@ class Checks:
         if whole is None:
             return
         one, many = self.hessian([whole]), self.hessian(parts)
-        pairs = [(torch.tensor(one.loss), torch.tensor(many.loss))]
+        pairs = [(_number(one.loss), _number(many.loss))]
         pairs.append((one.gradient(), many.gradient()))
         direction = _direction(pairs[1][0])[None]
         pairs.append((one.product(direction), many.product(direction)))
@@ -253,13 +257,17 @@ class _Agreement:
     """Whether what autograd says and what differences say is the same."""
 
     def __init__(self, ours: Any, theirs: Any, rounding: float, what: str) -> None:
-        a, b = torch.as_tensor(ours), torch.as_tensor(theirs)
+        a, b = (each if isinstance(each, Tensor) else _number(each) for each in (ours, theirs))
         self.what = what
         self.numbers = f"{float(a.double().norm()):.6g} by autograd and {float(b.double().norm()):.6g}"
         self.right = _near(a, b.to(a.device, a.dtype), 2e-2, rounding)
 
     def __bool__(self) -> bool:
         return self.right
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def _direction(gradient: Tensor) -> Tensor:
