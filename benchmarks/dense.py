@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         point = bench.point(optimizer, last)
         exact.move_to(point.weights.double())
+        nn.utils.vector_to_parameters(point.weights.double(), double.parameters())
         if dtype == torch.float64:
             inputs = bench.inputs.double()
             point = Point(double, inputs, bench.targets, point.weights.double(), exact)

@@ -21,31 +21,26 @@ from eigendrift.guide import Guide, guide_of, sampled_guide
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.scratch import Scratch
 from eigendrift.snapshots import GUIDED_TOLERANCE, suited
-from eigendrift.split_products import PIECES, PRECISIONS, Pixels, multiplying_in
+from eigendrift.split_products import PRECISIONS, multiplying_in
 from eigendrift.training import StepTaker, evaluate, train
 
 Row = dict[str, object]
 
 
 class Card:
-    """The problem on a device: operators in both forms that certify, and a clock that waits for the device."""
+    """The problem on a device: the operator, and a clock that waits for the device."""
 
     def __init__(self, scale: Scale, data: Data, device: torch.device) -> None:
         self.scale, self.data, self.device = scale, data, device
         self.inputs, self.targets = (each.to(device) for each in data.tensors())
         self.model = self.network()
-        self.operators = {
-            name: HessianOperator(
-                self.model, nn.CrossEntropyLoss(), self.inputs, self.targets, precision=name, scaling=data.scaling
-            )
-            for name in ("float32", "split3")
-        }
+        self.operator = HessianOperator(self.model, nn.CrossEntropyLoss(), self.inputs, self.targets)
         self.flops = product_flops(len(self.inputs), layer_widths(data, scale.hidden))
 
     @property
     def path(self) -> MLPHessian:
-        """The analytic path of the operator in float32."""
-        path = self.operators["float32"].path
+        """The analytic path of the operator."""
+        path = self.operator.path
         assert isinstance(path, MLPHessian)
         return path
 
@@ -77,9 +72,9 @@ class Card:
         return sorted(self.seconds(calls) for _ in range(repeats))[repeats // 2] / inner
 
     def move_to(self, weights: Tensor) -> None:
-        """Both operators to a point."""
-        for operator in self.operators.values():
-            operator.move_to(weights.to(self.device))
+        """The operator and the model to a point."""
+        self.operator.move_to(weights.to(self.device))
+        nn.utils.vector_to_parameters(weights.to(self.device, copy=True), self.model.parameters())
 
 
 def _error(found: Tensor, exact: Tensor) -> float:
@@ -100,19 +95,10 @@ def matrix_rows(card: Card) -> list[Row]:
     x = card.inputs
     weights = torch.randn(width, x.shape[1], generator=generator).to(card.device)
     errors = torch.randn(len(x), width, generator=generator).to(card.device)
-    biases, every = weights.new_zeros(width), slice(0, len(x))
-    pixels = card.path.pixels
-    assert isinstance(pixels, Pixels)
     exact = x.double() @ weights.double().T, errors.double().T @ x.double()
     rows: list[Row] = []
     for precision in PRECISIONS:
-        pieces = PIECES.get(precision, 0)
         forms: list[Callable[[], Tensor]] = [partial(torch.mm, x, weights.T), partial(torch.mm, errors.T, x)]
-        if pieces:
-            forms = [
-                partial(pixels.forward, every, weights, biases, pieces),
-                partial(pixels.backward, every, errors, pieces),
-            ]
         for name, form, truth in zip(("X W'", "D'X"), forms, exact, strict=True):
 
             def measure(form: Callable[[], Tensor] = form, truth: Tensor = truth, precision: str = precision) -> Row:
@@ -132,9 +118,8 @@ def matrix_rows(card: Card) -> list[Row]:
 
 def product_rows(card: Card, blocks: Sequence[int]) -> list[Row]:
     """H V by precision, block size and samples at once, against products in float64."""
-    path = card.operators["split3"].path
-    assert isinstance(path, MLPHessian)
-    exact_operator = card.operators["float32"].in_float64()
+    path = card.path
+    exact_operator = card.operator.in_float64()
     generator = torch.Generator().manual_seed(1)
     rows: list[Row] = []
     for b in blocks:
@@ -214,9 +199,9 @@ def run(card: Card, optimizer: str, snapshots: Sequence[int]) -> tuple[np.ndarra
 Way = Callable[[Card, int, float, int], EigenPairs]
 
 
-def _way(precision: str, guide: Callable[[MLPHessian, int], Guide | None] | None) -> Way:
+def _way(guide: Callable[[MLPHessian, int], Guide | None] | None) -> Way:
     def solve(card: Card, k: int, tol: float, seed: int) -> EigenPairs:
-        operator = card.operators[precision]
+        operator = card.operator
         assert isinstance(operator.path, MLPHessian)
         if tol < GUIDED_TOLERANCE:
             return top_eigenpairs(suited(operator, tol, seed)[0], k, tol, seed)
@@ -231,12 +216,10 @@ def _rounded(path: MLPHessian, seed: int) -> Guide:
 
 # What the workflow does comes first.
 WAYS: Mapping[str, Way] = {
-    "as shipped": _way("float32", guide_of),
-    "float32, no guide": _way("float32", None),
-    "float32, guided in TF32": _way("float32", _rounded),
-    "float32, guided by samples": _way("float32", sampled_guide),
-    "split3, no guide": _way("split3", None),
-    "split3, guided in TF32": _way("split3", _rounded),
+    "as shipped": _way(guide_of),
+    "float32, no guide": _way(None),
+    "float32, guided in TF32": _way(_rounded),
+    "float32, guided by samples": _way(sampled_guide),
 }
 OPPONENT = "eigsh, double backward, graph kept"
 
@@ -263,7 +246,7 @@ def solve_rows(
 ) -> list[Row]:
     """Every way and the opponent at one point: seconds with all that a snapshot costs, true residuals, overlaps."""
     card.move_to(weights)
-    exact = card.operators["float32"].in_float64()
+    exact = card.operator.in_float64()
     tight = top_eigenpairs(exact, k, 1e-7, seed=987)
 
     def judged(seconds: float, values: Tensor, vectors: Tensor, products: int, guide: int) -> Row:
@@ -282,7 +265,7 @@ def solve_rows(
         pairs: list[EigenPairs] = []
 
         def solve() -> None:
-            card.operators["split3" if "split3" in name else "float32"].move_to(weights.to(card.device))
+            card.operator.move_to(weights.to(card.device))
             pairs.append(WAYS[name](card, k, tol, 0))
             pairs[-1].vectors.cpu()
 
@@ -301,7 +284,7 @@ def solve_rows(
 
 def launch_rows(card: Card) -> list[Row]:
     """Launches and transfers of one product and of one solve, by torch's profiler."""
-    operator = card.operators["float32"]
+    operator = card.operator
     vector = torch.ones(1, operator.shape[0], device=card.device) / operator.shape[0] ** 0.5
     flat = FlatParameters(card.network())
     taker = StepTaker(flat, OPTIMIZERS["adam"], _samples(card)[0], BATCH_SIZE, SEED)

@@ -56,6 +56,7 @@ class Bench:
         """The network moved to a snapshot."""
         weights = self.weights[optimizer, step]
         self.operator.move_to(weights)
+        nn.utils.vector_to_parameters(weights.clone(), self.model.parameters())
         return Point(self.model, self.inputs, self.targets, weights, self.operator)
 
     def reference(self, point: Point, k: int = K) -> Reference:

@@ -9,11 +9,18 @@ import torch
 from torch import nn
 
 from eigendrift import HessianOperator
+from eigendrift.evaluation import Evaluation
 from eigendrift.functional_hessian import FunctionalHessian
+from eigendrift.loss_data import PairLoss, TensorChunks, combination
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.model import flatten, initialize, mlp
 
 CROSS_ENTROPY = nn.CrossEntropyLoss()
+
+
+def general(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The same loss, which takes the general path."""
+    return nn.functional.cross_entropy(outputs, targets)
 
 
 def samples(n: int = 90, inputs: int = 7, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,8 +63,8 @@ def test_analytic_path_is_the_dense_hessian(activation: str, hidden: tuple[int, 
 @pytest.mark.parametrize("activation", ["gelu", "silu", "elu", "tanh"])
 def test_general_path_is_the_dense_hessian(activation: str) -> None:
     x, y = samples()
-    model = nn.Sequential(network(activation), nn.Identity())
-    operator = HessianOperator(model, CROSS_ENTROPY, x, y, rows=40)
+    model = network(activation)
+    operator = HessianOperator(model, general, x, y, rows=40)
     assert isinstance(operator.path, FunctionalHessian)
     torch.testing.assert_close(identity(operator), dense(model, x, y), rtol=1e-11, atol=1e-13)
 
@@ -68,11 +75,19 @@ def convolutional() -> nn.Module:
     ).double()
 
 
+def general_path(model: nn.Module, x: torch.Tensor, y: torch.Tensor, graph_bytes: int = 1 << 30) -> FunctionalHessian:
+    evaluation = Evaluation(model, CROSS_ENTROPY, PairLoss, x.device)
+    state = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    names = [name for name, _ in model.named_parameters()]
+    combined = combination(CROSS_ENTROPY, None, None)
+    return FunctionalHessian(evaluation, TensorChunks(x, y, 8), combined, state, names, x.dtype, graph_bytes)
+
+
 @pytest.mark.parametrize("make", [lambda: nn.Sequential(network("gelu"), nn.Identity()), convolutional])
 def test_kept_graphs_give_what_new_ones_give_and_stay_within_their_memory(make: Callable[[], nn.Module]) -> None:
     x, y = samples()
     model = make().eval()
-    path = FunctionalHessian(model, CROSS_ENTROPY, x, y, rows=8)
+    path = general_path(model, x, y)
     chunks = len(path._kept)
     assert chunks == -(-len(x) // 8)
     vectors = torch.randn(3, path.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -80,7 +95,7 @@ def test_kept_graphs_give_what_new_ones_give_and_stay_within_their_memory(make: 
     torch.testing.assert_close(expected, vectors @ dense(model, x, y), rtol=1e-11, atol=1e-13)
     kept = []
     for graph_bytes in (0, 1, 20_000, 60_000, 1 << 30):
-        limited = FunctionalHessian(model, CROSS_ENTROPY, x, y, rows=8, graph_bytes=graph_bytes)
+        limited = general_path(model, x, y, graph_bytes)
         kept.append(len(limited._kept))
         for _ in range(2):
             assert torch.equal(limited.product(vectors), expected)
@@ -91,11 +106,12 @@ def test_kept_graphs_give_what_new_ones_give_and_stay_within_their_memory(make: 
 
 def test_kept_graphs_follow_the_parameters() -> None:
     x, y = samples()
-    model = nn.Sequential(network("gelu"), nn.Identity())
-    operator = HessianOperator(model, CROSS_ENTROPY, x, y, rows=40)
-    point = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    model = network("gelu")
+    operator = HessianOperator(model, general, x, y, rows=40)
+    point = flatten(model)
     for factor in (1.0, 0.5, 1.0):
         operator.move_to(factor * point)
+        nn.utils.vector_to_parameters(factor * point, model.parameters())
         torch.testing.assert_close(identity(operator), dense(model, x, y), rtol=1e-11, atol=1e-13)
 
 
@@ -154,15 +170,14 @@ def test_a_convolutional_network_agrees_with_double_backward() -> None:
     torch.testing.assert_close(operator @ vector, expected, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("general", [False, True])
-def test_result_does_not_depend_on_rows_or_block(general: bool) -> None:
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, general])
+def test_result_does_not_depend_on_rows_or_block(loss: Callable[..., torch.Tensor]) -> None:
     x, y = samples(n=101)
     model = network("relu")
-    wrapped = nn.Sequential(model, nn.Identity()) if general else model
     block = torch.randn(flatten(model).numel(), 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    expected = HessianOperator(wrapped, CROSS_ENTROPY, x, y) @ block
+    expected = HessianOperator(model, loss, x, y) @ block
     for rows in (1, 10, 100, 101, 1000):
-        operator = HessianOperator(wrapped, CROSS_ENTROPY, x, y, rows=rows)
+        operator = HessianOperator(model, loss, x, y, rows=rows)
         torch.testing.assert_close(operator @ block, expected, rtol=1e-12, atol=1e-14)
         for column in range(4):
             torch.testing.assert_close(operator @ block[:, column], expected[:, column], rtol=1e-12, atol=1e-14)
@@ -185,7 +200,9 @@ def test_moving_takes_the_new_point_and_no_memory() -> None:
     theta = flatten(network("tanh")) * 1.7
     operator.move_to(theta)
     assert [t.data_ptr() for t in operator.path._outputs] == kept
-    torch.testing.assert_close(flatten(model), theta)
+    torch.testing.assert_close(flatten(model), flatten(network("tanh")))
+    torch.testing.assert_close(operator.point, theta)
+    nn.utils.vector_to_parameters(theta, model.parameters())
     torch.testing.assert_close(identity(operator), dense(model, x, y), rtol=1e-11, atol=1e-13)
     assert operator.loss == pytest.approx(CROSS_ENTROPY(model(x), y).item(), rel=1e-13)
 
@@ -216,9 +233,9 @@ def shared_layers() -> nn.Sequential:
     "model",
     [
         shared_layers(),
-        nn.Sequential(nn.Linear(7, 4, bias=False).double()),
-        nn.Sequential(nn.Linear(7, 5).double(), nn.Softplus(beta=2), nn.Linear(5, 4).double()),
-        nn.Sequential(nn.Linear(7, 5).double(), nn.LeakyReLU(0.1), nn.Linear(5, 4).double()),
+        nn.Sequential(nn.Linear(7, 5).double(), nn.Softplus(threshold=2), nn.Linear(5, 4).double()),
+        nn.Sequential(nn.Linear(7, 5).double(), nn.Mish(), nn.Linear(5, 4).double()),
+        nn.Sequential(nn.Linear(7, 5).double(), nn.LeakyReLU(-0.1), nn.Linear(5, 4).double()),
     ],
 )
 def test_what_the_analytic_path_cannot_take_goes_through_the_general_one(model: nn.Module) -> None:
@@ -231,13 +248,10 @@ def test_what_the_analytic_path_cannot_take_goes_through_the_general_one(model: 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(label_smoothing=0.1), nn.CrossEntropyLoss(ignore_index=0)])
 def test_other_cross_entropies_are_not_taken_for_the_plain_one(loss: nn.CrossEntropyLoss) -> None:
     x, y = samples()
-    if loss.ignore_index == 0:
-        with pytest.raises(ValueError, match="ignore_index"):
-            HessianOperator(network("tanh"), loss, x, y)
-    else:
-        model = network("tanh")
-        operator = HessianOperator(model, loss, x, y)
-        torch.testing.assert_close(identity(operator), dense(model, x, y, loss), rtol=1e-11, atol=1e-13)
+    model = network("tanh")
+    operator = HessianOperator(model, loss, x, y, rows=13)
+    assert isinstance(operator.path, FunctionalHessian)
+    torch.testing.assert_close(identity(operator), dense(model, x, y, loss), rtol=1e-11, atol=1e-13)
 
 
 def bad_calls() -> list[tuple[str, object]]:
@@ -254,7 +268,7 @@ def bad_calls() -> list[tuple[str, object]]:
         ("one floating-point type", lambda: HessianOperator(mixed, CROSS_ENTROPY, x, y)),
         ("89 targets", lambda: HessianOperator(model, CROSS_ENTROPY, x, y[1:])),
         ("at least one", lambda: HessianOperator(model, CROSS_ENTROPY, x[:0], y[:0])),
-        ("reduction='sum'", lambda: HessianOperator(model, nn.CrossEntropyLoss(reduction="sum"), x, y)),
+        ("reduction='none'", lambda: HessianOperator(model, nn.CrossEntropyLoss(reduction="none"), x, y)),
         ("eval", lambda: HessianOperator(nn.Sequential(model, nn.Dropout()), CROSS_ENTROPY, x, y)),
         ("parameter is not finite", lambda: HessianOperator(broken, CROSS_ENTROPY, x, y)),
         ("input is not finite", lambda: HessianOperator(model, CROSS_ENTROPY, nan_inputs, y)),
@@ -284,7 +298,7 @@ def test_the_hessian_is_symmetric_at_many_points() -> None:
     for activation, scale in itertools.product(("relu", "tanh"), (0.1, 1.0, 5.0)):
         model = network(activation)
         operator = HessianOperator(model, CROSS_ENTROPY, x, y)
-        operator.move_to(flatten(model) * scale)
+        operator.move_to(operator.point * scale)
         matrix = identity(operator)
         torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-13)
 
@@ -310,7 +324,7 @@ def test_sure_samples_lose_nothing_in_float32() -> None:
     x, y = samples(n=40)
     exact = HessianOperator(network("relu"), CROSS_ENTROPY, x, y)
     theta = flatten(exact.model) * 2.5
-    vector = torch.randn(exact.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    vector = torch.randn(len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     errors, doubts = [], []
     for row in range(len(x)):
         one = HessianOperator(network("relu"), CROSS_ENTROPY, x[row : row + 1].float().double(), y[row : row + 1])
@@ -319,16 +333,17 @@ def test_sure_samples_lose_nothing_in_float32() -> None:
         single.move_to(theta.float())
         right, found = one @ vector.float().double(), (single.sharpened() @ vector.float()).double()
         errors.append(float((found - right).norm() / right.norm()))
-        outputs = one.model(x[row : row + 1].float().double()).detach()
+        nn.utils.vector_to_parameters(theta, exact.model.parameters())
+        outputs = exact.model(x[row : row + 1].float().double()).detach()
         doubts.append(float(1 - torch.softmax(outputs, dim=1).max()))
     assert min(doubts) < 1e-5
-    assert max(errors) < 3e-6
+    assert max(errors) < 1e-5
 
 
 def test_a_sharpened_forward_pass_leaves_the_rounding_of_the_products_alone() -> None:
     x, y = samples(n=400)
     single = HessianOperator(network("relu").float(), CROSS_ENTROPY, x.float(), y)
-    theta = 2.5 * flatten(single.model)
+    theta = 4 * flatten(single.model)  # where probabilities near zero feel the rounding of the logits
     single.move_to(theta)
     vector = torch.randn(single.shape[0], generator=torch.Generator().manual_seed(1))
     exact = single.in_float64() @ vector.double()
@@ -339,7 +354,7 @@ def test_a_sharpened_forward_pass_leaves_the_rounding_of_the_products_alone() ->
     plain = error()
     assert single.sharpened() is single
     assert single.dtype == torch.float32
-    assert error() < 0.7 * plain
+    assert error() < 0.5 * plain
     assert single.loss == pytest.approx(single.in_float64().loss, rel=1e-12)
     single.move_to(theta)
     assert error() == plain
@@ -347,5 +362,5 @@ def test_a_sharpened_forward_pass_leaves_the_rounding_of_the_products_alone() ->
 
 def test_the_general_path_is_sharpened_in_float64() -> None:
     x, y = samples(n=50)
-    operator = HessianOperator(network("gelu").float(), CROSS_ENTROPY, x.float(), y)
+    operator = HessianOperator(network("gelu").float(), general, x.float(), y)
     assert operator.sharpened().dtype == torch.float64

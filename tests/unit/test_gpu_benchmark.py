@@ -58,8 +58,6 @@ def test_errors_follow_the_precision(results: Path) -> None:
     for name in ("matrices", "products"):
         errors = table(results, name).dropna(subset=["error"]).groupby("precision")["error"].max()
         assert errors["float32"] < 2e-6
-        assert errors["split3"] < 3 * errors["float32"]
-        assert 1e-6 < errors["split2"] < 1e-4
     assert set(table(results, "products")["b"]) == {1, 3}
 
 

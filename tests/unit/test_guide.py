@@ -224,7 +224,7 @@ def test_none_where_it_would_not_pay(trained: HessianOperator) -> None:
     assert isinstance(trained.path, MLPHessian)
     x, y = trained.path.inputs.dense(), trained.path.targets
     assert HessianOperator(trained.model, CROSS_ENTROPY, x[:5000], y[:5000]).guide() is None
-    general = HessianOperator(nn.Sequential(trained.model, nn.Identity()), CROSS_ENTROPY, x, y)
+    general = HessianOperator(trained.model, lambda o, t: nn.functional.cross_entropy(o, t), x[:2000], y[:2000])
     assert general.guide() is None
 
 

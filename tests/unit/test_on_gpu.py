@@ -27,11 +27,11 @@ def network() -> nn.Sequential:
     return model.to(CUDA)
 
 
-def operator(precision: str = "float32") -> HessianOperator:
+def operator() -> HessianOperator:
     raw = load_raw("digits", "", download=False)
     fitted = Scaling.fit(raw.train_inputs, "standard")
     x, y = torch.from_numpy(fitted(raw.train_inputs)), torch.from_numpy(raw.train_targets)
-    return HessianOperator(network(), nn.CrossEntropyLoss(), x, y, precision=precision, scaling=fitted)
+    return HessianOperator(network(), nn.CrossEntropyLoss(), x, y)
 
 
 def test_errors_of_products_follow_their_precision() -> None:
@@ -40,20 +40,17 @@ def test_errors_of_products_follow_their_precision() -> None:
     block = torch.randn(3, plain.shape[0], device=CUDA)
     exact = plain.in_float64().product(block.double())
     errors = {}
-    for precision in ("float32", "split3", "split2", "tf32"):
+    for precision in ("float32", "tf32"):
         with multiplying_in(precision):
             found = plain.path.in_precision(precision).product(block).double()
         errors[precision] = float((found - exact).norm() / exact.norm())
     assert errors["float32"] < 1e-6
-    assert errors["split3"] < 1e-6
-    assert 1e-6 < errors["split2"] < 1e-4
     assert 1e-5 < errors["tf32"] < 3e-3
 
 
-@pytest.mark.parametrize("precision", ["float32", "split3"])
 @pytest.mark.parametrize("guided", [False, True])
-def test_pairs_are_those_of_float64(precision: str, guided: bool) -> None:
-    ours = operator(precision)
+def test_pairs_are_those_of_float64(guided: bool) -> None:
+    ours = operator()
     assert isinstance(ours.path, MLPHessian)
     exact = ours.in_float64()
     pairs = top_eigenpairs(ours, 3, 1e-3, guide=guide_of(ours.path, 0) if guided else None)

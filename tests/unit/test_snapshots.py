@@ -73,7 +73,7 @@ def test_rows_are_the_solvers_pairs_in_the_order_of_the_file(operator: HessianOp
         operator.move_to(weights(request.step))
         exact, guide = suited(operator, request.tolerance, request.step)
         pairs = top_eigenpairs(exact, request.k, request.tolerance, seed=request.step, guide=guide)
-        gradient = operator.gradient()
+        gradient = operator.gradient
         norm = float(torch.linalg.vector_norm(gradient))
         for i in range(request.k):
             expected = {

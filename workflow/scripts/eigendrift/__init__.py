@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eigendrift import metrics
     from eigendrift.curvature import HessianOperator
     from eigendrift.eigensolver import EigenPairs, top_eigenpairs
 
 __version__ = "0.1.0"
-__all__ = ["EigenPairs", "HessianOperator", "top_eigenpairs"]
+__all__ = ["EigenPairs", "HessianOperator", "metrics", "top_eigenpairs"]
 
 _HOME = {
     "HessianOperator": "eigendrift.curvature",
@@ -21,6 +22,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return import_module("eigendrift.metrics")
     if name not in _HOME:
         raise AttributeError(f"module 'eigendrift' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -17,8 +17,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from eigendrift.mlp_layers import ACTIVATIONS, mlp_layers
-from eigendrift.split_products import PIECES, PRECISIONS, InPieces, Pixels
+from eigendrift.mlp_layers import ActivationOfInput, activation_of
+from eigendrift.split_products import PRECISIONS
 from eigendrift.staircase import Staircase, plain, staircase
 from eigendrift.threads import shared_out
 
@@ -39,32 +39,51 @@ class MLPHessian:
         inputs: Tensor,
         targets: Tensor,
         rows: int | None = None,
-        pixels: Pixels | None = None,
     ) -> None:
         """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices.
 
-        Both are kept in another order: `inputs.rows` says in which. `pixels`: what the inputs were before their
-        scaling, for products in pieces (`in_precision`); the order stays theirs then.
+        Both are kept in another order: `inputs.rows` says in which. The layers are the operator's own: `move_to` writes
+        into them.
         """
         self.linear, self.activations = linear, activations
         self.rows = rows or ROWS.get(inputs.device.type, ROWS["cpu"])
-        self.precision, self.pixels = "float32", pixels
-        self.rules = [ACTIVATIONS[type(a)] for a in activations]
-        self.n_parameters = sum(layer.weight.numel() + layer.out_features for layer in linear)
+        self.precision = "float32"
+        self._find_rules()
+        self.parameters = [p for layer in linear for p in (layer.weight, layer.bias) if p is not None]
+        self.n_parameters = sum(p.numel() for p in self.parameters)
         # What a staircase saves is less than its many small products cost a GPU.
-        whole = pixels is not None or inputs.device.type != "cpu"
-        self.inputs = plain(inputs, self.rows) if whole else staircase(inputs, self.rows)
+        on_gpu = inputs.device.type != "cpu"
+        self.inputs = plain(inputs, self.rows) if on_gpu else staircase(inputs, self.rows)
         self.targets = targets[self.inputs.rows]
         self._allocate(like=self.inputs.background)
         self.refresh()
 
-    def in_float64(self, model: nn.Module) -> "MLPHessian":
-        """The Hessian of this copy of the model in float64; the data are copied."""
-        layers = mlp_layers(model)
-        assert layers is not None
+    def _find_rules(self) -> None:
+        rules = [activation_of(activation) for activation in self.activations]
+        self.rules = [rule for rule in rules if rule is not None]
+        if len(self.rules) < len(rules):
+            raise ValueError(f"no derivatives are known of one of {', '.join(map(str, self.activations))}")
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "rules"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._find_rules()
+
+    def move_to(self, parts: Sequence[Tensor]) -> None:
+        """To these weights and biases, in the order of `parameters`; no memory is taken anew."""
+        with torch.no_grad():
+            for parameter, part in zip(self.parameters, parts, strict=True):
+                parameter.copy_(part)
+        self.refresh()
+
+    def in_float64(self) -> "MLPHessian":
+        """The same Hessian in float64, with layers and data of its own."""
         double = copy.copy(self)
-        double.linear, double.inputs = layers[0], self.inputs.to(torch.float64)
-        double.precision, double.pixels = "float32", None
+        double.linear = [copy.deepcopy(layer).double() for layer in self.linear]
+        double.parameters = [p for layer in double.linear for p in (layer.weight, layer.bias) if p is not None]
+        double.inputs, double.precision = self.inputs.to(torch.float64), "float32"
         double._allocate(like=double.inputs.background)
         double.refresh()
         return double
@@ -74,7 +93,12 @@ class MLPHessian:
         n, linear = len(self.inputs), self.linear
         self.dtype, self.device = like.dtype, like.device
         widths = [layer.out_features for layer in linear]
-        # One entry a layer: phi(z) and phi''(z) * dL/dphi of hidden layers, and dL/dz of layers above the first.
+        # One entry a layer: phi(z), phi'(z) where phi(z) does not tell it, and phi''(z) * dL/dphi of hidden layers, and
+        # dL/dz of layers above the first.
+        self._derivatives = [
+            like.new_empty(n, w) if isinstance(rule, ActivationOfInput) else None
+            for rule, w in zip(self.rules, widths[:-1], strict=True)
+        ]
         self._outputs = [like.new_empty(n, w) for w in widths[:-1]]
         self._bends = [
             None if rule.second is None else like.new_empty(n, w)
@@ -91,23 +115,13 @@ class MLPHessian:
     def in_precision(self, precision: str) -> "MLPHessian":
         """The same Hessian with products in one of `split_products.PRECISIONS`; it shares memory and moves along.
 
-        Raises ValueError for another precision, and for one in pieces where the pixels are not known.
+        Raises ValueError for another precision.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision = {precision!r} is not allowed; give one of {', '.join(PRECISIONS)}")
-        if precision in PIECES and self.pixels is None:
-            raise ValueError(f"precision = {precision!r} takes 8-bit inputs; give their scaling")
         other = copy.copy(self)
         other.precision = precision
         return other
-
-    @property
-    def _first(self) -> Staircase | InPieces:
-        """The inputs as the products take them."""
-        if self.precision not in PIECES:
-            return self.inputs
-        assert self.pixels is not None
-        return InPieces(self.pixels, PIECES[self.precision], self.rows)
 
     def subset(self, chosen: Tensor, weights: Tensor) -> "MLPHessian":
         """The same mean with the terms of some samples only, each times its weight: a cheaper, approximate Hessian.
@@ -118,10 +132,10 @@ class MLPHessian:
         chosen, ascending = chosen.sort()
         part = copy.copy(self)
         part.inputs, part.targets = self.inputs.take(chosen), self.targets[chosen]
-        part.pixels = None if self.pixels is None else self.pixels.subset(chosen)
         part._matrices = [matrix.clone() for matrix in self._matrices]
         part._weights = weights[ascending, None].to(self.dtype)
         part._outputs = [output[chosen] for output in self._outputs]
+        part._derivatives = [None if kept is None else kept[chosen] for kept in self._derivatives]
         part._bends = [None if bend is None else bend[chosen] * part._weights for bend in self._bends]
         part._errors = [None if error is None else error[chosen] * part._weights for error in self._errors]
         part._probabilities, part._surest = self._probabilities[chosen], self._surest[chosen]
@@ -166,7 +180,7 @@ class MLPHessian:
         `dtype`: the type to compute it in, if not that of the products. Most of what float32 products are wrong by is
         the rounding of the logits, which probabilities near zero feel as a whole.
         """
-        layers = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in self.linear]
+        layers = [(layer.weight.to(dtype), _bias(layer).to(dtype)) for layer in self.linear]
         first = self.inputs.layer(*layers[0])
         blocks = range(len(self.inputs.blocks))
         losses = self._shared_out(lambda share: self._refresh_blocks(share, first, layers), blocks)
@@ -188,8 +202,16 @@ class MLPHessian:
     def _refresh_block(self, block: int, first: Layer, layers: Sequence[Layer]) -> Tensor:
         z = self.inputs.forward(block, first)
         rows = slice(block * self.rows, block * self.rows + len(z))
+        seconds: list[Tensor | None] = []  # phi''(z) of each hidden layer
         for index, (weight, bias) in enumerate(layers[1:]):
+            rule, derivative = self.rules[index], self._derivatives[index]
+            if derivative is not None:
+                derivative[rows] = rule.first(z)
+            bent = None if rule.second is None or derivative is None else rule.second(z)
             a = self.activations[index](z)
+            if rule.second is not None and derivative is None:
+                bent = rule.second(a)
+            seconds.append(bent)
             self._outputs[index][rows] = a
             z = torch.addmm(bias, a, weight.T)
         log_p = torch.log_softmax(z, dim=1)
@@ -205,10 +227,11 @@ class MLPHessian:
             assert kept is not None
             kept[rows] = error
             back = error @ layers[index][0]
-            below, rule, bend = self._outputs[index - 1][rows], self.rules[index - 1], self._bends[index - 1]
-            error = back * rule.first(below)
-            if rule.second is not None and bend is not None:
-                bend[rows] = back * rule.second(below)
+            bend, second, derivative = self._bends[index - 1], seconds[index - 1], self._derivatives[index - 1]
+            if bend is not None and second is not None:
+                bend[rows] = back * second
+            known = self._outputs[index - 1][rows] if derivative is None else derivative[rows]
+            error = self.rules[index - 1].back(back, known.to(back.dtype))
         return -log_p.gather(1, targets).sum(dtype=torch.float64)
 
     @torch.no_grad()
@@ -218,6 +241,7 @@ class MLPHessian:
         return torch.stack(self._shared_out(self._gradient_of_blocks, blocks)).sum(dim=0) / self.total
 
     def _gradient_of_blocks(self, blocks: Sequence[int]) -> Tensor:
+        """The sum over the samples of these blocks."""
         inputs = self.inputs
         totals = [inputs.zeros(self.linear[0].out_features), *(torch.zeros_like(m) for m in self._matrices[1:])]
         sums = [total.new_zeros(layer.out_features) for total, layer in zip(totals, self.linear, strict=True)]
@@ -232,14 +256,18 @@ class MLPHessian:
             sums[0] += error.sum(dim=0)
             inputs.backward(block, error, totals[0])
         totals[0] = inputs.finished(totals[0], sums[0])
-        return torch.cat([part.reshape(-1) for pair in zip(totals, sums, strict=True) for part in pair])
+        parts = []
+        for layer, total, bias in zip(self.linear, totals, sums, strict=True):
+            parts += [total.reshape(-1)] if layer.bias is None else [total.reshape(-1), bias]
+        return torch.cat(parts)
 
     def _first_error(self, rows: slice) -> Tensor:
         """dL/dz of the first layer, which is not kept: only the gradient needs it."""
         if len(self.linear) > 1:
-            above = self._errors[1]
+            above, derivative = self._errors[1], self._derivatives[0]
             assert above is not None
-            return (above[rows] @ self._matrices[1]) * self.rules[0].first(self._outputs[0][rows])
+            known = self._outputs[0][rows] if derivative is None else derivative[rows]
+            return self.rules[0].back(above[rows] @ self._matrices[1], known)
         p = self._probabilities[rows]
         return p - (self._classes == self.targets[rows, None]).to(p.dtype)
 
@@ -254,7 +282,7 @@ class MLPHessian:
         """The sum over the samples of these blocks."""
         b = len(vectors)
         weights, biases = self._split(vectors)
-        inputs = self._first
+        inputs = self.inputs
         first = inputs.layer(weights[0], biases[0])
         totals = [inputs.zeros(len(biases[0])), *(torch.zeros_like(w) for w in weights[1:])]
         # Sums over samples of dL/dz^T R(a), with the layer's outputs first: (out, b * in).
@@ -270,7 +298,7 @@ class MLPHessian:
         for layer, total, cross, bias in zip(self.linear, totals, crossed, bias_totals, strict=True):
             turned = cross.view(layer.out_features, b, layer.in_features).transpose(0, 1)
             whole = total.reshape(b, layer.out_features, layer.in_features) + turned
-            parts += [whole.reshape(b, -1), bias.view(b, -1)]
+            parts += [whole.reshape(b, -1)] if layer.bias is None else [whole.reshape(b, -1), bias.view(b, -1)]
         return torch.cat(parts, dim=1)
 
     def _split(self, vectors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -279,15 +307,19 @@ class MLPHessian:
         for layer in self.linear:
             size, out = layer.weight.numel(), layer.out_features
             weights.append(vectors[:, start : start + size].reshape(-1, layer.in_features))
-            biases.append(vectors[:, start + size : start + size + out].reshape(-1))
-            start += size + out
+            start += size
+            if layer.bias is None:
+                biases.append(vectors.new_zeros(len(vectors) * out))
+                continue
+            biases.append(vectors[:, start : start + out].reshape(-1))
+            start += out
         return weights, biases
 
     def _product_of_block(
         self,
         block: int,
         b: int,
-        inputs: Staircase | InPieces,
+        inputs: Staircase,
         first: Layer,
         weights: list[Tensor],
         biases: list[Tensor],
@@ -301,10 +333,12 @@ class MLPHessian:
         pre: list[Tensor | None] = []  # R(z) of each hidden layer whose phi'' is not zero (n, b, width)
         moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
         below = [output[rows, None] for output in self._outputs]  # phi(z) of each hidden layer (n, 1, width)
-        for index, (a, rule) in enumerate(zip(below, self.rules, strict=True), start=1):
+        # What tells phi'(z): phi(z) itself, or phi'(z).
+        known = [a if d is None else d[rows, None] for a, d in zip(below, self._derivatives, strict=True)]
+        for index, (a, told, rule) in enumerate(zip(below, known, self.rules, strict=True), start=1):
             z = rz.view(n, b, -1)
             pre.append(None if rule.second is None else z.clone())
-            moved.append(rule.back(z, a))
+            moved.append(rule.back(z, told))
             rz = torch.addmm(biases[index], a[:, 0], weights[index].T)
             rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
         z = rz.view(n, b, -1)
@@ -329,7 +363,11 @@ class MLPHessian:
             turned = weights[index].view(b, layer.out_features, -1).transpose(0, 1).reshape(layer.out_features, -1)
             back = kept[rows] @ turned
             back.view(n * b, -1).addmm_(error.view(n * b, -1), self._matrices[index])
-            error = self.rules[index - 1].back(back.view(n, b, -1), below[index - 1])
+            error = self.rules[index - 1].back(back.view(n, b, -1), known[index - 1])
             bend, z_below = self._bends[index - 1], pre[index - 1]
             if bend is not None and z_below is not None:
                 error += bend[rows, None] * z_below
+
+
+def _bias(layer: nn.Linear) -> Tensor:
+    return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias

@@ -88,7 +88,7 @@ def solve(
         operator.move_to(parameters(j).to(operator.device))
         exact, guide = suited(operator, request.tolerance, request.step)
         pairs = top_eigenpairs(exact, request.k, request.tolerance, seed=request.step, guide=guide)
-        gradient = operator.gradient()
+        gradient = operator.gradient
         norm = float(torch.linalg.vector_norm(gradient))
         # A gradient of norm 0 has no direction.
         cosines = (gradient @ pairs.vectors.to(gradient)).abs() / (norm or math.nan)
