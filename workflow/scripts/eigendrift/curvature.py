@@ -116,7 +116,7 @@ class HessianOperator:
         """The same Hessian in float64 at the present point, for residuals that float32 products cannot reach.
 
         It has a copy of model and data of its own, made at the first call and moved at the next ones. On a CPU a solve
-        to 1e-7 and above takes a fifth to a third less time with `guide.Rounded(self.sharpened())` as its guide.
+        to 1e-7 and above takes a fifth to a third less time with `guide.MixedPrecisionOperator` as surrogate.
         """
         if self.dtype == torch.float64:
             return self
