@@ -39,7 +39,7 @@ from eigendrift.eigenpairs import CLUSTER, BoundSource, ConvergenceWarning, Eige
 from eigendrift.missed import at_most, largest_ritz_value, largest_unseen, next_eigenvalue_bound
 from eigendrift.operators import Negated, Operator, RefinableOperator, Which, as_operator, coarse_level, shares_out
 from eigendrift.sphere import overlap_quantiles
-from eigendrift.threads import lent_threads
+from eigendrift.threads import single_threaded_torch
 
 __all__ = ["ConvergenceWarning", "EigenPairs", "Operator", "top_eigenpairs"]
 
@@ -342,7 +342,7 @@ def top_eigenpairs(
         given, chosen = Negated(given), None
     probe = "operator" if probe is None or (chosen is None and probe == "surrogate") else probe
     start = _start(v0, given)
-    with lent_threads() if shares_out(given) else nullcontext():
+    with single_threaded_torch() if shares_out(given) else nullcontext():
         pairs = _pairs(given, k, tol, seed, chosen, probe, miss_probability, start, max_matvecs, max_basis)
     return pairs if which == "LA" else replace(pairs, values=-pairs.values, next_bound=-pairs.next_bound)
 
