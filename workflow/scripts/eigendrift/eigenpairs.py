@@ -123,13 +123,12 @@ def assess(
     values: Tensor,
     norms: Tensor,
     residuals: Tensor,
-    vectors: Tensor,
     next_bound: float,
     rounding: float,
-) -> dict[str, Tensor | float]:
+) -> dict[str, Tensor]:
     """The fields of EigenPairs that follow from the k largest Ritz pairs, descending, and the bound on the next.
 
-    values (k,), norms (k,): of the residuals, in units of H; residuals (k,): relative; vectors (k, N) unit rows;
+    values (k,), norms (k,): of the residuals, in units of H; residuals (k,): relative;
     rounding: what eigenvalues are uncertain by beyond their residuals.
     """
     k = len(values)
@@ -140,20 +139,23 @@ def assess(
     gaps = distances.min(dim=1).values.clamp(min=0.0)
     near = distances <= CLUSTER * values[:, None].abs()
     clusters = _first_of_each(near)
-    gram = (vectors @ vectors.T).double().cpu()
     # A residual that is smaller than the rounding of its product is not known to be that small.
     known = norms + rounding
     return {
         "values": values.clone(),
-        "vectors": vectors.T.contiguous(),
         "residuals": residuals,
         "gaps": gaps,
         "angle_bounds": _sines(known, gaps),
         "clustered": near.any(dim=1),
         "clusters": clusters,
         "span_bounds": _span_bounds(clusters, known, distances),
-        "orthogonality": float((gram - torch.eye(k, dtype=torch.float64)).abs().max()),
     }
+
+
+def orthogonality(vectors: Tensor) -> float:
+    """Largest entry of |Y Y' - I| for rows (k, N)."""
+    gram = (vectors @ vectors.T).double().cpu()
+    return float((gram - torch.eye(len(gram), dtype=torch.float64)).abs().max())
 
 
 def _sines(norms: Tensor, gaps: Tensor) -> Tensor:

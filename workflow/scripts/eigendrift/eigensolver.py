@@ -35,7 +35,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eigendrift.eigenpairs import CLUSTER, BoundSource, ConvergenceWarning, EigenPairs, assess
+from eigendrift.eigenpairs import CLUSTER, BoundSource, ConvergenceWarning, EigenPairs, assess, orthogonality
 from eigendrift.missed import at_most, largest_ritz_value, largest_unseen, next_eigenvalue_bound
 from eigendrift.operators import Negated, Operator, RefinableOperator, Which, as_operator, coarse_level, shares_out
 from eigendrift.sphere import overlap_quantiles
@@ -310,6 +310,9 @@ def top_eigenpairs(
     given = as_operator(operator)
     n = given.shape[0]
     _check(n, k, tol, which, miss_probability, max_matvecs, max_basis, probe)
+    if n <= max_matvecs and (n <= DENSE_ORDER or n <= (max_basis or _basis_size(k, n)) + 1):
+        with single_threaded_torch() if shares_out(given) else nullcontext():
+            return _dense_pairs(_exact(given, tol, seed) if surrogate == "auto" else given, k, tol, which)
     if which == "LM":
         return _of_both_ends(
             *(
@@ -331,10 +334,7 @@ def top_eigenpairs(
         )
     chosen = None if isinstance(surrogate, str) else surrogate
     if surrogate == "auto":
-        if isinstance(given, RefinableOperator):
-            from eigendrift.guide import for_tolerance
-
-            given, chosen = for_tolerance(given, tol, seed)
+        given, chosen = _for_tolerance(given, tol, seed)
         probe = probe or ("operator" if chosen is None else "surrogate")
     elif isinstance(surrogate, str):
         raise ValueError(f"surrogate = {surrogate!r} is not allowed; give 'auto', an operator or None")
@@ -350,43 +350,40 @@ def top_eigenpairs(
 def _of_both_ends(top: EigenPairs, bottom: EigenPairs) -> EigenPairs:
     """The k pairs that are largest in magnitude, of the k largest and the k smallest."""
     k = len(top.values)
-    both = [(pairs, i) for pairs in (top, bottom) for i in range(k)]
-    both.sort(key=lambda one: -abs(float(one[0].values[one[1]])))
-    taken: list[tuple[EigenPairs, int]] = []
-    span = top.vectors.new_empty(0, len(top.vectors))
+    both = {
+        name: torch.cat([getattr(top, name), getattr(bottom, name)])
+        for name in ("values", "residuals", "converged", "gaps", "angle_bounds", "clustered", "span_bounds")
+    }
+    clusters = torch.cat([top.clusters, k + bottom.clusters])
+    vectors = torch.cat([top.vectors, bottom.vectors], dim=1)
+    chosen: list[int] = []
     left = 0.0
-    for pairs, i in both:
-        vector = pairs.vectors[:, i].to(span.dtype)
-        # Where the ends meet, as in a small space, the same pair is in both.
-        if len(span) and float(torch.linalg.vector_norm(span @ vector)) > 0.5:
+    for i in both["values"].abs().argsort(descending=True, stable=True).tolist():
+        # Where the ends meet, as at zero in a matrix of low rank, one vector may be in both.
+        if chosen and float(torch.linalg.vector_norm(vectors[:, chosen].T @ vectors[:, i])) > 0.1:
             continue
-        if len(taken) == k:
-            left = abs(float(pairs.values[i]))
+        if len(chosen) == k:
+            left = float(both["values"][i].abs() * (1 + both["residuals"][i]))
             break
-        taken.append((pairs, i))
-        span = torch.cat([span, vector[None]])
-
-    def of(name: str) -> Tensor:
-        return torch.stack([getattr(pairs, name)[i] for pairs, i in taken])
-
-    # Neighbours in a cluster are on one side of zero; an index is that within the chosen.
-    firsts = [next(j for j, (p, m) in enumerate(taken) if p is q and q.clusters[m] == q.clusters[i]) for q, i in taken]
-    gram = (span @ span.T).double().cpu()
-    dense = top.bound_source == bottom.bound_source == "dense"
-    sources = [pairs.bound_source for pairs in (top, bottom)]
-    source = next(kind for kind in ("none", "surrogate", "operator", "dense") if kind in sources)
+        chosen.append(i)
+    sources = (top.bound_source, bottom.bound_source)
     return EigenPairs(
-        **{name: of(name) for name in ("values", "residuals", "converged", "gaps", "angle_bounds", "clustered")},
-        vectors=span.T.contiguous(),
-        clusters=torch.tensor(firsts),
-        span_bounds=of("span_bounds"),
-        next_bound=left if dense else max(left, top.next_bound, -bottom.next_bound),
-        bound_source=source,
+        **{name: each[chosen] for name, each in both.items()},
+        vectors=vectors[:, chosen],
+        clusters=_renumbered(clusters[chosen]),
+        next_bound=max(left, top.next_bound, -bottom.next_bound),
+        bound_source=min(sources, key=("none", "surrogate", "operator", "dense").index),
         miss_probability=min(1.0, top.miss_probability + bottom.miss_probability),
         matvecs=top.matvecs + bottom.matvecs,
         surrogate_matvecs=top.surrogate_matvecs + bottom.surrogate_matvecs,
-        orthogonality=float((gram - torch.eye(k, dtype=torch.float64)).abs().max()),
+        orthogonality=orthogonality(vectors[:, chosen].T),
     )
+
+
+def _renumbered(clusters: Tensor) -> Tensor:
+    """Each label as the index of the first that has it."""
+    labels = clusters.tolist()
+    return torch.tensor([labels.index(label) for label in labels])
 
 
 def _check(
@@ -413,6 +410,20 @@ def _check(
         raise ValueError(f"max_basis = {max_basis} is not allowed; k = {k} pairs take {min(k + 2, n)} vectors at least")
     if probe not in (None, "operator", "surrogate", "none"):
         raise ValueError(f"probe = {probe!r} is not allowed; give 'operator', 'surrogate' or 'none'")
+
+
+def _for_tolerance(operator: Operator, tol: float, seed: int) -> tuple[Operator, Operator | None]:
+    if not isinstance(operator, RefinableOperator):
+        return operator, None
+    # Here, since that module needs the analytic path of the Hessian and this one needs no Hessian.
+    from eigendrift.guide import for_tolerance
+
+    return for_tolerance(operator, tol, seed)
+
+
+def _exact(operator: Operator, tol: float, seed: int) -> Operator:
+    """The form of the operator that suits the tolerance, without a surrogate."""
+    return _for_tolerance(operator, tol, seed)[0]
 
 
 def _start(v0: Tensor | None, operator: Operator) -> list[Tensor]:
@@ -447,10 +458,7 @@ def _pairs(
 ) -> EigenPairs:
     """The k largest pairs."""
     n = operator.shape[0]
-    size = max_basis or _basis_size(k, n)
-    if n <= max_matvecs and (n <= DENSE_ORDER or n <= size + 1):
-        return _dense_pairs(operator, k, tol)
-    size = min(size, n - 2)
+    size = min(max_basis or _basis_size(k, n), n - 2)
     known = None
     if surrogate is not None:
         known = _Preconditioner(surrogate, k, max(SURROGATE_TOL_FACTOR * tol, 1e-4), seed, delta)
@@ -462,16 +470,11 @@ def _pairs(
         source = "operator" if probe == "operator" else "surrogate"
     if not isinstance(operator, RefinableOperator):
         _check_symmetry(solved.basis)
-    y = solved.y[:k]
+    y = solved.y[:k] / torch.linalg.vector_norm(solved.y[:k], dim=1, keepdim=True)
     pairs = EigenPairs(
-        **assess(  # type: ignore[arg-type]
-            solved.values[:k],
-            solved.norms[:k],
-            solved.residuals,
-            y / torch.linalg.vector_norm(y, dim=1, keepdim=True),
-            solved.next_bound,
-            solved.rounding,
-        ),
+        **assess(solved.values[:k], solved.norms[:k], solved.residuals, solved.next_bound, solved.rounding),
+        vectors=y.T.contiguous(),
+        orthogonality=orthogonality(y),
         converged=solved.residuals <= tol,
         next_bound=solved.next_bound,
         bound_source=source,
@@ -483,8 +486,8 @@ def _pairs(
     return pairs
 
 
-def _dense_pairs(operator: Operator, k: int, tol: float) -> EigenPairs:
-    """The k largest pairs of an operator that is multiplied out."""
+def _dense_pairs(operator: Operator, k: int, tol: float, which: Which) -> EigenPairs:
+    """k pairs of an operator that is multiplied out."""
     n = operator.shape[0]
     unit = torch.eye(n, dtype=operator.dtype, device=operator.device)
     products = torch.cat([operator.product(block) for block in unit.split(DENSE_ORDER)]).double().cpu()
@@ -493,20 +496,27 @@ def _dense_pairs(operator: Operator, k: int, tol: float) -> EigenPairs:
     values, columns = torch.linalg.eigh((products + products.T) / 2)
     values, vectors = values.flip(0), columns.flip(1).T.contiguous()
     largest = float(values.abs().max())
-    eps = torch.finfo(operator.dtype).eps
     dtype = operator.dtype if operator.dtype.itemsize >= 4 else torch.float32
-    y = vectors[:k].to(dtype)
-    norms = torch.linalg.vector_norm(y.double() @ products - values[:k, None] * y.double(), dim=1)
-    residuals = _relative(norms, values[:k], largest, _rounding(operator.dtype) * largest)
-    next_bound = float(values[k]) if k < n else -math.inf
+    y = vectors.to(dtype)
+    norms = torch.linalg.vector_norm(y.double() @ products - values[:, None] * y.double(), dim=1)
+    residuals = _relative(norms, values, largest, _rounding(operator.dtype) * largest)
+    # Of all eigenvalues, so that each gap is that to any other.
+    known = assess(values, norms, residuals, -math.inf, 10 * torch.finfo(operator.dtype).eps * largest)
+    order = {"LA": range(n), "SA": range(n - 1, -1, -1), "LM": values.abs().argsort(descending=True).tolist()}[which]
+    chosen, others = list(order[:k]), order[k : k + 1]
+    ends = {"LA": -math.inf, "SA": math.inf, "LM": 0.0}
+    following = float(values[others[0]]) if others else ends[which]
     pairs = EigenPairs(
-        **assess(values[:k], norms, residuals, y.to(operator.device), next_bound, 10 * eps * largest),  # type: ignore[arg-type]
-        converged=residuals <= tol,
-        next_bound=next_bound,
+        **{name: each[chosen] for name, each in known.items() if name != "clusters"},
+        vectors=y[chosen].T.contiguous().to(operator.device),
+        clusters=_renumbered(known["clusters"][chosen]),
+        converged=residuals[chosen] <= tol,
+        next_bound=abs(following) if which == "LM" else following,
         bound_source="dense",
         miss_probability=0.0,
         matvecs=n,
         surrogate_matvecs=0,
+        orthogonality=orthogonality(y[chosen]),
     )
     _warn(pairs, tol, True, operator.dtype)
     return pairs
