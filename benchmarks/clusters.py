@@ -10,7 +10,6 @@ import pandas as pd
 from benchmarks.results import arguments, scale_of, write
 from benchmarks.solvers import TOLERANCE, Bench
 from eigendrift import top_eigenpairs
-from eigendrift.snapshots import suited
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,8 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for optimizer, step in scale.clustered:
         point = bench.point(optimizer, step)
         tight = bench.reference(point, k)
-        exact, guide = suited(point.operator, TOLERANCE, step)
-        pairs = top_eigenpairs(exact, k, TOLERANCE, seed=step, guide=guide)
+        pairs = top_eigenpairs(point.operator, k, TOLERANCE, seed=step)
         rows += [
             {
                 "optimizer": optimizer,

@@ -17,10 +17,9 @@ from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, layer_
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
 from eigendrift.batches import Samples
 from eigendrift.gradients import FlatParameters
-from eigendrift.guide import Guide, guide_of, sampled_guide
+from eigendrift.guide import SURROGATE_TOLERANCE, SurrogateHessian, for_tolerance, sampled_surrogate, surrogate_of
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.scratch import Scratch
-from eigendrift.snapshots import GUIDED_TOLERANCE, suited
 from eigendrift.split_products import PRECISIONS, multiplying_in
 from eigendrift.training import StepTaker, evaluate, train
 
@@ -199,27 +198,30 @@ def run(card: Card, optimizer: str, snapshots: Sequence[int]) -> tuple[np.ndarra
 Way = Callable[[Card, int, float, int], EigenPairs]
 
 
-def _way(guide: Callable[[MLPHessian, int], Guide | None] | None) -> Way:
+def _way(surrogate: Callable[[MLPHessian, int], SurrogateHessian | None] | None) -> Way:
     def solve(card: Card, k: int, tol: float, seed: int) -> EigenPairs:
         operator = card.operator
         assert isinstance(operator.path, MLPHessian)
-        if tol < GUIDED_TOLERANCE:
-            return top_eigenpairs(suited(operator, tol, seed)[0], k, tol, seed)
-        return top_eigenpairs(operator, k, tol, seed, guide=None if guide is None else guide(operator.path, seed))
+        if tol < SURROGATE_TOLERANCE:
+            return top_eigenpairs(for_tolerance(operator, tol, seed)[0], k, tol, seed, surrogate=None)
+        chosen = None if surrogate is None else surrogate(operator.path, seed)
+        return top_eigenpairs(
+            operator, k, tol, seed, surrogate=chosen, probe="operator" if chosen is None else "surrogate"
+        )
 
     return solve
 
 
-def _rounded(path: MLPHessian, seed: int) -> Guide:
-    return Guide(path.in_precision("tf32"))
+def _rounded(path: MLPHessian, seed: int) -> SurrogateHessian:
+    return SurrogateHessian(path.in_precision("tf32"))
 
 
 # What the workflow does comes first.
 WAYS: Mapping[str, Way] = {
-    "as shipped": _way(guide_of),
-    "float32, no guide": _way(None),
-    "float32, guided in TF32": _way(_rounded),
-    "float32, guided by samples": _way(sampled_guide),
+    "as shipped": _way(surrogate_of),
+    "float32, no surrogate": _way(None),
+    "float32, surrogate in TF32": _way(_rounded),
+    "float32, surrogate of samples": _way(sampled_surrogate),
 }
 OPPONENT = "eigsh, double backward, graph kept"
 
@@ -270,7 +272,7 @@ def solve_rows(
             pairs[-1].vectors.cpu()
 
         seconds, found = card.median(solve, 3), pairs[-1]
-        return judged(seconds, found.values, found.vectors, found.matvecs, found.guide_matvecs)
+        return judged(seconds, found.values, found.vectors, found.matvecs, found.surrogate_matvecs)
 
     def theirs() -> Row:
         found: list[tuple[Tensor, Tensor, int]] = []

@@ -74,7 +74,7 @@ def peak(folder: Path, keep: bool) -> dict[str, float]:
     point = flatten(model)
     for factor in (1.0, 1.1):
         operator.move_to(factor * point)
-        top_eigenpairs(operator, 3, 1e-3, seed=0, guide=operator.guide())
+        top_eigenpairs(operator, 3, 1e-3, seed=0)
     needed = kept_bytes(len(targets), widths)
     used = resident("VmHWM") - before
     if keep:
@@ -98,7 +98,7 @@ def growth(scale: Scale) -> dict[str, float]:
             early = resident("VmRSS")
         moved = point * (1 + 0.2 * torch.rand(len(point), generator=generator))
         operator.move_to(moved)
-        products += top_eigenpairs(operator, 3, 1e-3, seed=solve, guide=operator.guide(solve)).matvecs
+        products += top_eigenpairs(operator, 3, 1e-3, seed=solve).matvecs
     grown = resident("VmRSS") - early
     return {
         "solves": scale.solves,

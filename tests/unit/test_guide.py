@@ -1,4 +1,4 @@
-"""The guide: a sampled Hessian that saves full products and changes nothing else."""
+"""The surrogate: a sampled Hessian that saves full products and changes nothing else."""
 
 import copy
 import math
@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from eigendrift import HessianOperator, top_eigenpairs
-from eigendrift.guide import Guide, Rounded, sampled_guide, weighted_sample
+from eigendrift.guide import (
+    MixedPrecisionOperator,
+    SurrogateHessian,
+    for_tolerance,
+    sampled_surrogate,
+    weighted_sample,
+)
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.model import initialize, mlp
 
@@ -36,21 +42,21 @@ def trained(request: pytest.FixtureRequest) -> HessianOperator:
 @pytest.mark.parametrize("tol", [1e-3, 1e-6])
 def test_guided_pairs_are_the_pairs(trained: HessianOperator, tol: float) -> None:
     exact = top_eigenpairs(trained, 3, 1e-11)
-    plain, guided = (top_eigenpairs(trained, 3, tol, guide=guide) for guide in (None, trained.guide()))
+    plain, guided = (top_eigenpairs(trained, 3, tol, surrogate=guide) for guide in (None, trained.guide()))
     assert bool(guided.converged.all())
     true = (trained @ guided.vectors - guided.vectors * guided.values).norm(dim=0) / guided.values.abs()
     torch.testing.assert_close(guided.residuals, true, rtol=1e-5, atol=1e-12)
     assert float((guided.vectors * exact.vectors).sum(0).abs().min()) > 1 - tol
     torch.testing.assert_close(guided.values, exact.values, rtol=max(tol**2 * 100, 1e-10), atol=0)
-    assert guided.guide_matvecs > 0
-    assert plain.guide_matvecs == 0
+    assert guided.surrogate_matvecs > 0
+    assert plain.surrogate_matvecs == 0
     if tol == 1e-3:
         assert guided.matvecs < plain.matvecs
 
 
 def test_products_of_guide_and_operator_are_counted_apart(trained: HessianOperator) -> None:
     before = trained.products
-    pairs = top_eigenpairs(trained, 2, 1e-3, guide=trained.guide())
+    pairs = top_eigenpairs(trained, 2, 1e-3, surrogate=trained.guide())
     assert trained.products - before == pairs.matvecs
 
 
@@ -62,7 +68,7 @@ def test_a_bad_guide_costs_products_but_no_accuracy(trained: HessianOperator) ->
             return vectors * torch.linspace(1, 2, self.shape[0], dtype=self.dtype)
 
     exact = top_eigenpairs(trained, 3, 1e-11)
-    pairs = top_eigenpairs(trained, 3, 1e-5, guide=Wrong(), max_matvecs=3000)
+    pairs = top_eigenpairs(trained, 3, 1e-5, surrogate=Wrong(), max_matvecs=3000)
     assert bool(pairs.converged.all())
     assert float((pairs.vectors * exact.vectors).sum(0).abs().min()) > 1 - 1e-5
 
@@ -171,9 +177,9 @@ def test_the_guide_is_as_large_as_the_curvature_is_spread(
     sizes = torch.full((SAMPLES,), 1e-9, dtype=torch.float64)
     sizes[:heavy] = 1.0
     monkeypatch.setattr(path, "importance", lambda: (sizes, torch.zeros(SAMPLES, dtype=torch.int64)))
-    guide = sampled_guide(path, 0)
+    guide = sampled_surrogate(path, 0)
     assert guide is not None
-    found = [len(level.path.inputs) for level in (guide.cruder, guide) if level is not None]
+    found = [len(level.path.inputs) for level in (guide.coarse, guide) if level is not None]
     assert found == [pytest.approx(size, abs=4) for size in levels]
 
 
@@ -181,19 +187,19 @@ def test_a_guide_may_have_a_guide(trained: HessianOperator) -> None:
     path = trained.path
     sizes, strata = path.importance()
     levels = [path.subset(*weighted_sample(sizes, strata, m, 0)) for m in (700, 6000)]
-    nested = Guide(levels[1], cruder=Guide(levels[0]))
+    nested = SurrogateHessian(levels[1], coarse=SurrogateHessian(levels[0]))
     exact = top_eigenpairs(trained, 3, 1e-11)
-    pairs = top_eigenpairs(trained, 3, 1e-4, guide=nested)
+    pairs = top_eigenpairs(trained, 3, 1e-4, surrogate=nested)
     assert bool(pairs.converged.all())
     assert float((pairs.vectors * exact.vectors).sum(0).abs().min()) > 1 - 1e-4
-    assert pairs.guide_matvecs > 0
+    assert pairs.surrogate_matvecs > 0
 
 
 def test_rounded_products_save_products_in_float64(trained: HessianOperator) -> None:
     model, x, y = copy.deepcopy(trained.model).float(), trained.path.inputs.dense().float(), trained.path.targets
-    guide = Rounded(HessianOperator(model, CROSS_ENTROPY, x, y))
+    guide = MixedPrecisionOperator(HessianOperator(model, CROSS_ENTROPY, x, y))
     exact = top_eigenpairs(trained, 4, 1e-11)
-    plain, guided = (top_eigenpairs(trained, 4, 1e-7, guide=each) for each in (None, guide))
+    plain, guided = (top_eigenpairs(trained, 4, 1e-7, surrogate=each) for each in (None, guide))
     assert guided.vectors.dtype == torch.float64
     assert bool(guided.converged.all())
     true = (trained @ guided.vectors - guided.vectors * guided.values).norm(dim=0) / guided.values.abs()
@@ -202,13 +208,13 @@ def test_rounded_products_save_products_in_float64(trained: HessianOperator) -> 
     sines = (guided.vectors - exact.vectors * (guided.vectors * exact.vectors).sum(0)).norm(dim=0)
     assert bool((sines <= guided.angle_bounds + 1e-9).all())
     assert guided.matvecs < plain.matvecs
-    assert guided.guide_matvecs == guide.operator.products > 0
+    assert guided.surrogate_matvecs == guide.operator.products > 0
 
 
 def test_a_perfect_guide_leaves_the_certificate_alone(trained: HessianOperator) -> None:
     """k products; the next eigenvalue is then the guide's, and the gaps are what a plain solve finds."""
     exact = top_eigenpairs(trained, 4, 1e-11)
-    pairs = top_eigenpairs(trained, 3, 1e-3, guide=Guide(trained.path))
+    pairs = top_eigenpairs(trained, 3, 1e-3, surrogate=SurrogateHessian(trained.path), probe="surrogate")
     assert pairs.matvecs == 3
     assert bool(pairs.converged.all())
     distances = (exact.values[:3, None] - exact.values[None]).abs()
@@ -238,3 +244,39 @@ def test_a_guide_stays_where_it_was_made(trained: HessianOperator) -> None:
     after = guide.product(vector)
     trained.move_to(theta)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+# Which form of the operator, and which surrogate, for which tolerance
+
+
+@pytest.fixture
+def single() -> HessianOperator:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(300, 8, generator=generator)
+    model = mlp(8, [9], 3)
+    initialize(model, 1)
+    return HessianOperator(model, CROSS_ENTROPY, inputs, inputs[:, :3].argmax(dim=1))
+
+
+def test_a_surrogate_is_taken_where_it_saves_time(single: HessianOperator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HessianOperator, "guide", lambda self, seed: f"surrogate {seed}")
+    for tol in (1e-2, 1e-3, 1e-4):
+        assert for_tolerance(single, tol, 3) == (single, "surrogate 3")
+    assert for_tolerance(single, 1e-5, 3) == (single.sharpened(), None)
+    exact, mixed = for_tolerance(single, 1e-6, 3)
+    assert exact is single.in_float64()
+    assert isinstance(mixed, MixedPrecisionOperator)
+    assert mixed.operator is single
+    assert for_tolerance(single, 1e-8, 3) == (single.in_float64(), None)
+    # A network that is in float64 itself has nothing cheaper that is as near.
+    assert for_tolerance(single.in_float64(), 1e-6, 3) == (single.in_float64(), None)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-6, 1e-10])
+def test_the_plain_call_reaches_any_tolerance_on_a_float32_model(single: HessianOperator, tol: float) -> None:
+    pairs = top_eigenpairs(single, 4, tol)
+    assert bool(pairs.converged.all())
+    exact = single.in_float64()
+    vectors = pairs.vectors.double()
+    true = (exact @ vectors - vectors * pairs.values).norm(dim=0) / pairs.values.abs()
+    assert float(true.max()) <= tol * 1.1 + (1e-7 if pairs.vectors.dtype == torch.float32 else 0)

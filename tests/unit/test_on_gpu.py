@@ -11,7 +11,7 @@ from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift.batches import Samples
 from eigendrift.data import Scaling, load_raw
 from eigendrift.gradients import FlatParameters
-from eigendrift.guide import guide_of
+from eigendrift.guide import surrogate_of
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.model import initialize, mlp
 from eigendrift.split_products import multiplying_in
@@ -53,7 +53,7 @@ def test_pairs_are_those_of_float64(guided: bool) -> None:
     ours = operator()
     assert isinstance(ours.path, MLPHessian)
     exact = ours.in_float64()
-    pairs = top_eigenpairs(ours, 3, 1e-3, guide=guide_of(ours.path, 0) if guided else None)
+    pairs = top_eigenpairs(ours, 3, 1e-3, surrogate=surrogate_of(ours.path, 0) if guided else None)
     tight = top_eigenpairs(exact, 3, 1e-8)
     assert float((pairs.vectors.double() * tight.vectors).sum(0).abs().min()) > 1 - 1e-5
     vectors = pairs.vectors.double()

@@ -10,12 +10,11 @@ from torch import nn
 
 from eigendrift import snapshots
 from eigendrift.curvature import HessianOperator
-from eigendrift.eigensolver import top_eigenpairs
-from eigendrift.guide import Rounded
+from eigendrift.eigensolver import ConvergenceWarning, top_eigenpairs
 from eigendrift.model import flatten, initialize, mlp
 from eigendrift.pair_files import UNITS
 from eigendrift.scratch import Scratch
-from eigendrift.snapshots import Request, requests, solve, suited
+from eigendrift.snapshots import Request, requests, solve
 
 STEPS = [0, 1, 3, 10, 20, 25]
 
@@ -71,8 +70,7 @@ def test_rows_are_the_solvers_pairs_in_the_order_of_the_file(operator: HessianOp
     row = 0
     for request in WANTED:
         operator.move_to(weights(request.step))
-        exact, guide = suited(operator, request.tolerance, request.step)
-        pairs = top_eigenpairs(exact, request.k, request.tolerance, seed=request.step, guide=guide)
+        pairs = top_eigenpairs(operator, request.k, request.tolerance, seed=request.step)
         gradient = operator.gradient
         norm = float(torch.linalg.vector_norm(gradient))
         for i in range(request.k):
@@ -241,36 +239,13 @@ def test_a_pair_that_did_not_converge_is_flagged(
         return top_eigenpairs(*arguments, **options, max_matvecs=3)
 
     monkeypatch.setattr(snapshots, "top_eigenpairs", hasty)
-    numbers, _ = solved(operator, tmp_path, [Request(0, 3, 1e-5)])
+    with pytest.warns(ConvergenceWarning):
+        numbers, _ = solved(operator, tmp_path, [Request(0, 3, 1e-5)])
     columns = list(UNITS)
     assert numbers[:, columns.index("matvecs")].tolist() == [3.0] * 3
     residuals, converged = numbers[:, columns.index("residual")], numbers[:, columns.index("converged")]
     assert (converged == (residuals <= 1e-5)).all()
     assert not converged.all()
-
-
-def test_a_guide_is_taken_where_it_saves_time(
-    operator: HessianOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    used: dict[int, Any] = {}
-
-    def solver(*arguments: Any, seed: int, guide: Any) -> Any:
-        used[seed] = guide
-        return top_eigenpairs(*arguments, seed=seed)
-
-    monkeypatch.setattr(HessianOperator, "guide", lambda self, seed: f"guide {seed}")
-    monkeypatch.setattr(snapshots, "top_eigenpairs", solver)
-    wanted = [
-        Request(step, 1, tolerance) for step, tolerance in ((3, 1e-3), (5, 1e-4), (7, 1e-5), (9, 1e-6), (11, 1e-8))
-    ]
-    solved(operator, tmp_path, wanted)
-    # Drawn from the step, so that a chunk takes the guide that the whole would.
-    rounded = used.pop(9)
-    assert used == {3: "guide 3", 5: "guide 5", 7: None, 11: None}
-    assert isinstance(rounded, Rounded)
-    assert rounded.operator is operator
-    # A network that is in float64 itself has nothing cheaper that is as near.
-    assert suited(operator.in_float64(), 1e-6, 9) == (operator.in_float64(), None)
 
 
 def test_tolerances_below_float32_are_reached_in_float64(operator: HessianOperator, tmp_path: Path) -> None:

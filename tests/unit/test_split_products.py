@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift.data import Scaling, load_raw
-from eigendrift.guide import Guide
+from eigendrift.guide import SurrogateHessian
 from eigendrift.mlp_hessian import MLPHessian
 from eigendrift.model import initialize, mlp
 from eigendrift.split_products import multiplying_in
@@ -75,9 +75,9 @@ def test_a_coarser_product_guides_and_has_no_part_in_the_residuals() -> None:
     plain = operator()
     guide, block = Coarse(plain), normal(1, plain.shape[0])
     assert 1e-4 < error(guide.product(block), plain.product(block).double()) < 2e-3
-    guided, alone = top_eigenpairs(plain, 3, 1e-3, guide=guide), top_eigenpairs(plain, 3, 1e-3)
+    guided, alone = top_eigenpairs(plain, 3, 1e-3, surrogate=guide), top_eigenpairs(plain, 3, 1e-3)
     assert guided.matvecs < alone.matvecs
-    assert guided.guide_matvecs < 2 * alone.matvecs
+    assert guided.surrogate_matvecs < 2 * alone.matvecs
     assert float((guided.vectors * alone.vectors).sum(0).abs().min()) > 1 - 1e-5
     true = (plain @ guided.vectors - guided.vectors * guided.values.float()).norm(dim=0) / guided.values
     torch.testing.assert_close(guided.residuals, true.double(), rtol=1e-2, atol=2e-6)
@@ -135,5 +135,5 @@ def test_residuals_come_from_full_products_whatever_is_set_outside(path: str) ->
         plain @ normal(plain.shape[0])
         assert watch.seen == {"ieee"}
         if isinstance(plain.path, MLPHessian):
-            Guide(plain.path.in_precision("tf32")).product(normal(1, plain.shape[0]))
+            SurrogateHessian(plain.path.in_precision("tf32")).product(normal(1, plain.shape[0]))
             assert watch.seen == {"ieee", "tf32"}

@@ -8,7 +8,7 @@ from torch import nn
 
 from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift.model import initialize, mlp
-from eigendrift.threads import lent_threads, shared_out
+from eigendrift.threads import parallel_map, single_threaded_torch
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def threads_as_before() -> Iterator[None]:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_every_item_is_dealt_to_one_share(count: int, threads: int) -> None:
     torch.set_num_threads(threads)
-    shares = shared_out(list, range(count))
+    shares = parallel_map(list, range(count))
     expected = threads if count >= 2 * threads and threads > 1 else 1
     assert shares == [list(range(count))[first::expected] for first in range(expected)]
     assert torch.get_num_threads() == threads
@@ -30,22 +30,22 @@ def test_every_item_is_dealt_to_one_share(count: int, threads: int) -> None:
 
 def test_each_share_has_one_thread_of_torch() -> None:
     torch.set_num_threads(2)
-    assert shared_out(lambda share: torch.get_num_threads(), range(8)) == [1, 1]
+    assert parallel_map(lambda share: torch.get_num_threads(), range(8)) == [1, 1]
     assert torch.get_num_threads() == 2
 
 
-def test_lent_threads_are_for_the_shares_alone() -> None:
+def test_workers_take_the_threads_of_torch() -> None:
     torch.set_num_threads(2)
-    with lent_threads():
+    with single_threaded_torch():
         assert torch.get_num_threads() == 1
-        assert shared_out(lambda share: (len(share), torch.get_num_threads()), range(8)) == [(4, 1), (4, 1)]
-        with lent_threads():
+        assert parallel_map(lambda share: (len(share), torch.get_num_threads()), range(8)) == [(4, 1), (4, 1)]
+        with single_threaded_torch():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
 
 
-def test_a_solve_lends_its_threads_and_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solve_gives_its_threads_to_the_workers_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     operator = operator_and_vectors()[0]
     seen = []
     product = operator.product
@@ -67,7 +67,7 @@ def test_an_error_comes_through_and_leaves_the_threads_as_they_were() -> None:
 
     torch.set_num_threads(2)
     with pytest.raises(KeyError):
-        shared_out(fail, range(8))
+        parallel_map(fail, range(8))
     assert torch.get_num_threads() == 2
 
 

@@ -439,7 +439,7 @@ class HessianOperator:
         """The same Hessian in float64, for residuals that float32 products cannot reach; it moves with this operator.
 
         It has a copy of the point, and on the analytic path of the data, made at the first call. On a CPU a solve to
-        1e-7 and above takes a fifth to a third less time with `guide.Rounded(self.sharpened())` as its guide.
+        1e-7 and above takes a fifth to a third less time with `guide.MixedPrecisionOperator` as surrogate.
         """
         if self.dtype == torch.float64:
             return self

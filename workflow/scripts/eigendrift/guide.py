@@ -1,23 +1,39 @@
-"""Cheaper operators near the full-data Hessian, from few weighted samples or rounded: what guides the eigensolver."""
+"""Surrogates of the full-data Hessian, of few weighted samples or of lower precision, and which suits a tolerance."""
+
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from eigendrift.eigensolver import Operator
 from eigendrift.mlp_hessian import MLPHessian
+from eigendrift.operators import Operator, RefinableOperator
 from eigendrift.split_products import multiplying_in
 
 # Below, products with all samples are cheap enough.
 FEWEST_SAMPLES = 10_000
+# Tolerances from which on a surrogate of few samples saves time, measured on MNIST at N = 89 610.
+SURROGATE_TOLERANCE = 1e-4
+# Below it float32 products, which err by some 2e-7 of lambda_1 even after a forward pass in float64, cannot certify the
+# smaller eigenvalues' residuals.
+FLOAT32_TOLERANCE = 5e-6
+# On a CPU float32 products as a surrogate pay down to this tolerance, as measured at N = 89 610; below it each
+# correction reduces the residual too little. A GPU multiplies in float64 about as fast.
+MIXED_PRECISION_TOLERANCE = 1e-7
 
 
-class Guide:
-    """An approximate Hessian at the point where it was made; `cruder`, if any, guides its own solve in turn."""
+class SurrogateHessian:
+    """An approximate Hessian at the point where it was made; `coarse`, if any, preconditions its own solve in turn."""
 
-    def __init__(self, path: MLPHessian, cruder: "Guide | None" = None) -> None:
-        self.path, self.cruder = path, cruder
+    def __init__(self, path: MLPHessian, coarse: "SurrogateHessian | None" = None) -> None:
+        self.path = path
+        self.coarse: Operator | None = coarse
         self.shape = (path.n_parameters, path.n_parameters)
         self.dtype, self.device = path.dtype, path.device
+
+    @property
+    def shares_out(self) -> bool:
+        """Whether products use a pool of threads."""
+        return self.device.type == "cpu"
 
     def product(self, vectors: Tensor) -> Tensor:
         """G v for each row of (b, N)."""
@@ -25,11 +41,10 @@ class Guide:
             return self.path.product(vectors)
 
 
-class Rounded:
+class MixedPrecisionOperator:
     """A float32 operator on float64 vectors: it errs by the rounding of its products alone, for about half the time.
 
-    With vectors in float32 too its pairs would err by more, and a solve in float64 that they lead take half as many
-    products again.
+    The basis has to be in float64: with one in float32 the following float64 solve needs 1.5 times as many products.
     """
 
     dtype = torch.float64
@@ -42,23 +57,48 @@ class Rounded:
         return self.operator.product(vectors.to(self.operator.dtype)).to(self.dtype)
 
 
-def guide_of(path: MLPHessian, seed: int) -> Guide | None:
-    """What guides a solve here: on a CPU fewer samples, on a GPU all of them in TF32.
+def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[Operator, Operator | None]:
+    """The form of the operator, at the point where it is, and the surrogate that suit residuals of this size.
+
+    Args:
+        operator: a HessianOperator, or another that offers the same forms of itself.
+        tol: the relative residual that is wanted.
+        seed: of the samples that a surrogate takes.
+    """
+    if operator.dtype.itemsize < 4:
+        # The rounding of half precision is larger than any useful tolerance.
+        return operator.in_float64(), None
+    if tol >= SURROGATE_TOLERANCE:
+        return operator, operator.guide(seed)
+    if tol >= FLOAT32_TOLERANCE:
+        # Corrected residuals converge more slowly than plain Lanczos where the surrogate errs more than this.
+        return operator.sharpened(), None
+    exact = operator.in_float64()
+    if exact is operator or exact.device.type == "cuda" or tol < MIXED_PRECISION_TOLERANCE:
+        return exact, None
+    return exact, MixedPrecisionOperator(operator.sharpened())
+
+
+def surrogate_of(path: MLPHessian, seed: int) -> SurrogateHessian | None:
+    """The surrogate of the analytic path: on a CPU fewer samples, on a GPU all of them in TF32.
 
     A GPU takes a product with an eighth of the samples in little less time than one with all, and its host would draw
     the samples for longer than the whole solve takes.
     """
-    return Guide(path.in_precision("tf32")) if path.device.type == "cuda" else sampled_guide(path, seed)
+    if path.device.type == "cuda":
+        return SurrogateHessian(path.in_precision("tf32"))
+    return sampled_surrogate(path, seed)
 
 
-def sampled_guide(path: MLPHessian, seed: int) -> Guide | None:
-    """A guide for the Hessian at the present point, or None where there are too few samples for one to pay.
+def sampled_surrogate(path: MLPHessian, seed: int) -> SurrogateHessian | None:
+    """A surrogate of few samples at the present point, or None where there are too few samples for one to pay.
 
-    Samples weigh in H about as `MLPHessian.importance` says. The size of the guide follows how many hold 99% of the
-    sum, by what was measured on MNIST: twice as many leave the guide's top vectors a residual of some 1e-4, a
-    third more 1e-3. Where they are few, the guide is twice as many. Where they are up to a quarter of all, it is
-    a third more, with a cruder guide of a 12th of the samples for its own solve. Where they are more, an eighth
-    of the samples is the best trade.
+    Samples weigh in H about as `MLPHessian.importance` says. With m99, the number of samples that hold 99% of the
+    sum, of n, by what was measured on MNIST:
+
+        m99 <= n/16   2 m99 samples (n/20 at least)   its top vectors have residuals of about 1e-4
+        m99 <= n/4    4/3 m99, coarse level n/12      1e-3
+        else          n/8                             1e-2 and more
     """
     n = len(path.inputs)
     if n < FEWEST_SAMPLES:
@@ -68,15 +108,20 @@ def sampled_guide(path: MLPHessian, seed: int) -> Guide | None:
     descending = sizes.sort(descending=True).values.cumsum(0)
     held = int(torch.searchsorted(descending, 0.99 * descending[-1]))
 
-    def guide(m: int, cruder: Guide | None = None) -> Guide:
+    def sampled(m: int, coarse: SurrogateHessian | None = None) -> SurrogateHessian:
         chosen, weights = weighted_sample(sizes, strata, m, seed)
-        return Guide(path.subset(chosen.to(path.device), weights.to(path.device)), cruder)
+        return SurrogateHessian(path.subset(chosen.to(path.device), weights.to(path.device)), coarse)
 
     if held <= n // 16:
-        return guide(max(2 * held, n // 20))
+        return sampled(max(2 * held, n // 20))
     if held <= n // 4:
-        return guide(4 * held // 3, cruder=guide(n // 12))
-    return guide(n // 8)
+        return sampled(4 * held // 3, coarse=sampled(n // 12))
+    return sampled(n // 8)
+
+
+# The names that HessianOperator knows them by.
+Guide: TypeAlias = SurrogateHessian
+guide_of = surrogate_of
 
 
 def weighted_sample(sizes: Tensor, strata: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -97,17 +142,17 @@ def weighted_sample(sizes: Tensor, strata: Tensor, m: int, seed: int) -> tuple[T
         if not bool(more.any()):
             break
         certain |= more
-    rest = (~certain & (sizes > 0)).nonzero()[:, 0]
+    others = (~certain & (sizes > 0)).nonzero()[:, 0]
     # Large before small within a stratum: of two neighbours in this order, systematic sampling seldom takes both.
-    rest = rest[torch.argsort(sizes[rest], descending=True, stable=True)]
-    rest = rest[torch.argsort(strata[rest], stable=True)]
-    expected = sizes[rest] * (draws / total)
+    others = others[torch.argsort(sizes[others], descending=True, stable=True)]
+    others = others[torch.argsort(strata[others], stable=True)]
+    expected = sizes[others] * (draws / total)
     start = torch.rand(1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     drawn = torch.searchsorted(expected.cumsum(0), torch.arange(draws, dtype=torch.float64) + start)
-    rows, times = torch.unique(drawn.clamp(max=len(rest) - 1), return_counts=True)
+    rows, times = torch.unique(drawn.clamp(max=len(others) - 1), return_counts=True)
     kept = certain.nonzero()[:, 0]
     weights = torch.cat([torch.ones(len(kept), dtype=torch.float64), times / expected[rows]])
-    return torch.cat([kept, rest[rows]]), weights
+    return torch.cat([kept, others[rows]]), weights
 
 
 def _first(m: int) -> tuple[Tensor, Tensor]:

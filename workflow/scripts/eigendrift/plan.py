@@ -19,11 +19,11 @@ from eigendrift.config import CLASSES, DATASET_SIZES
 from eigendrift.curvature import HessianOperator
 from eigendrift.figures import FIGURES
 from eigendrift.gradients import FlatParameters, batch_gradient
-from eigendrift.guide import FEWEST_SAMPLES
+from eigendrift.guide import FEWEST_SAMPLES, FLOAT32_TOLERANCE, SURROGATE_TOLERANCE
 from eigendrift.model import mlp
 from eigendrift.optimizers import Step
 from eigendrift.runs import MAIN, SENSITIVITY, Experiment, Run
-from eigendrift.snapshots import FLOAT32_TOLERANCE, GUIDED_TOLERANCE, Request, requests
+from eigendrift.snapshots import Request, requests
 
 # Rules that make tables of a run.
 METRIC_RULES = 6
@@ -98,7 +98,7 @@ def _supplement(experiment: Experiment, costs: Costs) -> tuple[int, float]:
 def products(k: int, tolerance: float, samples: int) -> float:
     """Full-data products, or their worth in others, that k pairs to this tolerance take."""
     plain = 2.5 * (k + 2) * (1 + 0.25 * max(0.0, math.log10(1e-3 / tolerance)))
-    if tolerance >= GUIDED_TOLERANCE and samples >= FEWEST_SAMPLES:
+    if tolerance >= SURROGATE_TOLERANCE and samples >= FEWEST_SAMPLES:
         return 0.65 * plain
     return plain * (2 if tolerance < FLOAT32_TOLERANCE else 1)
 

@@ -8,21 +8,10 @@ import numpy as np
 import torch
 
 from eigendrift.curvature import HessianOperator
-from eigendrift.eigensolver import Operator, top_eigenpairs
-from eigendrift.guide import Rounded
+from eigendrift.eigensolver import top_eigenpairs
 from eigendrift.pair_files import UNITS
 from eigendrift.progress import Progress
 from eigendrift.scratch import Scratch, row_sum
-
-
-# Tolerances from which on a guide saves time, measured on MNIST at N = 89 610.
-GUIDED_TOLERANCE = 1e-4
-# Below it float32 products, which are wrong by some 2e-7 of lambda_1 even after a forward pass in float64, cannot
-# certify the smaller eigenvalues' residuals.
-FLOAT32_TOLERANCE = 5e-6
-# Down to here float32 products as a guide save a CPU time, as measured there; each further correction of a residual
-# gains little on them. A GPU multiplies in float64 about as fast.
-ROUNDED_TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -43,19 +32,6 @@ def requests(steps: Sequence[int], k: int, tolerance: float, dense: dict[str, fl
         else:
             wanted.append(Request(step, k, tolerance))
     return wanted
-
-
-def suited(operator: HessianOperator, tolerance: float, seed: int) -> tuple[HessianOperator, Operator | None]:
-    """The operator, at the point where it is, and the guide that suit residuals of this size."""
-    if tolerance >= GUIDED_TOLERANCE:
-        return operator, operator.guide(seed)
-    if tolerance >= FLOAT32_TOLERANCE:
-        # Corrected residuals converge more slowly than plain Lanczos where the guide errs more than this.
-        return operator.sharpened(), None
-    exact = operator.in_float64()
-    if exact is operator or exact.device.type == "cuda" or tolerance < ROUNDED_TOLERANCE:
-        return exact, None
-    return exact, Rounded(operator.sharpened())
 
 
 def solve(
@@ -86,8 +62,7 @@ def solve(
     for j in range(int(done[0]), len(wanted)):
         request = wanted[j]
         operator.move_to(parameters(j).to(operator.device))
-        exact, guide = suited(operator, request.tolerance, request.step)
-        pairs = top_eigenpairs(exact, request.k, request.tolerance, seed=request.step, guide=guide)
+        pairs = top_eigenpairs(operator, request.k, request.tolerance, seed=request.step)
         gradient = operator.gradient
         norm = float(torch.linalg.vector_norm(gradient))
         # A gradient of norm 0 has no direction.

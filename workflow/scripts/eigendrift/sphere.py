@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 
 def mean_overlap(n: int) -> float:
@@ -17,5 +17,5 @@ def overlap_quantiles(probabilities: ArrayLike, n: int) -> NDArray[np.float64]:
 
     cos^2 of such an angle has the beta distribution with parameters 1/2 and (n - 1)/2.
     """
-    quantiles: NDArray[np.float64] = np.sqrt(beta.ppf(np.asarray(probabilities, dtype=np.float64), 0.5, (n - 1) / 2))
+    quantiles: NDArray[np.float64] = np.sqrt(betaincinv(0.5, (n - 1) / 2, np.asarray(probabilities, dtype=np.float64)))
     return quantiles

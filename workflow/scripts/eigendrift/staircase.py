@@ -7,17 +7,22 @@ and X'D is b (1'D) plus the same of the transposes: exact, with half of the mult
 on FashionMNIST.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from eigendrift.threads import parallel_map, single_threaded_torch
+
 # The background is looked for in so many samples: a wrong one costs multiplications, never exactness.
 _LOOKED_AT = 1000
-# Rows that are copied at once while they are counted: memory that is not given back counts against the solver.
-_AT_ONCE = 2048
+# The order of the columns is found on so many samples: on MNIST that leaves 0.7% more than with all of them, in a tenth
+# of the time.
+_ORDERED_BY = 4000
+# Rows that are compared with the background at once.
+_AT_ONCE = 1024
 # A staircase that leaves more than this of X is not worth a copy of it.
 _WORTH = 0.95
 
@@ -97,21 +102,32 @@ def staircase(inputs: Tensor, size: int) -> Staircase:
     """The staircase of inputs (n, d), in blocks of `size` rows; `plain` where it would leave nearly everything."""
     n, d = inputs.shape
     background = inputs[:: max(1, n // _LOOKED_AT)].mode(dim=0).values
-    depths, columns = _peeled((inputs != background).T.contiguous().cpu().numpy())
+    with single_threaded_torch():
+        shown = inputs[:: max(1, n // _ORDERED_BY)] != background
+        columns = torch.from_numpy(_column_order(shown.T.contiguous().cpu().numpy())).to(inputs.device)
+    depths = _depths(inputs, background, columns)
     # Stable: equal rows stay in order, so that the result is the same on every machine.
-    rows = np.argsort(depths, kind="stable")
+    rows = torch.argsort(depths, stable=True)
     widths = [int(depths[rows[min(start + size, n) - 1]]) for start in range(0, n, size)]
     left = sum(width * min(size, n - start) for width, start in zip(widths, range(0, n, size), strict=True))
     if left > _WORTH * n * d:
         return plain(inputs, size)
-    order, columns_ = torch.from_numpy(rows).to(inputs.device), torch.from_numpy(columns).to(inputs.device)
-    background = background[columns_]
+    background = background[columns]
     # One piece of memory: blocks between what comes and goes would leave holes that nobody else can use.
     memory, blocks = inputs.new_empty(left), []
-    for width, chosen in zip(widths, order.split(size), strict=True):
+    parts = rows.split(size)
+    for width, chosen in zip(widths, parts, strict=True):
         block, memory = memory[: len(chosen) * width].view(len(chosen), width), memory[len(chosen) * width :]
-        blocks.append(torch.sub(inputs[chosen][:, columns_[:width]], background[:width], out=block))
-    return Staircase(order, columns_, background, blocks, size)
+        blocks.append(block)
+
+    def fill(share: Sequence[int]) -> None:
+        for index in share:
+            block, width = blocks[index], widths[index]
+            torch.index_select(inputs[parts[index]], 1, columns[:width], out=block)
+            block.sub_(background[:width])
+
+    parallel_map(fill, range(len(blocks)))
+    return Staircase(rows, columns, background, blocks, size)
 
 
 def plain(inputs: Tensor, size: int) -> Staircase:
@@ -121,23 +137,36 @@ def plain(inputs: Tensor, size: int) -> Staircase:
     return Staircase(everything[:n], everything[:d], inputs.new_zeros(d), list(inputs.split(size)), size)
 
 
-def _peeled(shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of the columns, in which order, each row needs, where shown (d, n) says which row has what in a column.
+def _column_order(shown: np.ndarray) -> np.ndarray:
+    """A greedy order of the columns, where shown (d, n) says which row differs from the background in which column.
 
-    From the last place to the first: the column that fewest of the rows left need, and with it these rows, which no
-    longer count in what is left.
+    From the last place to the first: the column that fewest of the remaining rows need, and with it these rows.
     """
     d, n = shown.shape
     counts, left = shown.sum(axis=1), np.ones(n, dtype=bool)
-    depths, columns = np.zeros(n, dtype=np.int64), np.empty(d, dtype=np.int64)
+    columns = np.empty(d, dtype=np.int64)
     for place in range(d - 1, -1, -1):
         column = int(counts.argmin())
         rows = np.flatnonzero(shown[column] & left)
-        depths[rows], left[rows] = place + 1, False
-        for start in range(0, len(rows), _AT_ONCE):
-            counts -= shown[:, rows[start : start + _AT_ONCE]].sum(axis=1)
+        left[rows] = False
+        counts -= shown[:, rows].sum(axis=1)
         columns[place], counts[column] = column, np.iinfo(np.int64).max
-    return depths, columns
+    return columns
+
+
+def _depths(inputs: Tensor, background: Tensor, columns: Tensor) -> Tensor:
+    """How many of the leading columns, in this order, each row needs (n,)."""
+    places = torch.empty_like(columns, dtype=torch.int16 if len(columns) < 2**15 else torch.int64)
+    places[columns] = torch.arange(1, len(columns) + 1, dtype=places.dtype, device=places.device)
+    depths = torch.empty(len(inputs), dtype=places.dtype, device=inputs.device)
+
+    def measure(share: Sequence[int]) -> None:
+        for start in share:
+            rows = inputs[start : start + _AT_ONCE]
+            depths[start : start + _AT_ONCE] = ((rows != background) * places).amax(dim=1)
+
+    parallel_map(measure, range(0, len(inputs), _AT_ONCE))
+    return depths.long()
 
 
 def _joined(parts: list[Tensor], size: int) -> Iterator[Tensor]:

@@ -12,41 +12,46 @@ import torch
 Share = TypeVar("Share")
 Result = TypeVar("Result")
 
-_LENT: ContextVar[int] = ContextVar("threads that torch lent", default=0)
+# Torch's number of threads outside of `single_threaded_torch`; 0 outside of it.
+_WORKERS: ContextVar[int] = ContextVar("number of workers", default=0)
 
 
-def shared_out(work: Callable[[Sequence[Share]], Result], items: Sequence[Share]) -> list[Result]:
-    """`work` on as many shares of the items as torch has threads, one in each; the results in the order of the shares.
+def parallel_map(work: Callable[[Sequence[Share]], Result], items: Sequence[Share]) -> list[Result]:
+    """`work` on as many shares of the items as torch has threads, one worker each; results in the order of the shares.
 
     The shares depend on the number of threads alone, and so do the bits of what is summed over them. `work` must not
     call torch from other threads of its own. Few items are one share.
     """
-    threads = _LENT.get() or torch.get_num_threads()
+    threads = _WORKERS.get() or torch.get_num_threads()
     if threads == 1 or len(items) < 2 * threads:
         return [work(items)]
-    with lent_threads():
+    with single_threaded_torch():
         # Neighbours are alike: dealt out in turn, they make shares of the same weight.
         shares = [items[start::threads] for start in range(threads)]
         return list(_pool(threads).map(work, shares))
 
 
 @contextmanager
-def lent_threads() -> Iterator[None]:
-    """Torch itself has one thread in here, and `shared_out` those that it had.
+def single_threaded_torch() -> Iterator[None]:
+    """Torch itself has one thread in here, and `parallel_map` as many workers as torch had threads.
 
-    Between operations torch's threads wait for the next one without leaving their cores, in the way of the shares.
+    Between operations OpenMP's threads spin and would occupy the cores that the workers need.
     """
     threads = torch.get_num_threads()
-    if _LENT.get() or threads == 1:
+    if _WORKERS.get() or threads == 1:
         yield
         return
-    lent = _LENT.set(threads)
+    workers = _WORKERS.set(threads)
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        _LENT.reset(lent)
+        _WORKERS.reset(workers)
+
+
+# The names that MLPHessian knows them by.
+shared_out, lent_threads = parallel_map, single_threaded_torch
 
 
 @cache

@@ -1,0 +1,187 @@
+"""What the eigensolver needs of an operator, and how matrices and SciPy's operators become one."""
+
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Which = Literal["LA", "SA", "LM"]
+
+
+class Operator(Protocol):
+    """A symmetric linear map of R^N, in one floating-point type on one device."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, N)."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type in which products are taken."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where vectors and products lie."""
+        ...
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """H v for each row of (b, N), as rows."""
+        ...
+
+
+@runtime_checkable
+class MultilevelOperator(Protocol):
+    """A surrogate that has a cheaper surrogate of its own: its solve is preconditioned by the coarse level."""
+
+    coarse: Operator | None
+
+
+@runtime_checkable
+class ThreadedOperator(Protocol):
+    """An operator whose products run on a pool of single-threaded workers while `shares_out` is true.
+
+    The solver then keeps torch's own threads from occupying the cores between the products.
+    """
+
+    @property
+    def shares_out(self) -> bool:
+        """Whether products use the pool."""
+        ...
+
+
+@runtime_checkable
+class RefinableOperator(Operator, Protocol):
+    """An operator that knows more exact and cheaper forms of itself: `surrogate="auto"` chooses among them."""
+
+    def sharpened(self) -> Operator:
+        """The same operator with a float64 forward pass, as far as it has one, else in float64."""
+        ...
+
+    def in_float64(self) -> Operator:
+        """The same operator in float64."""
+        ...
+
+    def guide(self, seed: int) -> Operator | None:
+        """A cheaper operator near this one, or None where none would pay."""
+        ...
+
+
+def as_operator(given: Any) -> Operator:
+    """`given` as an Operator: a dense symmetric tensor or array, a SciPy LinearOperator, or anything with shape and @.
+
+    Raises:
+        ValueError: not square, complex, or (for a dense matrix) not symmetric or not finite.
+        TypeError: nothing that has a shape and multiplies.
+    """
+    shape = getattr(given, "shape", None)
+    if shape is None or len(shape) != 2:
+        raise TypeError(
+            f"operator is {type(given).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}; give a "
+            "HessianOperator, a symmetric matrix, a SciPy LinearOperator, or an object with shape (N, N) and @"
+        )
+    if shape[0] != shape[1] or shape[0] < 1:
+        raise ValueError(f"operator has shape {tuple(shape)}; give one of shape (N, N) with N >= 1")
+    if hasattr(given, "product") and isinstance(getattr(given, "dtype", None), torch.dtype):
+        operator: Operator = given
+        return operator
+    if isinstance(given, np.ndarray):
+        given = torch.from_numpy(np.ascontiguousarray(given))
+    if isinstance(given, Tensor):
+        return _dense(given)
+    if not hasattr(given, "__matmul__"):
+        raise TypeError(f"operator is {type(given).__name__}, which has no @; give one that multiplies")
+    if isinstance(getattr(given, "dtype", None), torch.dtype):
+        return _TorchColumns(given)
+    return _NumPyColumns(given)
+
+
+class _Matrix:
+    """A dense symmetric matrix."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix, self.dtype, self.device = matrix, matrix.dtype, matrix.device
+        self.shape = (len(matrix), len(matrix))
+
+    def product(self, vectors: Tensor) -> Tensor:
+        return vectors @ self.matrix
+
+
+def _dense(matrix: Tensor) -> Operator:
+    if matrix.is_complex():
+        raise ValueError(f"operator has type {matrix.dtype}; give a real symmetric matrix")
+    if not matrix.is_floating_point():
+        matrix = matrix.double()
+    matrix = matrix.detach()
+    largest = float(matrix.abs().max())
+    if not np.isfinite(largest):
+        raise ValueError("operator has an entry that is not finite")
+    asymmetry = float((matrix - matrix.T).abs().max())
+    if asymmetry > 100 * torch.finfo(matrix.dtype).eps * largest:
+        raise ValueError(f"operator is not symmetric: entries and their mirror images differ by up to {asymmetry:.3g}")
+    return _Matrix(matrix)
+
+
+class _TorchColumns:
+    """An object that multiplies (N, b) tensors."""
+
+    def __init__(self, given: Any) -> None:
+        self.given, self.dtype = given, given.dtype
+        self.device = torch.device(getattr(given, "device", "cpu"))
+        self.shape = (int(given.shape[0]), int(given.shape[1]))
+
+    def product(self, vectors: Tensor) -> Tensor:
+        result: Tensor = self.given @ vectors.T
+        return result.T
+
+
+class _NumPyColumns:
+    """A SciPy LinearOperator or sparse matrix, or another object that multiplies (N, b) arrays."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+        self.shape = (int(given.shape[0]), int(given.shape[1]))
+        kind = np.dtype(getattr(given, "dtype", None) or np.float64)
+        if kind.kind == "c":
+            raise ValueError(f"operator has type {kind}; give a real symmetric one")
+        self.dtype = torch.float32 if kind == np.float32 else torch.float64
+
+    def product(self, vectors: Tensor) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray((self.given @ vectors.numpy().T).T)).to(self.dtype)
+
+
+class Negated:
+    """-H: its largest eigenvalues are the smallest of H."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator, self.shape = operator, operator.shape
+        self.dtype, self.device = operator.dtype, operator.device
+
+    @property
+    def shares_out(self) -> bool:
+        """As of the operator itself."""
+        return shares_out(self.operator)
+
+    @property
+    def coarse(self) -> Operator | None:
+        """The coarse level, negated too."""
+        coarse = coarse_level(self.operator)
+        return None if coarse is None else Negated(coarse)
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """-H v for each row."""
+        return -self.operator.product(vectors)
+
+
+def shares_out(operator: Operator) -> bool:
+    """Whether the operator's products run on a pool of threads."""
+    return isinstance(operator, ThreadedOperator) and operator.shares_out
+
+
+def coarse_level(operator: Operator) -> Operator | None:
+    """The surrogate's own surrogate, if it has one."""
+    return operator.coarse if isinstance(operator, MultilevelOperator) else None
