@@ -294,7 +294,7 @@ def launch_rows(card: Card) -> list[Row]:
     solved: list[EigenPairs] = []
     tasks: dict[str, Callable[[], object]] = {
         "one product": lambda: operator.product(vector),
-        "a solve without a guide": lambda: solved.append(WAYS["float32, no guide"](card, 3, 1e-3, 0)),
+        "a solve without a surrogate": lambda: solved.append(WAYS["float32, no surrogate"](card, 3, 1e-3, 0)),
         "100 training steps, Adam": partial(_steps, taker, 20, 120),
     }
     return [{"task": name, **_counts(card, task)} for name, task in tasks.items()] + [

@@ -331,7 +331,7 @@ def test_sure_samples_lose_nothing_in_float32() -> None:
         single = HessianOperator(network("relu").float(), CROSS_ENTROPY, x[row : row + 1].float(), y[row : row + 1])
         one.move_to(theta.float().double())
         single.move_to(theta.float())
-        right, found = one @ vector.float().double(), (single.sharpened() @ vector.float()).double()
+        right, found = one @ vector.float().double(), (single.with_float64_forward() @ vector.float()).double()
         errors.append(float((found - right).norm() / right.norm()))
         nn.utils.vector_to_parameters(theta, exact.model.parameters())
         outputs = exact.model(x[row : row + 1].float().double()).detach()
@@ -352,7 +352,7 @@ def test_a_sharpened_forward_pass_leaves_the_rounding_of_the_products_alone() ->
         return float(((single @ vector).double() - exact).norm() / exact.norm())
 
     plain = error()
-    assert single.sharpened() is single
+    assert single.with_float64_forward() is single
     assert single.dtype == torch.float32
     assert error() < 0.5 * plain
     assert single.loss == pytest.approx(single.in_float64().loss, rel=1e-12)
@@ -363,4 +363,4 @@ def test_a_sharpened_forward_pass_leaves_the_rounding_of_the_products_alone() ->
 def test_the_general_path_is_sharpened_in_float64() -> None:
     x, y = samples(n=50)
     operator = HessianOperator(network("gelu").float(), general, x.float(), y)
-    assert operator.sharpened().dtype == torch.float64
+    assert operator.with_float64_forward().dtype == torch.float64

@@ -73,7 +73,7 @@ def dead() -> nn.Sequential:
 def test_the_zero_hessian_of_a_dead_network(tmp_path: Path) -> None:
     H = operator(dead(), *data(label=1))
     assert not dense(H).any()
-    for surrogate in (None, "auto", H.guide(0)):
+    for surrogate in (None, "auto", H.surrogate(0)):
         pairs = top_eigenpairs(H, 3, 1e-3, surrogate=surrogate)
         assert pairs.values.tolist() == [0.0] * 3
         assert pairs.residuals.tolist() == [0.0] * 3

@@ -42,7 +42,7 @@ def trained(request: pytest.FixtureRequest) -> HessianOperator:
 @pytest.mark.parametrize("tol", [1e-3, 1e-6])
 def test_guided_pairs_are_the_pairs(trained: HessianOperator, tol: float) -> None:
     exact = top_eigenpairs(trained, 3, 1e-11)
-    plain, guided = (top_eigenpairs(trained, 3, tol, surrogate=guide) for guide in (None, trained.guide()))
+    plain, guided = (top_eigenpairs(trained, 3, tol, surrogate=guide) for guide in (None, trained.surrogate()))
     assert bool(guided.converged.all())
     true = (trained @ guided.vectors - guided.vectors * guided.values).norm(dim=0) / guided.values.abs()
     torch.testing.assert_close(guided.residuals, true, rtol=1e-5, atol=1e-12)
@@ -56,7 +56,7 @@ def test_guided_pairs_are_the_pairs(trained: HessianOperator, tol: float) -> Non
 
 def test_products_of_guide_and_operator_are_counted_apart(trained: HessianOperator) -> None:
     before = trained.products
-    pairs = top_eigenpairs(trained, 2, 1e-3, surrogate=trained.guide())
+    pairs = top_eigenpairs(trained, 2, 1e-3, surrogate=trained.surrogate())
     assert trained.products - before == pairs.matvecs
 
 
@@ -229,15 +229,15 @@ def test_a_perfect_guide_leaves_the_certificate_alone(trained: HessianOperator) 
 def test_none_where_it_would_not_pay(trained: HessianOperator) -> None:
     assert isinstance(trained.path, MLPHessian)
     x, y = trained.path.inputs.dense(), trained.path.targets
-    assert HessianOperator(trained.model, CROSS_ENTROPY, x[:5000], y[:5000]).guide() is None
+    assert HessianOperator(trained.model, CROSS_ENTROPY, x[:5000], y[:5000]).surrogate() is None
     general = HessianOperator(trained.model, lambda o, t: nn.functional.cross_entropy(o, t), x[:2000], y[:2000])
-    assert general.guide() is None
+    assert general.surrogate() is None
 
 
 def test_a_guide_stays_where_it_was_made(trained: HessianOperator) -> None:
     theta = torch.cat([p.detach().reshape(-1) for p in trained.model.parameters()])
     vector = torch.ones(1, trained.shape[0], dtype=torch.float64)
-    guide = trained.guide()
+    guide = trained.surrogate()
     assert guide is not None
     before = guide.product(vector)
     trained.move_to(theta * 1.5)
@@ -262,7 +262,7 @@ def test_a_surrogate_is_taken_where_it_saves_time(single: HessianOperator, monke
     monkeypatch.setattr(HessianOperator, "guide", lambda self, seed: f"surrogate {seed}")
     for tol in (1e-2, 1e-3, 1e-4):
         assert for_tolerance(single, tol, 3) == (single, "surrogate 3")
-    assert for_tolerance(single, 1e-5, 3) == (single.sharpened(), None)
+    assert for_tolerance(single, 1e-5, 3) == (single.with_float64_forward(), None)
     exact, mixed = for_tolerance(single, 1e-6, 3)
     assert exact is single.in_float64()
     assert isinstance(mixed, MixedPrecisionOperator)

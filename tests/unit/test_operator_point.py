@@ -81,7 +81,7 @@ def test_a_model_that_has_moved_on_is_noticed(name: str, normalized: bool) -> No
         lambda: H.loss,
         lambda: H.gradient,
         H.in_float64,
-        H.sharpened,
+        H.with_float64_forward,
     ):
         with pytest.raises(ValueError, match=r"changed|others since"):
             use()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eigendrift.chosen_parameters import Choice, Layout, beneath, chosen
 from eigendrift.evaluation import Batch, Evaluation, State, full_precision
 from eigendrift.functional_hessian import DifferenceHessian, FunctionalHessian
-from eigendrift.guide import Guide, guide_of
+from eigendrift.guide import SurrogateHessian, surrogate_of
 from eigendrift.loss_data import (
     ROWS,
     BatchChunks,
@@ -422,7 +422,7 @@ class HessianOperator:
             else:
                 self.path.move_to([state[name] for name in self.names], state)
 
-    def sharpened(self) -> "HessianOperator":
+    def with_float64_forward(self) -> "HessianOperator":
         """The same Hessian at the present point, with products whose residuals count below 1e-5.
 
         On the analytic path it is this operator, until it moves, with the forward pass taken in float64; elsewhere it
@@ -439,7 +439,7 @@ class HessianOperator:
         """The same Hessian in float64, for residuals that float32 products cannot reach; it moves with this operator.
 
         It has a copy of the point, and on the analytic path of the data, made at the first call. On a CPU a solve to
-        1e-7 and above takes a fifth to a third less time with `guide.MixedPrecisionOperator` as surrogate.
+        1e-7 and above takes a fifth to a third less time with a mixed-precision surrogate.
         """
         if self.dtype == torch.float64:
             return self
@@ -464,18 +464,18 @@ class HessianOperator:
                 self._go(self._state)
             self._moves = parent._moves
 
-    def guide(self, seed: int = 0) -> Guide | None:
+    def surrogate(self, seed: int = 0) -> SurrogateHessian | None:
         """A cheaper operator near this one, for `top_eigenpairs`, or None where there is none.
 
-        Late in training few samples carry the curvature. The analytic path has a guide, of weighted samples that are
-        drawn with this seed, or on a GPU of all samples in TF32 (`guide.guide_of`); other paths have none, nor has the
-        Hessian by some parameters only.
+        Late in training few samples carry the curvature. On the analytic path the surrogate is the Hessian of weighted
+        samples that are drawn with this seed, or on a GPU of all samples in TF32. Other paths have none, nor has the
+        Hessian with respect to some of the parameters only.
         """
         self._check_current()
         if not isinstance(self.path, MLPHessian) or self._whole is not None:
             return None
         with full_precision(self.device):
-            return guide_of(self.path, seed)
+            return surrogate_of(self.path, seed)
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row of (b, N), as rows: what the eigensolver calls."""

@@ -1,7 +1,5 @@
 """Surrogates of the full-data Hessian, of few weighted samples or of lower precision, and which suits a tolerance."""
 
-from typing import TypeAlias
-
 import torch
 from torch import Tensor
 
@@ -69,14 +67,14 @@ def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[O
         # The rounding of half precision is larger than any useful tolerance.
         return operator.in_float64(), None
     if tol >= SURROGATE_TOLERANCE:
-        return operator, operator.guide(seed)
+        return operator, operator.surrogate(seed)
     if tol >= FLOAT32_TOLERANCE:
         # Corrected residuals converge more slowly than plain Lanczos where the surrogate errs more than this.
-        return operator.sharpened(), None
+        return operator.with_float64_forward(), None
     exact = operator.in_float64()
     if exact is operator or exact.device.type == "cuda" or tol < MIXED_PRECISION_TOLERANCE:
         return exact, None
-    return exact, MixedPrecisionOperator(operator.sharpened())
+    return exact, MixedPrecisionOperator(operator.with_float64_forward())
 
 
 def surrogate_of(path: MLPHessian, seed: int) -> SurrogateHessian | None:
@@ -117,11 +115,6 @@ def sampled_surrogate(path: MLPHessian, seed: int) -> SurrogateHessian | None:
     if held <= n // 4:
         return sampled(4 * held // 3, coarse=sampled(n // 12))
     return sampled(n // 8)
-
-
-# The names that HessianOperator knows them by.
-Guide: TypeAlias = SurrogateHessian
-guide_of = surrogate_of
 
 
 def weighted_sample(sizes: Tensor, strata: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:

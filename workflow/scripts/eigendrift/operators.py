@@ -56,7 +56,7 @@ class ThreadedOperator(Protocol):
 class RefinableOperator(Operator, Protocol):
     """An operator that knows more exact and cheaper forms of itself: `surrogate="auto"` chooses among them."""
 
-    def sharpened(self) -> Operator:
+    def with_float64_forward(self) -> Operator:
         """The same operator with a float64 forward pass, as far as it has one, else in float64."""
         ...
 
@@ -64,7 +64,7 @@ class RefinableOperator(Operator, Protocol):
         """The same operator in float64."""
         ...
 
-    def guide(self, seed: int) -> Operator | None:
+    def surrogate(self, seed: int) -> Operator | None:
         """A cheaper operator near this one, or None where none would pay."""
         ...
 
