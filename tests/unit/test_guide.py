@@ -259,7 +259,7 @@ def single() -> HessianOperator:
 
 
 def test_a_surrogate_is_taken_where_it_saves_time(single: HessianOperator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HessianOperator, "guide", lambda self, seed: f"surrogate {seed}")
+    monkeypatch.setattr(HessianOperator, "surrogate", lambda self, seed: f"surrogate {seed}")
     for tol in (1e-2, 1e-3, 1e-4):
         assert for_tolerance(single, tol, 3) == (single, "surrogate 3")
     assert for_tolerance(single, 1e-5, 3) == (single.with_float64_forward(), None)

@@ -328,6 +328,22 @@ class Language(nn.Module):
         return self.head(self.body(self.embedding(tokens.T), src_mask=mask, is_causal=True)).permute(1, 2, 0)
 
 
+def test_the_padding_row_of_an_embedding_is_a_constant() -> None:
+    torch.manual_seed(0)
+    tokens, y = labels(N, 4, classes=5), labels(N)
+    model = nn.Sequential(nn.Embedding(5, 3, padding_idx=0), nn.Tanh(), nn.Flatten(), nn.Linear(12, CLASSES))
+    model[0].weight.data[0] = 0.5
+    H = HessianOperator(model, nn.CrossEntropyLoss(), tokens, y, rows=ROWS)
+    expected = exact(model, lambda m: functional.cross_entropy(m(tokens), y))
+    assert not bool(expected[:3].any())
+    check(H, expected)
+
+
+def test_lazy_layers_are_refused_before_their_first_use() -> None:
+    with pytest.raises(ValueError, match="lazy layers"):
+        HessianOperator(nn.LazyLinear(CLASSES), nn.CrossEntropyLoss(), drawn(N, D), labels(N))
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_language_model_with_padded_tokens(sparse: bool) -> None:
     torch.manual_seed(0)

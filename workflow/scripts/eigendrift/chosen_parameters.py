@@ -31,6 +31,8 @@ def chosen(model: nn.Module, params: Choice | None) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
     if not names:
         raise ValueError("the model has no parameters")
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise ValueError("the model has lazy layers without parameters yet; call it once with some inputs first")
     if params is None:
         found = [name for name, p in model.named_parameters() if p.requires_grad]
         if not found:

@@ -53,6 +53,9 @@ class HessianOperator:
         H = HessianOperator(model, nn.CrossEntropyLoss(), inputs, targets)
         H @ v
 
+    A parameter that is shared counts once, one that the loss does not use has zeros, and so has the padding row of an
+    embedding, which torch never trains. Autocast is off in products.
+
     Attributes: shape (N, N); dtype, the torch type of products, float32 for models in float16 and bfloat16; device;
     model, as it was given; products, vectors multiplied since the operator was made; parameter_slices, where each
     parameter lies in a vector.

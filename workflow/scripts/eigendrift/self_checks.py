@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eigendrift.evaluation import (
     BY_DIFFERENCES,
@@ -137,7 +137,7 @@ class Checks:
         """Autograd's derivatives are those of the loss: they agree with differences, or something hides from it."""
         here = self.hessian([batch])
         start, loss, gradient = here.flat(), here.loss, here.gradient()
-        direction = _direction(gradient)
+        direction = self._without_padding(_direction(gradient))
         product = here.product(direction[None])[0] if twice else None
         wide = self.dtype == torch.float64
         scale = max(1.0, float(torch.linalg.vector_norm(start)))
@@ -171,6 +171,22 @@ class Checks:
             "derivative torch has wrong (weight_norm in some versions)"
             + (f" ({BY_DIFFERENCES})" if failures[0].what != "gradient" else "")
         )
+
+    def _without_padding(self, direction: Tensor) -> Tensor:
+        """A direction that leaves the padding row of every embedding alone, which torch takes for a constant."""
+        found = direction.clone()
+        starts, start = {}, 0
+        for name in self.names:
+            starts[name] = start
+            start += self.state[name].numel()
+        first = {id(p): name for name, p in self.evaluation.source.named_parameters()}
+        for module in self.evaluation.source.modules():
+            row = getattr(module, "padding_idx", None)
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and row is not None:
+                at, width = starts.get(first.get(id(module.weight), "")), module.weight.shape[1]
+                if at is not None:
+                    found[at + row * width : at + (row + 1) * width] = 0
+        return found
 
     def parts(self, parts: Sequence[Batch]) -> None:
         """Loss, gradient and one product of all these samples are those of the parts, combined."""
