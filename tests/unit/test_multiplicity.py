@@ -168,6 +168,19 @@ def test_without_a_probe_nothing_is_said() -> None:
     assert bool(pairs.clustered.all())
     probed = top_eigenpairs(matrix, 2)
     assert probed.matvecs > pairs.matvecs
+    known = top_eigenpairs(matrix, 2, surrogate=Matrix(matrix), probe="none")
+    assert known.next_bound == math.inf
+    trusting = top_eigenpairs(matrix, 2, surrogate=Matrix(matrix), probe="surrogate")
+    assert known.surrogate_matvecs < trusting.surrogate_matvecs
+
+
+def test_a_probe_for_which_no_product_is_left_says_nothing() -> None:
+    matrix = torch.diag(torch.arange(100.0, dtype=torch.float64))
+    pairs = top_eigenpairs(matrix, 2, surrogate=Matrix(matrix), max_matvecs=2)
+    assert bool(pairs.converged.all())
+    assert pairs.bound_source == "none"
+    assert pairs.next_bound == math.inf
+    assert bool(pairs.clustered.all())
 
 
 def test_the_bound_fails_as_seldom_as_is_said() -> None:

@@ -182,12 +182,12 @@ class _Basis:
 class _Preconditioner:
     """What cheaper operators tell of the spectrum: vectors to start from, and an approximate inverse."""
 
-    def __init__(self, operator: Operator, k: int, tol: float, seed: int, delta: float) -> None:
+    def __init__(self, operator: Operator, k: int, tol: float, seed: int, delta: float, probe: bool) -> None:
         coarse = coarse_level(operator)
         # The coarse level only has to lead to the finer one, which is far from it anyway.
-        known = None if coarse is None else _Preconditioner(coarse, k, max(tol, COARSE_TOL), seed, delta)
+        known = None if coarse is None else _Preconditioner(coarse, k, max(tol, COARSE_TOL), seed, delta, probe)
         random, size = _generator(operator, seed), _basis_size(k, operator.shape[0])
-        task = _Task(k, tol, SURROGATE_MATVECS, size, delta, known is None)
+        task = _Task(k, tol, SURROGATE_MATVECS, size, delta, probe and known is None)
         solved = _solve(operator, task, random, known, [])
         self.start, self.matvecs = solved.y, solved.basis.matvecs
         self.next_values, self.next_bound = solved.values[k : k + 1], solved.next_bound
@@ -461,7 +461,7 @@ def _pairs(
     size = min(max_basis or _basis_size(k, n), n - 2)
     known = None
     if surrogate is not None:
-        known = _Preconditioner(surrogate, k, max(SURROGATE_TOL_FACTOR * tol, 1e-4), seed, delta)
+        known = _Preconditioner(surrogate, k, max(SURROGATE_TOL_FACTOR * tol, 1e-4), seed, delta, probe != "none")
     task = _Task(k, tol, max_matvecs, size, delta, probe == "operator")
     solved = _solve(operator, task, _generator(operator, seed), known, start)
     known_bound = math.isfinite(solved.next_bound)
@@ -612,7 +612,7 @@ def _solve(
                 # The residuals of the enlarged basis leave it in more than one direction.
                 krylov, best, best_at = False, math.inf, basis.matvecs
                 continue
-        elif done and preconditioner is not None:
+        elif done and preconditioner is not None and not task.probe:
             next_bound = preconditioner.next_of(values, norms, k)
         if done or stalled or ends:
             return _Solved(basis, values[: k + 1], y, norms, residuals, next_bound, 10 * eps * largest, stalled)
