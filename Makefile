@@ -25,17 +25,17 @@ paper: environment
 # What is committed of a finished run: make publish NAME=cpu. Then everything is drawn again from it: make published
 publish: environment
 	@test -n "$(NAME)" || { echo "NAME: not given; name a finished run below results/, as in make publish NAME=demo"; exit 1; }
-	$(VENV)/bin/python -m eigendrift.published fill results/$(NAME)
+	$(VENV)/bin/python -m reproduction.publication.publish fill results/$(NAME)
 
 published: environment
-	$(VENV)/bin/python -m eigendrift.published redraw
+	$(VENV)/bin/python -m reproduction.publication.publish redraw
 
 # Finished tables of a run that still proceeds go into paper/runs/NAME, and come back on another machine: make keep NAME=cpu,
 # make restore NAME=cpu. For a name without config/NAME.yaml give CONFIG=overlay.yaml. OPTIONS=--replace keeps what differs
 # from what is kept, OPTIONS=--force restores over it.
 keep restore: environment
 	@test -n "$(NAME)" || { echo "NAME: not given; name a run below results/, as in make $@ NAME=cpu"; exit 1; }
-	$(VENV)/bin/python -m eigendrift.kept $@ $(NAME) $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
+	$(VENV)/bin/python -m reproduction.publication.kept $@ $(NAME) $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
 
 lint: environment
 	$(VENV)/bin/ruff check .

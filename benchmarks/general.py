@@ -16,8 +16,9 @@ from benchmarks.results import arguments, scale_of, write
 from benchmarks.solvers import OURS, K, pair_rows, run_all, run_row
 from benchmarks.timing import Timing
 from eigendrift import HessianOperator
-from eigendrift.functional_hessian import FunctionalHessian
-from eigendrift.model import flatten, stream_seed
+from eigendrift.hessian.autograd import FunctionalHessian
+from reproduction.seeds import stream_seed
+from reproduction.training.model import flatten
 
 CHANNELS = (8, 16)
 

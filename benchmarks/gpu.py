@@ -36,8 +36,8 @@ from benchmarks.gpu_measures import (
 )
 from benchmarks.problem import OPTIMIZERS, Scale, load, schedule_weights
 from benchmarks.results import arguments, scale_of, write
-from eigendrift.data.raw_files import FILES
-from eigendrift.setup import be_deterministic
+from reproduction.data.idx_files import FILES
+from reproduction.measure.inputs import be_deterministic
 
 # The main runs of config/paper.yaml: their steps and snapshots, and of each optimizer's runs how many take so many
 # pairs to such a tolerance at every snapshot. A test holds them against the file.

@@ -15,13 +15,19 @@ from torch import Tensor, nn
 from benchmarks.double_backward import DoubleBackward
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, layer_widths, network, product_flops
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
-from eigendrift.batches import Samples
-from eigendrift.gradients import FlatParameters
-from eigendrift.guide import SURROGATE_TOLERANCE, SurrogateHessian, for_tolerance, sampled_surrogate, surrogate_of
-from eigendrift.mlp_hessian import MLPHessian
-from eigendrift.scratch import Scratch
-from eigendrift.split_products import PRECISIONS, multiplying_in
-from eigendrift.training import StepTaker, evaluate, train
+from eigendrift.hessian.mixed_precision import PRECISIONS, multiplying_in
+from eigendrift.hessian.mlp import MLPHessian
+from eigendrift.hessian.surrogate import (
+    SURROGATE_TOLERANCE,
+    SurrogateHessian,
+    for_tolerance,
+    sampled_surrogate,
+    surrogate_of,
+)
+from reproduction.files.checkpoint import Scratch
+from reproduction.training.batches import Samples
+from reproduction.training.gradients import FlatParameters
+from reproduction.training.loop import StepTaker, evaluate, train
 
 Row = dict[str, object]
 

@@ -12,18 +12,18 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, load, network
-from eigendrift.batches import Samples
-from eigendrift.gradients import FlatParameters
-from eigendrift.optimizers import Step
-from eigendrift.scratch import Scratch
-from eigendrift.training import StepTaker, train
+from reproduction.files.checkpoint import Scratch
+from reproduction.training.batches import Samples
+from reproduction.training.gradients import FlatParameters
+from reproduction.training.loop import StepTaker, train
+from reproduction.training.optimizers import Step
 
 # Takes so many steps, on from where it was unless it says otherwise.
 Loop = Callable[[int], object]
 
 
 def whole_run(scale: Scale, spec: Mapping[str, Any]) -> Loop:
-    """eigendrift.training from the start, with one snapshot at the end."""
+    """reproduction.training.loop from the start, with one snapshot at the end."""
     data, cpu = load(scale.dataset), torch.device("cpu")
     train_samples = data.train_samples(cpu)
     test_samples = Samples(data.test_inputs[:1], data.test_targets[:1], cpu)
@@ -38,7 +38,7 @@ def whole_run(scale: Scale, spec: Mapping[str, Any]) -> Loop:
 
 
 def ours(scale: Scale, spec: Mapping[str, Any]) -> Loop:
-    """The steps of eigendrift.training."""
+    """The steps of reproduction.training.loop."""
     data = load(scale.dataset)
     flat, steps = FlatParameters(network(data, scale.hidden)), count()
     taker = StepTaker(flat, spec, data.train_samples(torch.device("cpu")), BATCH_SIZE, SEED)

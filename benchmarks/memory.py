@@ -22,8 +22,8 @@ from torch import nn
 from benchmarks.problem import SEED, Scale, layer_widths, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from eigendrift import HessianOperator, top_eigenpairs
-from eigendrift.model import flatten, initialize, mlp
-from eigendrift.threads import shared_out
+from eigendrift._threads import shared_out
+from reproduction.training.model import flatten, initialize, mlp
 
 # The operator alone, the operator beside the caller's inputs, many solves.
 WORKERS = ("alone", "beside", "growth")

@@ -74,7 +74,7 @@ def methods(rows: int, curvlinops_rows: int) -> dict[str, Method]:
 
 
 def ours(point: Point, k: int, tol: float, seed: int) -> Solution:
-    """What eigendrift.snapshots does at a snapshot: move the operator, make a surrogate, solve: all is the cost."""
+    """What the workflow does at a snapshot: move the operator, make a surrogate, solve: all is the cost."""
     point.operator.move_to(point.weights)
     pairs = top_eigenpairs(point.operator, k, tol, seed=seed)
     found = sorted_solution(pairs.values, pairs.vectors, pairs.matvecs)

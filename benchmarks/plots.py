@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFo
 
 from benchmarks.problem import OPTIMIZERS
 from benchmarks.results import arguments, read
-from eigendrift.figures.style import BASELINE, NEUTRAL, TEXT_WIDTH, marker, optimizer_colors, styled
+from reproduction.figures.style import BASELINE, NEUTRAL, TEXT_WIDTH, marker, optimizer_colors, styled
 
 METHOD_COLORS = ("#0072B2", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#332288")
 NAMES = {"sgd": "SGD", "adam": "Adam", "sam": "SAM"}

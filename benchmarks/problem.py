@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eigendrift.batches import Samples
-from eigendrift.data import Scaling, load_raw
-from eigendrift.model import initialize, mlp, stream_seed
+from eigendrift.scaling import Scaling
+from reproduction.data.sources import load_raw
+from reproduction.seeds import stream_seed
+from reproduction.training.batches import Samples
+from reproduction.training.model import initialize, mlp
 
 HOME = Path(__file__).parent
 

@@ -14,7 +14,7 @@ from benchmarks.rate import flops, matrix_product_forms
 from benchmarks.results import arguments, scale_of, write
 from benchmarks.timing import interleaved
 from eigendrift import HessianOperator
-from eigendrift.mlp_hessian import MLPHessian
+from eigendrift.hessian.mlp import MLPHessian
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,9 +18,9 @@ from benchmarks.results import arguments, scale_of, write
 from benchmarks.snapshots import trajectory
 from benchmarks.timing import stopwatch
 from eigendrift import HessianOperator
-from eigendrift.mlp_hessian import MLPHessian
-from eigendrift.scratch import Scratch
-from eigendrift.training import train
+from eigendrift.hessian.mlp import MLPHessian
+from reproduction.files.checkpoint import Scratch
+from reproduction.training.loop import train
 
 K = 3
 TOLERANCE = 1e-3

@@ -20,14 +20,25 @@ import torch
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import stopwatch
-from eigendrift import batches, compiled, gradients, loops, mlp_gradient, mlp_layers, model, optimizers, training
-from eigendrift.batches import Samples
-from eigendrift.data import scaling
-from eigendrift.scratch import Scratch
-from eigendrift.training import HISTORY, Trajectory, train
+from eigendrift import fully_connected, scaling
+from reproduction.files.checkpoint import Scratch
+from reproduction.training import batches, compiled, gradients, loop, mlp_gradient, model, numba_kernels, optimizers
+from reproduction.training.batches import Samples
+from reproduction.training.loop import HISTORY, Trajectory, train
 
 # Modules that what a run leaves depends on; the parts of the benchmark load different ones beside them.
-_TRAINING = (training, batches, gradients, mlp_gradient, compiled, loops, optimizers, model, mlp_layers, scaling)
+_TRAINING = (
+    loop,
+    batches,
+    gradients,
+    mlp_gradient,
+    compiled,
+    numba_kernels,
+    optimizers,
+    model,
+    fully_connected,
+    scaling,
+)
 _ARRAYS = ("steps", "weights", "gradients", "updates", "history")
 
 

@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def no_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training by torch's operators alone, as on a GPU, on several threads, or without numba."""
-    from eigendrift import batches, mlp_gradient, optimizers
+    from reproduction.training import batches, mlp_gradient, optimizers
 
     for module in (batches, mlp_gradient, optimizers):
         monkeypatch.setattr(module, "compiled", lambda like: None)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from snakemake_process import TINY, Finished, run_snakemake
 
-from eigendrift.tables import read_header, read_table, write_table
+from reproduction.files.tables import read_header, read_table, write_table
 
 Damage = Callable[[Path], None]
 

@@ -10,9 +10,9 @@ import pytest
 from conftest import TinyRun
 from snakemake_process import TINY, planned_rules, run_snakemake
 
-from eigendrift.result_paths import KEPT_TABLES
-from eigendrift.storage import ArrayFile
-from eigendrift.tables import read_header, read_table
+from reproduction.experiment.result_paths import KEPT_TABLES
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.tables import read_header, read_table
 
 # Weights are multiplied by 1 - 100 at every step, so this run diverges whatever the network is.
 OVERLAY = """

@@ -21,9 +21,9 @@ RUN = "results/tiny/runs/digits/adam/main/seed1"
 
 
 def call(folder: Path, command: str, *overlays: str) -> "subprocess.CompletedProcess[str]":
-    """python -m eigendrift.kept in a checkout, with that checkout's library."""
+    """python -m reproduction.publication.kept in a checkout, with that checkout's library."""
     return subprocess.run(
-        [sys.executable, "-m", "eigendrift.kept", command, "tiny", *TINY, *overlays],
+        [sys.executable, "-m", "reproduction.publication.kept", command, "tiny", *TINY, *overlays],
         cwd=folder,
         env=environment(PYTHONPATH=str(folder / "workflow" / "scripts")),
         capture_output=True,
@@ -102,9 +102,9 @@ def test_later_changes_are_noticed_as_after_a_run_of_its_own(
 ) -> None:
     assert "baseline" in planned_rules(run_snakemake(restored, "-n", *TINY, overlay("baseline: {initializations: 6}")))
     folder = shutil.copytree(restored, tmp_path / "checkout", symlinks=True)
-    os.utime(folder / "workflow" / "scripts" / "eigendrift" / "training.py")
+    os.utime(folder / "workflow" / "scripts" / "reproduction" / "training" / "loop.py")
     assert planned_rules(run_snakemake(folder, "-n", *TINY)).keys() == DRAWN
-    with (folder / "workflow" / "scripts" / "eigendrift" / "sharpness.py").open("a") as file:
+    with (folder / "workflow" / "scripts" / "reproduction" / "measure" / "sharpness.py").open("a") as file:
         file.write("# another line\n")
     assert planned_rules(run_snakemake(folder, "-n", *TINY)).keys() == {*DRAWN, "interpolation"}
 

@@ -17,9 +17,9 @@ import yaml
 from conftest import TinyRun
 from snakemake_process import TINY, environment, kill_group, planned_jobs, run_snakemake, start_snakemake
 
-from eigendrift.config import validate
-from eigendrift.data import prepare
-from eigendrift.runs import Experiment, Run
+from reproduction.data.sources import prepare
+from reproduction.experiment.config import validate
+from reproduction.experiment.runs import Experiment, Run
 
 RUN = Run("digits", "adam", "main", 0)
 # Enough work that a kill hits it and not the imports: a second or two of each script.

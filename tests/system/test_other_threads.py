@@ -8,7 +8,7 @@ import pytest
 from conftest import TinyRun
 from snakemake_process import TINY, run_snakemake
 
-from eigendrift.tables import read_header, read_table
+from reproduction.files.tables import read_header, read_table
 
 RUNS = [f"runs/digits/{optimizer}/main/seed1" for optimizer in ("sgd", "adam")]
 KINDS = ("history", "ipr", "alignment", "displacement")

@@ -16,12 +16,12 @@ FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
 
 
 def call(folder: Path, *arguments: str, **extra: str) -> "subprocess.CompletedProcess[str]":
-    """python -m eigendrift.published in a checkout, with that checkout's library."""
+    """python -m reproduction.publication.publish in a checkout, with that checkout's library."""
     paths = [str(folder / "workflow" / "scripts")]
     paths += [extra.pop("before")] if "before" in extra else []
     surroundings = environment(PYTHONPATH=os.pathsep.join(reversed(paths)), **extra)
     return subprocess.run(
-        [sys.executable, "-m", "eigendrift.published", *arguments],
+        [sys.executable, "-m", "reproduction.publication.publish", *arguments],
         cwd=folder,
         env=surroundings,
         capture_output=True,

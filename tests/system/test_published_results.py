@@ -10,8 +10,8 @@ import pytest
 from snakemake_process import ROOT, copy_checkout
 from test_published import call
 
-from eigendrift.claims import load_claims
-from eigendrift.published import PAGE, PUBLISHED, filled_page
+from reproduction.claims.definition import load_claims
+from reproduction.publication.publish import PAGE, PUBLISHED, filled_page
 
 FIGURES = [*(f"fig{number:02d}" for number in range(1, 22)), "figS1", "figS2", "figS3"]
 DRAWN_WITH = ("matplotlib", "numpy", "pandas")

@@ -13,11 +13,12 @@ from conftest import IN_CI
 from torch import Tensor, nn
 
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
-from eigendrift.batches import Samples
-from eigendrift.data import load_dataset, prepare
-from eigendrift.model import flatten, initialize, mlp
-from eigendrift.scratch import Scratch
-from eigendrift.training import Trajectory, train
+from reproduction.data.prepared import load_dataset
+from reproduction.data.sources import prepare
+from reproduction.files.checkpoint import Scratch
+from reproduction.training.batches import Samples
+from reproduction.training.loop import Trajectory, train
+from reproduction.training.model import flatten, initialize, mlp
 
 WIDTHS = (784, 100, 100, 10)
 N_PARAMETERS = 89_720

@@ -19,10 +19,10 @@ from conftest import TinyRun
 from slurm_cluster import ASKING_OFTEN, MODEL, QUICK, Node, SlurmCluster, edit_profile, running_cluster
 from snakemake_process import TINY, Finished, run_snakemake
 
-from eigendrift.config import validate
-from eigendrift.needs import Needs
-from eigendrift.pair_files import read_pairs, read_run
-from eigendrift.runs import Experiment, Run
+from reproduction.experiment.config import validate
+from reproduction.experiment.resources import Needs
+from reproduction.experiment.runs import Experiment, Run
+from reproduction.files.eigenpairs import read_pairs, read_run
 
 # A group is called by its name and by those of its rules.
 TRAININGS, CHUNKS = "trainings_train", "chunks_eigensnapshot"

@@ -19,9 +19,9 @@ import yaml
 from conftest import IN_CI, TinyRun
 from snakemake_process import TINY, run_snakemake
 
-from eigendrift.final_eigenvectors import read_final_eigenvectors
-from eigendrift.storage import ArrayFile
-from eigendrift.tables import read_header, read_run_tables, read_table
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.final_eigenvectors import read_final_eigenvectors
+from reproduction.files.tables import read_header, read_run_tables, read_table
 
 DATASETS, OPTIMIZERS = ("digits", "digits_noisy"), ("sgd", "adam", "sam")
 # tests/tiny.yaml in words: two seeds of the main runs, one seed of each of two sweep variants.

@@ -25,7 +25,7 @@ def test_a_damaged_table_is_named_in_one_line_on_the_terminal(finished_checkout:
 
 
 def test_a_script_that_cannot_be_imported_leaves_its_traceback_in_the_log(finished_checkout: Path) -> None:
-    library = finished_checkout / "workflow" / "scripts" / "eigendrift" / "figures" / "performance.py"
+    library = finished_checkout / "workflow" / "scripts" / "reproduction" / "figures" / "performance.py"
     library.write_text("import a_module_that_is_not_there\n" + library.read_text(encoding="utf-8"), encoding="utf-8")
     finished = draw(finished_checkout, "fig05")
     assert finished.status == 1

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from snakemake_process import Finished, planned_jobs, run_snakemake
 from test_config_fuzz import overlays
 
-from eigendrift.config import validate
-from eigendrift.errors import ConfigError
+from reproduction.errors import ConfigError
+from reproduction.experiment.config import validate
 
 WANTED = {"valid": 10, "refused": 10}
 

@@ -33,7 +33,7 @@ def test_after_a_full_run_nothing_is_left_to_do_also_when_the_folder_moves(
 def test_files_that_are_touched_but_not_changed_start_nothing(finished_checkout: Path) -> None:
     # As when Git goes to another branch and back: new times, old content. Snakemake itself goes by the time of a rule's
     # own script, so those are left out.
-    for name in ("eigendrift/training.py", "eigendrift/figures/style.py"):
+    for name in ("reproduction/training/loop.py", "reproduction/figures/style.py"):
         os.utime(finished_checkout / "workflow" / "scripts" / name)
     for name in ("config.yaml", "tests/tiny.yaml", "paper/claims.yaml", "workflow/report/fig01.rst"):
         os.utime(finished_checkout / name)
@@ -82,7 +82,7 @@ def test_a_key_starts_only_what_uses_it(
 
 
 def test_a_change_of_style_reruns_figures_alone(finished_checkout: Path) -> None:
-    edit(finished_checkout / "workflow/scripts/eigendrift/figures/style.py", "\n# another line\n")
+    edit(finished_checkout / "workflow/scripts/reproduction/figures/style.py", "\n# another line\n")
     assert set(plan(finished_checkout)) == {*FIGURES, "figure_set"}
 
 

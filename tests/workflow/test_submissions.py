@@ -8,9 +8,9 @@ import pytest
 from experiments import overlaid, read
 from snakemake_process import run_snakemake
 
-from eigendrift.config import validate
-from eigendrift.runs import Experiment, Run
-from eigendrift.scale_out import Durations, Model, Speed, components
+from reproduction.experiment.config import validate
+from reproduction.experiment.runs import Experiment, Run
+from reproduction.planning.scale_out import Durations, Model, Speed, components
 
 # Faster than any GPU in use: what a job takes is then little more than its start.
 FAST = Speed(flops=1e14, step=1e-4, pair=2e-3)

@@ -5,14 +5,20 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
 
-from eigendrift.config import validate
-from eigendrift.errors import ConfigError
-from eigendrift.failed_jobs import watch
-from eigendrift.figures import FIGURES, SUPPLEMENT
-from eigendrift.modules import library_files, use_this_copy
-from eigendrift.needs import Needs, gpus
-from eigendrift.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, table_paths, variant_table_paths
-from eigendrift.runs import Experiment, Run
+from reproduction.experiment.config import validate
+from reproduction.errors import ConfigError
+from reproduction.jobs.slurm import watch
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT
+from reproduction.jobs.dependencies import library_files, use_this_copy
+from reproduction.experiment.resources import Needs, gpus
+from reproduction.experiment.result_paths import (
+    DATASET_TABLES,
+    KEPT_TABLES,
+    RUN_TABLES,
+    table_paths,
+    variant_table_paths,
+)
+from reproduction.experiment.runs import Experiment, Run
 
 use_this_copy()
 try:

@@ -14,11 +14,11 @@ rule eigensnapshot:
         f"{LOGS}/eigensnapshot/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.{{chunk}}.log",
     benchmark:
         f"{BENCHMARKS}/eigensnapshot/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.{{chunk}}.tsv"
+    # A run is followed to its tables before the next one is trained, so that what a stopped workflow has done is whole.
+    priority: 10
     conda:
         "../../envs/torch.yaml"
     threads: 1
-    # A run is followed to its tables before the next one is trained, so that what a stopped workflow has done is whole.
-    priority: 10
     resources:
         mem_mb=lambda wildcards: NEEDS.eigen_megabytes(run_of(wildcards)),
         runtime=lambda wildcards: NEEDS.eigen_minutes(run_of(wildcards)),

@@ -3,15 +3,15 @@
 The last snapshot is one of them, whether or not the interval divides the length of the run.
 """
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
 import pandas as pd
-from eigendrift.pair_files import read_pairs, run_identity
-from eigendrift.run_statistics import ALIGNMENT_UNITS, alignment_table, on_grid
-from eigendrift.storage import ArrayFile
-from eigendrift.tables import write_table
+from reproduction.files.eigenpairs import read_pairs, run_identity
+from reproduction.measure.run_tables import ALIGNMENT_UNITS, alignment_table, on_grid
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.tables import write_table
 
 chunks = snakemake.input.eigenpairs
 identity = run_identity(chunks)

@@ -1,6 +1,6 @@
 """Compare the top eigenvectors of independent random initializations: the displacement baseline, equation 4."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
@@ -9,13 +9,14 @@ import itertools
 
 import pandas as pd
 import torch
-from eigendrift.baseline_statistics import baseline_statistics, pairwise_overlaps
-from eigendrift.curvature import HessianOperator
-from eigendrift.model import flatten, stream_seed
-from eigendrift.scratch import Scratch
-from eigendrift.setup import build_model, data_sha256, load_samples, prepare_torch
-from eigendrift.snapshots import Request, solve
-from eigendrift.tables import write_table
+from reproduction.measure.baseline import baseline_statistics, pairwise_overlaps
+from eigendrift.hessian.operator import HessianOperator
+from reproduction.training.model import flatten
+from reproduction.seeds import stream_seed
+from reproduction.files.checkpoint import Scratch
+from reproduction.measure.inputs import build_model, data_sha256, load_samples, prepare_torch
+from reproduction.measure.eigenpairs import Request, solve
+from reproduction.files.tables import write_table
 
 params = snakemake.params
 baseline, count, k = params.baseline, params.baseline["initializations"], params.baseline["k"]

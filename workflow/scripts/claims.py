@@ -1,6 +1,6 @@
 """Score the paper's claims on the tables of one results folder: CSV, Markdown and LaTeX."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
 
@@ -8,10 +8,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eigendrift.claims import CLAIMS_UNITS, claims_table, latex, load_claims, load_evidence, markdown, score_claims
-from eigendrift.claims.statistics import BOOTSTRAP_SEED, RESAMPLES
-from eigendrift.storage import atomic_path
-from eigendrift.tables import write_table
+from reproduction.claims.report import CLAIMS_UNITS, claims_table, latex, markdown
+from reproduction.claims.definition import load_claims
+from reproduction.claims.evidence import load_evidence
+from reproduction.claims.scoring import score_claims
+from reproduction.claims.statistics import BOOTSTRAP_SEED, RESAMPLES
+from reproduction.files.atomic import atomic_path
+from reproduction.files.tables import write_table
 
 TABLES = ("history", "ipr", "alignment", "displacement", "baseline", "interpolation", "solutions", "final_eigenvector")
 

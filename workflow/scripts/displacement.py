@@ -1,14 +1,14 @@
 """Two-time statistics of one run: displacement of eigenvectors and weights, two-time update alignment."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
-from eigendrift.pair_files import read_run, run_identity
-from eigendrift.run_statistics import DISPLACEMENT_UNITS, displacement_table
-from eigendrift.schedule import two_time_pairs
-from eigendrift.storage import ArrayFile
-from eigendrift.tables import write_table
+from reproduction.files.eigenpairs import read_run, run_identity
+from reproduction.measure.run_tables import DISPLACEMENT_UNITS, displacement_table
+from reproduction.experiment.schedule import two_time_pairs
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.tables import write_table
 
 params = snakemake.params
 identity = run_identity(snakemake.input.eigenpairs)

@@ -1,16 +1,16 @@
 """Take the top eigenpairs of the full-data Hessian at one chunk of a run's snapshots."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
 import torch
-from eigendrift.curvature import HessianOperator
-from eigendrift.pair_files import write_pairs
-from eigendrift.scratch import Scratch
-from eigendrift.setup import build_model, data_sha256, load_samples, prepare_torch
-from eigendrift.snapshots import requests, solve
-from eigendrift.storage import ArrayFile
+from eigendrift.hessian.operator import HessianOperator
+from reproduction.files.eigenpairs import write_pairs
+from reproduction.files.checkpoint import Scratch
+from reproduction.measure.inputs import build_model, data_sha256, load_samples, prepare_torch
+from reproduction.measure.eigenpairs import requests, solve
+from reproduction.files.arrays import ArrayFile
 
 Scratch.discard(snakemake.params.scratch, snakemake.params.finished)
 params, chunk = snakemake.params, int(snakemake.wildcards.chunk)

@@ -1,13 +1,13 @@
 """Figure 6: leading eigenvalues over training."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
 
-from eigendrift.figures.inputs import read_runs
-from eigendrift.figures.layout import Layout
-from eigendrift.figures.spectrum import eigenvalues
-from eigendrift.figures.save import save
+from reproduction.figures.inputs import read_runs
+from reproduction.experiment.labels import Layout
+from reproduction.figures.spectrum import eigenvalues
+from reproduction.figures.save import save
 
 layout = Layout(**snakemake.params.layout)
 ipr = read_runs(snakemake.input.ipr, "ipr")

@@ -1,13 +1,13 @@
 """Figure 8: loss between the optimizers' solutions, and their sharpness."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
 
-from eigendrift.figures.inputs import read_datasets
-from eigendrift.figures.layout import Layout
-from eigendrift.figures.interpolation import draw_interpolation
-from eigendrift.figures.save import save
+from reproduction.figures.inputs import read_datasets
+from reproduction.experiment.labels import Layout
+from reproduction.figures.interpolation import draw_interpolation
+from reproduction.figures.save import save
 
 layout = Layout(**snakemake.params.layout)
 losses = read_datasets(snakemake.input.interpolation, "interpolation")

@@ -1,13 +1,13 @@
 """Figure 13: run-mean alignments with the leading eigenvectors."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
 
-from eigendrift.figures.inputs import read_runs
-from eigendrift.figures.layout import Layout
-from eigendrift.figures.alignment import run_means
-from eigendrift.figures.save import save
+from reproduction.figures.inputs import read_runs
+from reproduction.experiment.labels import Layout
+from reproduction.figures.alignment import run_means
+from reproduction.figures.save import save
 
 layout = Layout(**snakemake.params.layout)
 alignment = read_runs(snakemake.input.alignment, "alignment")

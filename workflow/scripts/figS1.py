@@ -1,13 +1,13 @@
 """Figure S1: what the choices that the paper leaves open decide."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
 
-from eigendrift.figures.inputs import read_datasets, read_runs
-from eigendrift.figures.layout import Layout
-from eigendrift.figures.save import save
-from eigendrift.figures.sensitivity import sensitivity
+from reproduction.figures.inputs import read_datasets, read_runs
+from reproduction.experiment.labels import Layout
+from reproduction.figures.save import save
+from reproduction.figures.sensitivity import sensitivity
 
 layout = Layout(**snakemake.params.layout)
 ipr = read_runs(snakemake.input.ipr, "ipr")

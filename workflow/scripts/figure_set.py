@@ -1,16 +1,16 @@
 """The figure set: the figures with their captions, every quoted number, the claims table and a manifest, for LaTeX."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
 
 from collections.abc import Sequence
 
-from eigendrift.figure_set import check_claims_tex, portable, write_figure_set
-from eigendrift.latex import latex_integer
-from eigendrift.numbers import numbers_of, numbers_tex
-from eigendrift.provenance import provenance
-from eigendrift.scratch import Scratch
+from reproduction.publication.figure_set import check_claims_tex, portable, write_figure_set
+from reproduction.latex import latex_integer
+from reproduction.publication.quoted_numbers import numbers_of, numbers_tex
+from reproduction.jobs.provenance import provenance
+from reproduction.files.checkpoint import Scratch
 
 
 def listed(value: str | Sequence[str]) -> list[str]:

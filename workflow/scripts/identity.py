@@ -1,14 +1,14 @@
 """Overlaps between all eigenvectors of two snapshots of one run, and which is which through crossings."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
-from eigendrift import identity_tables
-from eigendrift.eigenbases import Eigenbases
-from eigendrift.pair_files import map_run, run_identity
-from eigendrift.schedule import two_time_pairs
-from eigendrift.tables import write_table
+from reproduction.measure import identity_tables
+from reproduction.measure.eigenbases import Eigenbases
+from reproduction.files.eigenpairs import map_run, run_identity
+from reproduction.experiment.schedule import two_time_pairs
+from reproduction.files.tables import write_table
 
 params, chunks = snakemake.params, snakemake.input.eigenpairs
 identity = run_identity(chunks)

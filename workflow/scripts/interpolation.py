@@ -1,20 +1,20 @@
 """Loss on the lines between the optimizers' best solutions, and the sharpness of each solution."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
 import numpy as np
-from eigendrift.setup import build_model, load_samples, prepare_torch
-from eigendrift.solutions import (
+from reproduction.measure.inputs import build_model, load_samples, prepare_torch
+from reproduction.measure.interpolation import (
     INTERPOLATION_UNITS,
     SOLUTION_UNITS,
     best_solutions,
     interpolation_table,
     solution_table,
 )
-from eigendrift.storage import ArrayFile
-from eigendrift.tables import read_run_tables, write_table
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.tables import read_run_tables, write_table
 
 inputs, output, options = snakemake.input, snakemake.output, snakemake.params.interpolation
 device = prepare_torch(snakemake.threads, options["device"])

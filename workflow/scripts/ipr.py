@@ -1,17 +1,17 @@
 """Eigenvalues and localization of one run's eigenvectors, and its leading eigenvector at the end."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
 import numpy as np
 import pandas as pd
-from eigendrift.final_eigenvectors import typical_snapshot, write_final_eigenvectors
-from eigendrift.pair_files import map_run, run_identity
-from eigendrift.run_statistics import IPR_UNITS, ipr_table
-from eigendrift.scratch import Scratch
-from eigendrift.storage import ArrayFile
-from eigendrift.tables import write_table
+from reproduction.files.final_eigenvectors import typical_snapshot, write_final_eigenvectors
+from reproduction.files.eigenpairs import map_run, run_identity
+from reproduction.measure.run_tables import IPR_UNITS, ipr_table
+from reproduction.files.checkpoint import Scratch
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.tables import write_table
 
 Scratch.discard(snakemake.params.scratch, snakemake.params.finished)
 output, chunks = snakemake.output, snakemake.input.eigenpairs

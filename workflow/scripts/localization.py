@@ -1,14 +1,14 @@
 """Where one run's eigenvectors live: layers, units, numbers of parameters."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
-from eigendrift.eigenbases import Eigenbases
-from eigendrift.localization_tables import LOCALIZATION_UNITS, localization_table
-from eigendrift.pair_files import map_run, run_identity
-from eigendrift.storage import ArrayFile
-from eigendrift.tables import write_table
+from reproduction.measure.eigenbases import Eigenbases
+from reproduction.measure.localization_tables import LOCALIZATION_UNITS, localization_table
+from reproduction.files.eigenpairs import map_run, run_identity
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.tables import write_table
 
 chunks = snakemake.input.eigenpairs
 identity = run_identity(chunks)

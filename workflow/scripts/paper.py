@@ -1,12 +1,12 @@
 """The paper: main.tex with the figure set, compiled by latexmk."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)  # before the other imports, so that a failing one leaves its traceback in the rule's log
 
 from pathlib import Path
 
-from eigendrift.paper import compile_paper
+from reproduction.publication.compile import compile_paper
 
 compile_paper(
     main=Path(snakemake.input.main),

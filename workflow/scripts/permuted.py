@@ -1,6 +1,6 @@
 """Compare top eigenvectors of networks whose trained weights are permuted within each layer, for figure S2."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
@@ -9,16 +9,16 @@ from functools import partial
 
 import pandas as pd
 import torch
-from eigendrift.baseline_statistics import pairwise_overlaps
-from eigendrift.curvature import HessianOperator
-from eigendrift.model import stream_seed
-from eigendrift.null_model import permuted
-from eigendrift.pair_files import UNITS
-from eigendrift.scratch import Scratch
-from eigendrift.setup import build_model, data_sha256, load_samples, prepare_torch
-from eigendrift.snapshots import Request, solve
-from eigendrift.storage import ArrayFile
-from eigendrift.tables import write_table
+from reproduction.measure.baseline import pairwise_overlaps
+from eigendrift.hessian.operator import HessianOperator
+from reproduction.seeds import stream_seed
+from reproduction.measure.permuted import permuted
+from reproduction.files.eigenpairs import UNITS
+from reproduction.files.checkpoint import Scratch
+from reproduction.measure.inputs import build_model, data_sha256, load_samples, prepare_torch
+from reproduction.measure.eigenpairs import Request, solve
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.tables import write_table
 
 
 def network(trained, layers, optimizer, j):

@@ -5,13 +5,13 @@ import os
 # Before start(), which sends the process's own output to the log.
 terminal = os.fdopen(os.dup(1), "w")
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
-from eigendrift.plan import make_plan, measure
-from eigendrift.runs import Experiment
-from eigendrift.setup import prepare_torch
+from reproduction.planning.plan import make_plan, measure
+from reproduction.experiment.runs import Experiment
+from reproduction.measure.inputs import prepare_torch
 
 experiment = Experiment(snakemake.params.config)
 device = prepare_torch(snakemake.threads, experiment.config["training"]["device"])

@@ -1,10 +1,10 @@
 """Rule prepare_data: verify a data set's raw files and write its pixels and labels to one array file."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
-from eigendrift.data import prepare
+from reproduction.data.sources import prepare
 
 prepare(
     snakemake.wildcards.dataset,

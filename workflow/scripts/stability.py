@@ -1,12 +1,12 @@
 """How the curvature of one run lies to the edge of stability of its optimizer."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
-from eigendrift.pair_files import map_run, run_identity
-from eigendrift.stability_tables import STABILITY_UNITS, stability_table
-from eigendrift.tables import write_table
+from reproduction.files.eigenpairs import map_run, run_identity
+from reproduction.measure.stability_tables import STABILITY_UNITS, stability_table
+from reproduction.files.tables import write_table
 
 chunks = snakemake.input.eigenpairs
 identity = run_identity(chunks)

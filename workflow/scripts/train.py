@@ -1,19 +1,20 @@
 """Train one network; leave its trajectory, its history and its final weights."""
 
-from eigendrift.job import start
+from reproduction.jobs.script import start
 
 start(snakemake)
 
 import numpy as np
 import pandas as pd
-from eigendrift.errors import DataError
-from eigendrift.model import layer_shapes, stream_seed
-from eigendrift.schedule import snapshot_steps
-from eigendrift.scratch import Scratch
-from eigendrift.setup import build_model, circumstances, data_sha256, load_samples, prepare_torch
-from eigendrift.storage import write_arrays
-from eigendrift.tables import write_table
-from eigendrift.training import HISTORY, train
+from reproduction.errors import DataError
+from reproduction.training.model import layer_shapes
+from reproduction.seeds import stream_seed
+from reproduction.experiment.schedule import snapshot_steps
+from reproduction.files.checkpoint import Scratch
+from reproduction.measure.inputs import build_model, circumstances, data_sha256, load_samples, prepare_torch
+from reproduction.files.arrays import write_arrays
+from reproduction.files.tables import write_table
+from reproduction.training.loop import HISTORY, train
 
 output, params = snakemake.output, snakemake.params
 device = prepare_torch(snakemake.threads, params.run["device"])

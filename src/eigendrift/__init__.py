@@ -1,0 +1,33 @@
+"""eigendrift: which way the curvature of a neural network's loss points while it trains.
+
+The public names are loaded on first use, so that scripts which only read tables never import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eigendrift import metrics
+    from eigendrift.eigensolver.lanczos import EigenPairs, top_eigenpairs
+    from eigendrift.hessian.operator import HessianOperator
+
+__version__ = "0.1.0"
+__all__ = ["EigenPairs", "HessianOperator", "metrics", "top_eigenpairs"]
+
+_HOME = {
+    "HessianOperator": "eigendrift.hessian.operator",
+    "EigenPairs": "eigendrift.eigensolver.lanczos",
+    "top_eigenpairs": "eigendrift.eigensolver.lanczos",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return import_module("eigendrift.metrics")
+    if name not in _HOME:
+        raise AttributeError(f"module 'eigendrift' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

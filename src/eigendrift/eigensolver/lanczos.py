@@ -1,0 +1,708 @@
+"""Extreme eigenpairs of a symmetric operator: Lanczos with true residuals, preconditioned by a surrogate.
+
+Lanczos grows an orthonormal basis Q by one vector at a time and needs one product a vector. Here the products W = H Q
+are kept beside it, and the projected matrix Q'W is diagonalized: for an eigenvector s of it, y = Q s is the Ritz vector
+and H y = W s costs nothing more. So its residual r = W s - theta y is known from products that were really taken, not
+from a recurrence, and r itself is the next direction: in exact arithmetic it is the next Lanczos vector, whichever pair
+it comes from. Every new direction is orthogonalized twice against the whole basis, since a basis that lost
+orthogonality shows copies of the first eigenvalue with small residuals. When the basis is full, it is restarted from
+the best Ritz vectors and their products (thick restart; Wu and Simon 2000).
+
+With a surrogate, a cheaper operator that resembles H, the basis starts from the surrogate's own top vectors (found with
+the help of its coarse level, where it has one), and each residual passes through the surrogate's approximate inverse of
+H - theta before it becomes a direction (Davidson 1975). The result is judged by the same residuals, of full products;
+the surrogate only decides how many of them there are.
+
+A Krylov space shows a repeated eigenvalue once, and of close ones perhaps one. So a converged solve is followed by a
+probe: Lanczos from a fresh random vector in the complement of the basis, until it either finds a further eigenvalue,
+which joins the basis, or bounds what can be there (`missed`).
+
+To avoid a host-device synchronization per iteration on a GPU, each extension of the basis copies only the new columns
+of Q'W and the norm of the last product. Plain Lanczos estimates residual norms from these (|beta s_mi|); the residual
+vectors are evaluated only when the estimate is near the tolerance.
+
+Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11 and 13; Daniel et al. 1976 on the second
+pass.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from eigendrift._threads import single_threaded_torch
+from eigendrift.eigensolver.missed import at_most, largest_ritz_value, largest_unseen, next_eigenvalue_bound
+from eigendrift.eigensolver.result import CLUSTER, BoundSource, ConvergenceWarning, EigenPairs, assess, orthogonality
+from eigendrift.operators import Negated, Operator, RefinableOperator, Which, as_operator, coarse_level, shares_out
+from eigendrift.sphere import overlap_quantiles
+
+__all__ = ["ConvergenceWarning", "EigenPairs", "Operator", "top_eigenpairs"]
+
+# Tolerance of a surrogate's own solve, as a part of what is asked of the full products' residuals.
+SURROGATE_TOL_FACTOR = 0.5
+# Tolerance of a coarse level's solve.
+COARSE_TOL = 1e-2
+# Safety factor of the residual estimate: residuals that it puts above so many times the tolerance are not evaluated.
+ESTIMATE_FACTOR = 3
+# The surrogate is assumed to err on the next eigenvalue by no more than so many times what it errs on the pairs.
+SURROGATE_ERROR_FACTOR = 3
+# Operators of this order and less are multiplied out and diagonalized.
+DENSE_ORDER = 64
+# Products that a probe may take, and how many basis vectors are made free for it.
+PROBE_MATVECS = 24
+# Products of a surrogate's solve.
+SURROGATE_MATVECS = 100
+
+Probe = Literal["operator", "surrogate", "none"]
+
+
+class _Basis:
+    """Orthonormal rows Q (m, N), their products W = H Q, and the projected matrix Q W' (m, m) in float64."""
+
+    def __init__(self, operator: Operator, size: int) -> None:
+        n = operator.shape[0]
+        self.operator, self.size, self.m, self.matvecs = operator, size, 0, 0
+        # In half precision 100 eps is 0.78: no direction would ever count as new.
+        dtype = operator.dtype if operator.dtype.itemsize >= 4 else torch.float32
+        self.q = torch.empty(size, n, dtype=dtype, device=operator.device)
+        self.w = torch.empty_like(self.q)
+        self.t = torch.zeros(size, size, dtype=torch.float64)
+        self.outside = 0.0  # norm of the part of the last product that lies outside of the basis
+
+    @property
+    def projected(self) -> Tensor:
+        """Q W' (m, m), symmetric."""
+        t = self.t[: self.m, : self.m]
+        return (t + t.T) / 2
+
+    def extend(self, directions: Sequence[Tensor], new: bool = False) -> int:
+        """Take what the directions add to the basis, and the products of it in one block; how many vectors that was.
+
+        `new`: each is known to add something, so that the host need not look.
+        """
+        first = self.m
+        for direction in directions:
+            unit, left = self._orthogonal(direction.to(self.q.dtype))
+            if self.m < self.size and (new or bool(left)):
+                self.q[self.m] = unit
+                self.m += 1
+        if self.m > first:
+            self._multiply(first)
+        return self.m - first
+
+    def _multiply(self, first: int) -> None:
+        product = self.operator.product(self.q[first : self.m].to(self.operator.dtype))
+        w = self.w[first : self.m] = product
+        self.matvecs += self.m - first
+        norm = torch.linalg.vector_norm(self.w[self.m - 1]).expand(1, len(w))
+        packet = torch.cat([self.q[: self.m] @ self.w[first : self.m].T, norm]).double().cpu()
+        columns, square = packet[:-1], float(packet[-1, -1]) ** 2
+        self.t[: self.m, first : self.m] = columns
+        self.t[first : self.m, : self.m] = columns.T
+        outside = square - float(columns[:, -1].square().sum())
+        # A hundredth of the product and less is lost in the rounding of this difference.
+        self.outside = math.sqrt(outside) if outside > 1e-4 * square else 0.0
+
+    def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """`vector` made orthogonal to the basis and of length one, and whether more than rounding is left of it."""
+        q, smallest = self.q[: self.m], 100 * torch.finfo(vector.dtype).eps
+        left = []
+        for _ in range(2):
+            # Of a vector of length zero, which becomes NaN here, nothing is left either.
+            vector = vector / torch.linalg.vector_norm(vector)
+            vector = vector - (q @ vector) @ q
+            left.append(torch.linalg.vector_norm(vector))
+        return vector / left[1], (left[0] > smallest) & (left[1] > smallest)
+
+    def leaving(self) -> tuple[Tensor, float]:
+        """What leaves the basis in the last product, as a unit vector, and its norm; 0 where nothing at all leaves."""
+        vector = self.w[self.m - 1]
+        norm = torch.ones((), dtype=torch.float64, device=vector.device)
+        # A third pass, since of a norm near rounding the first leaves mostly errors along the basis.
+        for _ in range(3):
+            vector = vector - (self.q[: self.m] @ vector) @ self.q[: self.m]
+            length = torch.linalg.vector_norm(vector)
+            norm = norm * length.double()
+            vector = vector / length
+        norm_ = float(norm)
+        return vector, norm_ if math.isfinite(norm_) else 0.0
+
+    def append(self, unit: Tensor) -> None:
+        """Take a unit vector that is orthogonal to the basis."""
+        self.q[self.m] = unit
+        self.m += 1
+        self._multiply(self.m - 1)
+
+    def coupling(self) -> Tensor:
+        """Gram matrix (m, m) of what leaves the basis in each product, float64."""
+        gram = torch.zeros(self.m, self.m, dtype=torch.float64, device=self.q.device)
+        t = _to_device_of(self.t[: self.m, : self.m], self.q)
+        # A block of columns at a time: the vectors themselves would take as much memory as the products.
+        for start in range(0, self.q.shape[1], 16384):
+            columns = slice(start, start + 16384)
+            left = self.w[: self.m, columns] - t @ self.q[: self.m, columns]
+            gram += (left @ left.T).double()
+        return gram.cpu()
+
+    def rayleigh_ritz(self) -> tuple[Tensor, Tensor]:
+        """Ritz values, descending (m,), and the coefficients of their vectors, one a row (m, m)."""
+        values, columns = torch.linalg.eigh(self.projected)
+        return values.flip(0), columns.flip(1).T.contiguous()
+
+    def combine(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors y = s Q and their products H y = s W for each row s of the coefficients."""
+        s = _to_device_of(coefficients, self.q)
+        return s @ self.q[: self.m], s @ self.w[: self.m]
+
+    def ritz(self, values: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Ritz vectors y, and the residual vectors H y - theta y."""
+        both = _to_device_of(torch.cat([coefficients, values[:, None]], dim=1), self.q)
+        s, theta = both[:, :-1].contiguous(), both[:, -1:]
+        y = s @ self.q[: self.m]
+        return y, s @ self.w[: self.m] - theta * y
+
+    def estimated_norms(self, coefficients: Tensor) -> Tensor:
+        """Residual norms in plain Lanczos, where no product but the last one leaves the space of the basis."""
+        return coefficients[:, -1].abs() * self.outside
+
+    def restart(self, values: Tensor, coefficients: Tensor) -> None:
+        """Keep the Ritz vectors of these coefficients alone."""
+        y, product = self.combine(coefficients)
+        self.m = len(y)
+        self.q[: self.m], self.w[: self.m] = y, product
+        self.t.zero_()
+        self.t[: self.m, : self.m] = torch.diag(values)
+
+
+class _Preconditioner:
+    """What cheaper operators tell of the spectrum: vectors to start from, and an approximate inverse."""
+
+    def __init__(self, operator: Operator, k: int, tol: float, seed: int, delta: float, probe: bool) -> None:
+        coarse = coarse_level(operator)
+        # The coarse level only has to lead to the finer one, which is far from it anyway.
+        known = None if coarse is None else _Preconditioner(coarse, k, max(tol, COARSE_TOL), seed, delta, probe)
+        random, size = _generator(operator, seed), _basis_size(k, operator.shape[0])
+        task = _Task(k, tol, SURROGATE_MATVECS, size, delta, probe and known is None)
+        solved = _solve(operator, task, random, known, [])
+        self.start, self.matvecs = solved.y, solved.basis.matvecs
+        self.next_values, self.next_bound = solved.values[k : k + 1], solved.next_bound
+        if known is None:
+            # A whole Krylov space: it shows more of the spectrum than the few directions of a corrected solve.
+            self.values, coefficients = solved.basis.rayleigh_ritz()
+            self.vectors = solved.basis.combine(coefficients)[0]
+        else:
+            self.values, self.vectors = known.values, known.vectors
+            self.matvecs += known.matvecs
+
+    def correct(self, residual: Tensor, value: float) -> Tensor:
+        """(theta - G)^-1 r, where G is the surrogate in the space it knows and zero outside of it.
+
+        Parts of G nearer to theta than 5% count as that far: r has no part along its own Ritz vector, and along others
+        so near an error of G must not be amplified.
+        """
+        distance = value - self.values
+        nearest = 0.05 * abs(value)
+        distance = torch.where(distance.abs() < nearest, torch.where(distance < 0, -nearest, nearest), distance)
+        gain = _to_device_of(1 / distance - 1 / value, residual)
+        return residual / value + ((self.vectors @ residual) * gain) @ self.vectors
+
+    def next_of(self, values: Tensor, norms: Tensor, k: int) -> float:
+        """Estimate of what the finer operator's next eigenvalue is at most, from its Ritz values (k or more)."""
+        if not len(self.next_values):
+            return self.next_bound
+        unseen = max(0.0, self.next_bound - float(self.next_values[0]))
+        if len(values) > k:
+            return float(values[k]) + max(float(norms[k]), unseen)
+        # No product with a further vector was needed: the surrogate errs there as it did on these.
+        return self.next_bound + SURROGATE_ERROR_FACTOR * float(norms[:k].max())
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one solve is asked for."""
+
+    k: int
+    tol: float
+    max_matvecs: int
+    size: int
+    # Probability with which the bound on what was missed may be wrong.
+    delta: float
+    # Whether to probe for it with products of this operator.
+    probe: bool
+
+
+@dataclass
+class _Solved:
+    """Where a solve ended: the basis and its first pairs, one more than was wanted if there is one."""
+
+    basis: _Basis
+    values: Tensor
+    y: Tensor
+    norms: Tensor
+    residuals: Tensor
+    next_bound: float
+    rounding: float
+    stalled: bool
+
+
+def top_eigenpairs(
+    operator: Any,
+    k: int,
+    tol: float = 1e-3,
+    seed: int = 0,
+    *,
+    which: Which = "LA",
+    surrogate: Operator | Literal["auto"] | None = "auto",
+    probe: Probe | None = None,
+    miss_probability: float = 1e-3,
+    v0: Tensor | None = None,
+    max_matvecs: int = 1000,
+    max_basis: int | None = None,
+) -> EigenPairs:
+    """k extreme eigenpairs of a symmetric operator, each to a true relative residual of `tol`.
+
+    Args:
+        operator: a HessianOperator, a dense symmetric tensor or array, a SciPy LinearOperator or sparse matrix, or any
+            object with shape (N, N) that multiplies (N, b) tensors (if its dtype is one of torch's) or arrays by @.
+        k: number of pairs, 1 to N.
+        tol: largest |H v - lambda v| / |lambda| of a pair that counts as converged. For distances between eigenvectors
+            at different points 1e-3 was safe in every case tried, 1e-2 was not.
+        seed: of the random start vectors; the same seed gives the same result.
+        which: "LA" the largest, "SA" the smallest (each algebraically, the extreme one first), "LM" the largest in
+            magnitude, which solves for both ends.
+        surrogate: a cheaper operator that resembles H. It saves products with H and has no part in the residuals.
+            "auto" takes what suits the operator and the tolerance: for a HessianOperator of float32 a Hessian of
+            important samples where there is one (tol >= 1e-4), a float64 forward pass (to 5e-6), and below that float64
+            with float32 products as the surrogate. None: products with H alone. Only "LA" uses a surrogate.
+        probe: how it is bounded what a Krylov space can miss, such as a second copy of a repeated eigenvalue.
+            "operator" by products with H, about 10 for N = 10^5 and more where many eigenvalues lie close together;
+            "surrogate" by products with the surrogate, which rests on the assumption that it resembles H; "none".
+            Default: "surrogate" for a surrogate that was chosen by "auto", else "operator".
+        miss_probability: with which the bound on missed eigenvalues (`EigenPairs.next_bound`) may be wrong.
+        v0: (N, b) vectors to start from in place of random ones or the surrogate's. It pays where they are nearly the
+            wanted eigenvectors, as after a few steps of gradient descent; each costs a product, and vectors of a point
+            that is further away cost more than they save.
+        max_matvecs: products with H, at most. What has not converged by then comes back with converged = False.
+        max_basis: number of basis vectors, at most; memory is 2 max_basis N numbers. Default max(2 k + 40, 60).
+
+    Returns:
+        The pairs with residuals, gaps and bounds on angles: see EigenPairs.
+
+    Raises:
+        ValueError: k, tol, miss_probability, max_matvecs, max_basis, v0 or `which` out of range, an operator that is
+            not square or not symmetric, products that are not finite.
+        TypeError: `operator` is nothing that multiplies.
+
+    Warns:
+        ConvergenceWarning: a pair has not converged.
+
+    Example:
+        >>> import torch
+        >>> values, vectors = top_eigenpairs(torch.diag(torch.arange(100.0)), k=2)
+        >>> [round(value) for value in values.tolist()]
+        [99, 98]
+    """
+    given = as_operator(operator)
+    n = given.shape[0]
+    _check(n, k, tol, which, miss_probability, max_matvecs, max_basis, probe)
+    if n <= max_matvecs and (n <= DENSE_ORDER or n <= (max_basis or _basis_size(k, n)) + 1):
+        with single_threaded_torch() if shares_out(given) else nullcontext():
+            return _dense_pairs(_exact(given, tol, seed) if surrogate == "auto" else given, k, tol, which)
+    if which == "LM":
+        return _of_both_ends(
+            *(
+                top_eigenpairs(
+                    operator,
+                    k,
+                    tol,
+                    seed,
+                    which=end,
+                    surrogate=surrogate,
+                    probe=probe,
+                    miss_probability=miss_probability,
+                    v0=v0,
+                    max_matvecs=max_matvecs,
+                    max_basis=max_basis,
+                )
+                for end in ("LA", "SA")
+            )
+        )
+    chosen = None if isinstance(surrogate, str) else surrogate
+    if surrogate == "auto":
+        given, chosen = _for_tolerance(given, tol, seed)
+        probe = probe or ("operator" if chosen is None else "surrogate")
+    elif isinstance(surrogate, str):
+        raise ValueError(f"surrogate = {surrogate!r} is not allowed; give 'auto', an operator or None")
+    if which != "LA":
+        given, chosen = Negated(given), None
+    probe = "operator" if probe is None or (chosen is None and probe == "surrogate") else probe
+    start = _start(v0, given)
+    with single_threaded_torch() if shares_out(given) else nullcontext():
+        pairs = _pairs(given, k, tol, seed, chosen, probe, miss_probability, start, max_matvecs, max_basis)
+    return pairs if which == "LA" else replace(pairs, values=-pairs.values, next_bound=-pairs.next_bound)
+
+
+def _of_both_ends(top: EigenPairs, bottom: EigenPairs) -> EigenPairs:
+    """The k pairs that are largest in magnitude, of the k largest and the k smallest."""
+    k = len(top.values)
+    both = {
+        name: torch.cat([getattr(top, name), getattr(bottom, name)])
+        for name in ("values", "residuals", "converged", "gaps", "angle_bounds", "clustered", "span_bounds")
+    }
+    clusters = torch.cat([top.clusters, k + bottom.clusters])
+    vectors = torch.cat([top.vectors, bottom.vectors], dim=1)
+    chosen: list[int] = []
+    left = 0.0
+    for i in both["values"].abs().argsort(descending=True, stable=True).tolist():
+        # Where the ends meet, as at zero in a matrix of low rank, one vector may be in both.
+        if chosen and float(torch.linalg.vector_norm(vectors[:, chosen].T @ vectors[:, i])) > 0.1:
+            continue
+        if len(chosen) == k:
+            left = float(both["values"][i].abs() * (1 + both["residuals"][i]))
+            break
+        chosen.append(i)
+    sources = (top.bound_source, bottom.bound_source)
+    return EigenPairs(
+        **{name: each[chosen] for name, each in both.items()},
+        vectors=vectors[:, chosen],
+        clusters=_renumbered(clusters[chosen]),
+        next_bound=max(left, top.next_bound, -bottom.next_bound),
+        bound_source=min(sources, key=("none", "surrogate", "operator", "dense").index),
+        miss_probability=min(1.0, top.miss_probability + bottom.miss_probability),
+        matvecs=top.matvecs + bottom.matvecs,
+        surrogate_matvecs=top.surrogate_matvecs + bottom.surrogate_matvecs,
+        orthogonality=orthogonality(vectors[:, chosen].T),
+    )
+
+
+def _renumbered(clusters: Tensor) -> Tensor:
+    """Each label as the index of the first that has it."""
+    labels = clusters.tolist()
+    return torch.tensor([labels.index(label) for label in labels])
+
+
+def _check(
+    n: int,
+    k: int,
+    tol: float,
+    which: str,
+    delta: float,
+    max_matvecs: int,
+    max_basis: int | None,
+    probe: str | None,
+) -> None:
+    if not 1 <= k <= n:
+        raise ValueError(f"k = {k} is not allowed; the operator has {n} eigenpairs")
+    if not tol > 0:
+        raise ValueError(f"tol = {tol} is not allowed; give a positive number")
+    if which not in ("LA", "SA", "LM"):
+        raise ValueError(f"which = {which!r} is not allowed; give 'LA', 'SA' or 'LM'")
+    if not 0 < delta < 1:
+        raise ValueError(f"miss_probability = {delta} is not allowed; give a number between 0 and 1")
+    if max_matvecs < 1:
+        raise ValueError(f"max_matvecs = {max_matvecs} is not allowed; give a positive number")
+    if max_basis is not None and max_basis < min(k + 2, n):
+        raise ValueError(f"max_basis = {max_basis} is not allowed; k = {k} pairs take {min(k + 2, n)} vectors at least")
+    if probe not in (None, "operator", "surrogate", "none"):
+        raise ValueError(f"probe = {probe!r} is not allowed; give 'operator', 'surrogate' or 'none'")
+
+
+def _for_tolerance(operator: Operator, tol: float, seed: int) -> tuple[Operator, Operator | None]:
+    if not isinstance(operator, RefinableOperator):
+        return operator, None
+    # Here, since that module needs the analytic path of the Hessian and this one needs no Hessian.
+    from eigendrift.hessian.surrogate import for_tolerance
+
+    return for_tolerance(operator, tol, seed)
+
+
+def _exact(operator: Operator, tol: float, seed: int) -> Operator:
+    """The form of the operator that suits the tolerance, without a surrogate."""
+    return _for_tolerance(operator, tol, seed)[0]
+
+
+def _start(v0: Tensor | None, operator: Operator) -> list[Tensor]:
+    if v0 is None:
+        return []
+    block = torch.as_tensor(v0)
+    if block.ndim == 1:
+        block = block[:, None]
+    if block.ndim != 2 or block.shape[0] != operator.shape[0]:
+        raise ValueError(f"v0 has shape {tuple(block.shape)}, expected ({operator.shape[0]}, b)")
+    block = block.to(operator.device, torch.float64)
+    if not bool(torch.isfinite(block).all()):
+        raise ValueError("v0 has an entry that is not finite")
+    return list(block.T)
+
+
+def _basis_size(k: int, n: int) -> int:
+    return min(n, max(2 * k + 40, 60))
+
+
+def _pairs(
+    operator: Operator,
+    k: int,
+    tol: float,
+    seed: int,
+    surrogate: Operator | None,
+    probe: Probe,
+    delta: float,
+    start: list[Tensor],
+    max_matvecs: int,
+    max_basis: int | None,
+) -> EigenPairs:
+    """The k largest pairs."""
+    n = operator.shape[0]
+    size = min(max_basis or _basis_size(k, n), n - 2)
+    known = None
+    if surrogate is not None:
+        known = _Preconditioner(surrogate, k, max(SURROGATE_TOL_FACTOR * tol, 1e-4), seed, delta, probe != "none")
+    task = _Task(k, tol, max_matvecs, size, delta, probe == "operator")
+    solved = _solve(operator, task, _generator(operator, seed), known, start)
+    known_bound = math.isfinite(solved.next_bound)
+    source: BoundSource = "none"
+    if known_bound and probe != "none":
+        source = "operator" if probe == "operator" else "surrogate"
+    if not isinstance(operator, RefinableOperator):
+        _check_symmetry(solved.basis)
+    y = solved.y[:k] / torch.linalg.vector_norm(solved.y[:k], dim=1, keepdim=True)
+    pairs = EigenPairs(
+        **assess(solved.values[:k], solved.norms[:k], solved.residuals, solved.next_bound, solved.rounding),
+        vectors=y.T.contiguous(),
+        orthogonality=orthogonality(y),
+        converged=solved.residuals <= tol,
+        next_bound=solved.next_bound,
+        bound_source=source,
+        miss_probability=delta if known_bound else 1.0,
+        matvecs=solved.basis.matvecs,
+        surrogate_matvecs=0 if known is None else known.matvecs,
+    )
+    _warn(pairs, tol, solved.stalled, operator.dtype)
+    return pairs
+
+
+def _dense_pairs(operator: Operator, k: int, tol: float, which: Which) -> EigenPairs:
+    """k pairs of an operator that is multiplied out."""
+    n = operator.shape[0]
+    unit = torch.eye(n, dtype=operator.dtype, device=operator.device)
+    products = torch.cat([operator.product(block) for block in unit.split(DENSE_ORDER)]).double().cpu()
+    _check_products(products)
+    _refuse_asymmetry(products, operator.dtype)
+    values, columns = torch.linalg.eigh((products + products.T) / 2)
+    values, vectors = values.flip(0), columns.flip(1).T.contiguous()
+    largest = float(values.abs().max())
+    dtype = operator.dtype if operator.dtype.itemsize >= 4 else torch.float32
+    y = vectors.to(dtype)
+    norms = torch.linalg.vector_norm(y.double() @ products - values[:, None] * y.double(), dim=1)
+    residuals = _relative(norms, values, largest, _rounding(operator.dtype) * largest)
+    # Of all eigenvalues, so that each gap is that to any other.
+    known = assess(values, norms, residuals, -math.inf, 10 * torch.finfo(operator.dtype).eps * largest)
+    order = {"LA": range(n), "SA": range(n - 1, -1, -1), "LM": values.abs().argsort(descending=True).tolist()}[which]
+    chosen, others = list(order[:k]), order[k : k + 1]
+    ends = {"LA": -math.inf, "SA": math.inf, "LM": 0.0}
+    following = float(values[others[0]]) if others else ends[which]
+    pairs = EigenPairs(
+        **{name: each[chosen] for name, each in known.items() if name != "clusters"},
+        vectors=y[chosen].T.contiguous().to(operator.device),
+        clusters=_renumbered(known["clusters"][chosen]),
+        converged=residuals[chosen] <= tol,
+        next_bound=abs(following) if which == "LM" else following,
+        bound_source="dense",
+        miss_probability=0.0,
+        matvecs=n,
+        surrogate_matvecs=0,
+        orthogonality=orthogonality(y[chosen]),
+    )
+    _warn(pairs, tol, True, operator.dtype)
+    return pairs
+
+
+def _warn(pairs: EigenPairs, tol: float, stalled: bool, dtype: torch.dtype) -> None:
+    if bool(pairs.converged.all()):
+        return
+    left = int((~pairs.converged).sum())
+    kind = str(dtype).removeprefix("torch.")
+    remedy = (
+        f"the rounding of {kind} products is reached: loosen tol, or give the operator in a more exact type"
+        if stalled
+        else "raise max_matvecs, or loosen tol"
+    )
+    warnings.warn(
+        f"{left} of {len(pairs.values)} pairs did not converge: the largest relative residual is "
+        f"{float(pairs.residuals.max()):.2g} after {pairs.matvecs} products, {tol:.2g} was asked; {remedy}",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
+
+
+def _check_products(products: Tensor) -> None:
+    if not bool(torch.isfinite(products).all()):
+        raise ValueError("a Hessian-vector product is not finite; the parameters or the data are not either")
+
+
+def _check_symmetry(basis: _Basis) -> None:
+    """Bounds on angles and on what was missed hold for symmetric operators alone."""
+    projected = (basis.q[: basis.m] @ basis.w[: basis.m].T).double().cpu()
+    _refuse_asymmetry(projected, basis.operator.dtype)
+
+
+def _refuse_asymmetry(projected: Tensor, dtype: torch.dtype) -> None:
+    asymmetry, largest = float((projected - projected.T).abs().max()), float(projected.abs().max())
+    if asymmetry > math.sqrt(torch.finfo(dtype).eps) * largest:
+        raise ValueError(
+            f"operator is not symmetric: u'(Hv) and v'(Hu) differ by {asymmetry / largest:.2g} of the largest entry"
+        )
+
+
+def _solve(
+    operator: Operator,
+    task: _Task,
+    random: torch.Generator,
+    preconditioner: _Preconditioner | None,
+    start: list[Tensor],
+) -> _Solved:
+    k, tol, size = task.k, task.tol, task.size
+    basis = _Basis(operator, size)
+    best, best_at = math.inf, 0
+    # The surrogate's next vector has to wait: with a good surrogate the first k are all that is needed.
+    directions: list[Tensor] = start[: size - 1]
+    waiting: list[Tensor] = []
+    if preconditioner is not None and not start:
+        directions, waiting = list(preconditioner.start[:k]), list(preconditioner.start[k : k + 1])
+    # Estimates of residual norms hold in a Krylov space alone.
+    krylov = preconditioner is None and not start
+    new, next_bound, probes, delta = not start, math.inf, 0, task.delta
+    factor = _rounding(operator.dtype)
+    eps = max(torch.finfo(basis.q.dtype).eps, torch.finfo(operator.dtype).eps)
+    if basis.extend(directions, new) == 0:
+        basis.extend([_random(operator, random)])
+    while True:
+        _check_products(basis.t[: basis.m, : basis.m])
+        values, coefficients = basis.rayleigh_ritz()
+        # One pair more than is wanted: its residual tells how far its value can be trusted as the next eigenvalue.
+        y, rests = basis.ritz(values[: k + 1], coefficients[: k + 1])
+        largest = float(values.abs().max())
+        rounding = factor * largest
+        ends = basis.matvecs >= task.max_matvecs
+        norms = basis.estimated_norms(coefficients[: k + 1])
+        residuals = _relative(norms[:k], values[:k], largest, rounding)
+        worst = int(residuals.argmax())
+        far = residuals[worst] > ESTIMATE_FACTOR * tol and norms[worst] > ESTIMATE_FACTOR * rounding
+        if not krylov or ends or not far:
+            norms = torch.linalg.vector_norm(rests, dim=1).double().cpu()
+            residuals = _relative(norms[:k], values[:k], largest, rounding)
+            worst = int(residuals.argmax())
+        # Without a preconditioner at least one vector more is looked at.
+        seen = basis.m > k or preconditioner is not None
+        done = seen and len(residuals) == k and bool((residuals <= tol).all())
+        if len(residuals) < k or float(residuals.max()) < 0.9 * best:
+            best, best_at = float(residuals.max()), basis.matvecs
+        # A whole basis without progress, and what is left is rounding of the products.
+        stalled = basis.matvecs - best_at > size and bool((norms[:k] <= rounding).all())
+        if done and task.probe and not ends:
+            probes += 1
+            delta /= 2
+            found, next_bound = _probe(basis, task, values, coefficients, norms, random, delta, eps * largest)
+            if found:
+                # The residuals of the enlarged basis leave it in more than one direction.
+                krylov, best, best_at = False, math.inf, basis.matvecs
+                continue
+        elif done and preconditioner is not None and not task.probe:
+            next_bound = preconditioner.next_of(values, norms, k)
+        if done or stalled or ends:
+            return _Solved(basis, values[: k + 1], y, norms, residuals, next_bound, 10 * eps * largest, stalled)
+        if preconditioner is None:
+            # A residual is orthogonal to the basis, up to rounding.
+            directions, new = [rests[worst]], bool(norms[worst] > rounding)
+        else:
+            new = False
+            wanted = [i for i in range(len(residuals)) if not residuals[i] <= tol]
+            directions = [*waiting, *(preconditioner.correct(rests[i], float(values[i])) for i in wanted)]
+            waiting = []
+        if basis.m + len(directions) > size:
+            keep = min(k + (size - k) // 2, size - len(directions))
+            basis.restart(values[:keep], coefficients[:keep])
+        if basis.extend(directions, new) == 0 and basis.extend([_random(operator, random)]) == 0:
+            return _Solved(basis, values[: k + 1], y, norms, residuals, next_bound, 10 * eps * largest, True)
+
+
+def _probe(
+    basis: _Basis,
+    task: _Task,
+    values: Tensor,
+    coefficients: Tensor,
+    norms: Tensor,
+    random: torch.Generator,
+    delta: float,
+    noise: float,
+) -> tuple[bool, float]:
+    """Look for eigenvalues that the basis does not show, by Lanczos from a fresh random vector in its complement.
+
+    Returns:
+        Whether one was found above the k-th Ritz value; the basis then holds it approximately. And the bound on
+        the next eigenvalue, infinite where none was reached.
+    """
+    k, n = task.k, basis.q.shape[1]
+    steps = min(max(PROBE_MATVECS, basis.matvecs // 2), task.max_matvecs - basis.matvecs)
+    room = min(steps, basis.size - k - 1)
+    if basis.size - basis.m < room:
+        keep = basis.size - room
+        basis.restart(values[:keep], coefficients[:keep])
+    first, projected, coupling = basis.m, basis.projected, basis.coupling()
+    component = float(overlap_quantiles(delta, n - first))
+    known = values[:k].tolist()
+    last = known[-1]
+    # What cannot be told from the k-th within its residual is no find: it is reported as a cluster.
+    new = max(task.tol * abs(last), float(norms[:k].max()), 10 * noise)
+    if basis.extend([_random(basis.operator, random)]) == 0:
+        return False, math.inf
+    diagonal: list[float] = []
+    beside: list[float] = []
+    mu = math.inf
+    while True:
+        diagonal.append(float(basis.t[basis.m - 1, basis.m - 1]))
+        unit, norm = basis.leaving()
+        beside.append(norm)
+        theta = largest_ritz_value(diagonal, beside)
+        if theta > last + new:
+            return True, math.inf
+        mu = largest_unseen(diagonal, beside, component) + 10 * noise
+        following = max(theta, float(values[k]) if len(values) > k else theta)
+        near = last - following <= CLUSTER * abs(last)
+        goal = last + max(CLUSTER * abs(last), 20 * noise) if near else (last + following) / 2
+        above = sum(value > goal for value in known)
+        if norm == 0 or basis.m - first >= room or at_most(above, goal, mu, projected, coupling):
+            break
+        basis.append(unit)
+        _check_products(basis.t[basis.m - 1, : basis.m])
+    return False, next_eigenvalue_bound(known, mu, projected, coupling)
+
+
+def _random(operator: Operator, generator: torch.Generator) -> Tensor:
+    drawn = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64, device=generator.device)
+    return drawn.to(operator.device)
+
+
+def _generator(operator: Operator, seed: int) -> torch.Generator:
+    # A GPU draws its own: a start vector from the host would take as long as a product.
+    return torch.Generator(operator.device if operator.device.type == "cuda" else "cpu").manual_seed(seed)
+
+
+def _to_device_of(values: Tensor, like: Tensor) -> Tensor:
+    """A small tensor of the host, in the type and on the device of another; the host does not wait."""
+    return values.to(like.device, like.dtype, non_blocking=True)
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """What products are uncertain by, relative to the largest eigenvalue."""
+    return (100 if dtype.itemsize >= 4 else 4) * torch.finfo(dtype).eps
+
+
+def _relative(norms: Tensor, values: Tensor, largest: float, rounding: float) -> Tensor:
+    scale = torch.where(values.abs() > rounding, values.abs(), largest)
+    return torch.where(norms == 0, torch.zeros_like(norms), norms / scale)

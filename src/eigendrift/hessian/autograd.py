@@ -1,0 +1,270 @@
+"""Exact Hessian-vector products of any module and loss, by differentiating twice in reverse.
+
+Reverse over reverse, since every differentiable operation has a backward formula and not every one a forward one. The
+graph of the gradient depends on the parameters alone, so it is kept, as far as memory allows, and a product is then one
+backward pass through it.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from eigendrift.hessian.evaluation import Batch, Evaluation, State, explained, tensors_in
+from eigendrift.hessian.loss_data import BatchChunks, Combination, TensorChunks
+
+# Of the graphs that are kept between products.
+GRAPH_BYTES = 2 << 30
+
+
+class FunctionalHessian:
+    """The Hessian at one point, as a map of row vectors (b, N) -> (b, N).
+
+    The loss is the `combination` of those of the chunks. The point is a state, all tensors that the module is lent;
+    `names` are those of them that the Hessian is taken by.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        chunks: TensorChunks | BatchChunks | Sequence[Batch],
+        combination: Combination,
+        state: State,
+        names: Sequence[str],
+        dtype: torch.dtype,
+        graph_bytes: int = GRAPH_BYTES,
+    ) -> None:
+        """`graph_bytes`: memory for graphs that are kept; chunks beyond it are differentiated anew at every product."""
+        self.evaluation, self.chunks, self.combination = evaluation, chunks, combination
+        self.names, self.dtype, self.graph_bytes = list(names), dtype, graph_bytes
+        self.sizes = [state[name].numel() for name in names]
+        self.n_parameters = sum(self.sizes)
+        self.same_order = getattr(chunks, "same_order", True)
+        self._set(state)
+        self.refresh()
+
+    def in_float64(self) -> "FunctionalHessian":
+        """The same Hessian in float64: every chunk is converted as it is taken."""
+        state = {name: t.double() if t.is_floating_point() else t for name, t in self.state.items()}
+        return FunctionalHessian(
+            self.evaluation, self.chunks, self.combination, state, self.names, torch.float64, self.graph_bytes
+        )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name not in ("_kept", "_point")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._set(self.state)
+        self.refresh()
+
+    def _set(self, state: State) -> None:
+        self.state = {name: t.detach() for name, t in state.items()}
+        for name in self.names:
+            self.state[name] = self.state[name].clone().requires_grad_()
+        self._point = [self.state[name] for name in self.names]
+
+    def move_to(self, parts: Sequence[Tensor], others: State | None = None) -> None:
+        """To these parameters, in the order of `names`; `others` replaces further tensors of the state."""
+        self._set({**self.state, **(others or {}), **dict(zip(self.names, parts, strict=True))})
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take losses, and as many graphs as memory allows, at the present state."""
+        self._kept: list[list[Tensor]] = []
+        keeping, last = self.graph_bytes > 0, 0
+        counter = _SavedBytes([*self.state.values(), *self._data()])
+        losses, total = [], 0.0
+        for batch in self.chunks:
+            weight = self.combination.weight(batch)
+            total += weight
+            if weight == 0:
+                if keeping:
+                    self._kept.append([])
+                continue
+            if keeping and counter.bytes + last > self.graph_bytes:
+                keeping = False
+            if not keeping:
+                losses.append(weight * self._chunk_loss(batch))
+                continue
+            before = counter.bytes
+            with torch.autograd.graph.saved_tensors_hooks(counter, _as_it_is):
+                loss, gradients = self._chunk_gradient(batch, weight)
+            last = counter.bytes - before
+            losses.append(loss)
+            if counter.bytes <= self.graph_bytes:
+                self._kept.append(gradients)
+            else:
+                keeping = False
+        if not keeping and not self.same_order:
+            # The chunks that are taken anew might come in another order than those that are kept.
+            self._kept = []
+        self._complete = keeping
+        self._total = self.combination.total(total)
+        self.loss = math.fsum(losses) / self._total
+
+    def _data(self) -> Iterable[Tensor]:
+        if isinstance(self.chunks, TensorChunks):
+            return [self.chunks.inputs, self.chunks.targets]
+        # Of a list that stays in memory; a loader's batches do not.
+        return tensors_in(self.chunks) if isinstance(self.chunks, list) else []
+
+    def _chunk_loss(self, batch: Batch) -> float:
+        with explained("evaluating the loss"):
+            return float(self.evaluation(self.state, batch, self.dtype).detach())
+
+    def _chunk_gradient(self, batch: Batch, weight: float, graph: bool = True) -> tuple[float, list[Tensor]]:
+        """A chunk's part of the loss, and of the gradient with its graph: one tensor a parameter."""
+        with explained("differentiating the loss"), self.evaluation.working(self.dtype):
+            loss = self.evaluation(self.state, batch, self.dtype) * weight
+            if not loss.requires_grad:
+                return float(loss), [torch.zeros_like(p) for p in self._point]
+            found = torch.autograd.grad(loss, self._point, create_graph=graph, allow_unused=True)
+        return float(loss.detach()), [
+            torch.zeros_like(p) if g is None else g for g, p in zip(found, self._point, strict=True)
+        ]
+
+    def _gradients(self, graph: bool) -> Iterator[tuple[list[Tensor], bool]]:
+        """The gradient of each chunk, and whether it is kept."""
+        for kept in self._kept:
+            if kept:
+                yield kept, True
+        if self._complete:
+            return
+        for index, batch in enumerate(self.chunks):
+            weight = self.combination.weight(batch) if index >= len(self._kept) else 0.0
+            if weight:
+                yield self._chunk_gradient(batch, weight, graph)[1], False
+
+    def gradient(self) -> Tensor:
+        """The gradient of the loss, (N,)."""
+        total = torch.zeros_like(self.flat())
+        for parts, _ in self._gradients(graph=False):
+            total += torch.cat([part.detach().reshape(-1) for part in parts])
+        return total / self._total
+
+    def flat(self) -> Tensor:
+        """The point as a vector (N,)."""
+        return torch.cat([p.detach().reshape(-1) for p in self._point])
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """H v for each row: (b, N) -> (b, N), over all samples."""
+        tangents = [
+            part.reshape(len(vectors), *point.shape)
+            for part, point in zip(vectors.split(self.sizes, dim=1), self._point, strict=True)
+        ]
+        total = torch.zeros_like(vectors)
+        if len(vectors):
+            for gradients, kept in self._gradients(graph=True):
+                with explained("differentiating the gradient"), self.evaluation.working(self.dtype):
+                    total += self._chunk_product(gradients, tangents, kept)
+        return total / self._total
+
+    def _chunk_product(self, gradients: list[Tensor], tangents: list[Tensor], keep: bool) -> Tensor:
+        # A gradient without a graph does not depend on the parameters, as that of a linear function.
+        pairs = [(g, t) for g, t in zip(gradients, tangents, strict=True) if g.requires_grad]
+        b = len(tangents[0])
+        if not pairs:
+            return tangents[0].new_zeros(b, self.n_parameters)
+        outputs = [g for g, _ in pairs]
+
+        def one(index: int, keep: bool) -> Tensor:
+            # Not by grad_outputs=, whose first use loads a computer algebra system.
+            inner = torch.stack([(g * t[index]).sum() for g, t in pairs]).sum()
+            found = torch.autograd.grad(inner, self._point, retain_graph=keep, allow_unused=True)
+            return torch.cat([_or_zeros(f, p.shape, p) for f, p in zip(found, self._point, strict=True)], dim=1)
+
+        if b > 1:
+            try:
+                found = torch.autograd.grad(
+                    outputs,
+                    self._point,
+                    [t for _, t in pairs],
+                    retain_graph=True,
+                    is_grads_batched=True,
+                    allow_unused=True,
+                )
+                parts = [_or_zeros(f, (b, *p.shape), p) for f, p in zip(found, self._point, strict=True)]
+                return torch.cat([part.reshape(b, -1) for part in parts], dim=1)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, NotImplementedError):
+                # Some operations have no rule for several vectors at once.
+                pass
+        return torch.cat([one(index, keep or index < b - 1) for index in range(b)])
+
+
+class DifferenceHessian(FunctionalHessian):
+    """The Hessian by differences of gradients, for what cannot be differentiated twice: an estimate.
+
+    H v = (4 D(h) - D(2 h)) / 3 with central differences D(h) = (g(theta + h v) - g(theta - h v)) / 2h, whose own
+    difference tells how far the result may be off: `error`, of the last product, relative to it.
+    """
+
+    error = math.nan
+
+    def refresh(self) -> None:
+        """Take the loss at the present state; no graph is kept."""
+        self.graph_bytes = 0
+        super().refresh()
+
+    def in_float64(self) -> "DifferenceHessian":
+        """The same in float64, in which differences round far less."""
+        state = {name: t.double() if t.is_floating_point() else t for name, t in self.state.items()}
+        return DifferenceHessian(
+            self.evaluation, self.chunks, self.combination, state, self.names, torch.float64, self.graph_bytes
+        )
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """H v for each row: (b, N) -> (b, N), over all samples."""
+        here, start = dict(self.state), self.flat()
+        step = torch.finfo(self.dtype).eps ** 0.25 * max(1.0, float(torch.linalg.vector_norm(start)))
+        found, worst = torch.zeros_like(vectors), 0.0
+
+        def gradient(point: Tensor) -> Tensor:
+            parts = (part.view_as(p) for part, p in zip(point.split(self.sizes), self._point, strict=True))
+            self._set({**here, **dict(zip(self.names, parts, strict=True))})
+            return self.gradient()
+
+        try:
+            for row, v in enumerate(vectors):
+                length = float(torch.linalg.vector_norm(v))
+                if length == 0:
+                    continue
+                unit = v / length
+                near, far = (
+                    (gradient(start + h * unit) - gradient(start - h * unit)) / (2 * h) for h in (step, 2 * step)
+                )
+                found[row] = (4 * near - far) / 3 * length
+                size = float(torch.linalg.vector_norm(near))
+                worst = max(worst, float(torch.linalg.vector_norm(near - far)) / 3 / size if size else 0.0)
+        finally:
+            self._set(here)
+        self.error = worst
+        return found
+
+
+def _or_zeros(found: Tensor | None, shape: Sequence[int], like: Tensor) -> Tensor:
+    whole = like.new_zeros(tuple(shape)) if found is None else found.detach()
+    return whole.reshape(1, -1) if whole.shape == like.shape else whole
+
+
+class _SavedBytes:
+    """Memory of what graphs save, each piece of it once; what is there anyway does not count."""
+
+    def __init__(self, present: Iterable[Tensor]) -> None:
+        self.bytes = 0
+        self._seen = {tensor.untyped_storage().data_ptr() for tensor in present}
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        # Detached, or an output that its own operation saves would keep itself alive.
+        return tensor.detach()
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor

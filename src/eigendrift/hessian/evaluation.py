@@ -1,0 +1,368 @@
+"""A caller's model and loss as a function of parameters and a batch, evaluated so that nothing of the caller's changes.
+
+The module's parameters and buffers are replaced by the operator's own for the length of an evaluation; what a forward
+pass writes, to buffers, attributes, random generators or gradients, is undone. Inside, torch takes the routes that can
+be differentiated twice.
+"""
+
+# ruff: noqa: NPY002 (a model may draw from NumPy's old generator)
+
+import copy
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from eigendrift.fully_connected import Network, read_network
+from eigendrift.hessian.mixed_precision import multiplying_in
+
+Batch = Any
+# The loss of a batch by a module.
+BatchLoss = Callable[[nn.Module, Batch], Tensor]
+State = dict[str, Tensor]
+
+_NARROW = (torch.float16, torch.bfloat16)
+_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
+
+
+class Evaluation:
+    """Losses of batches at any point, in any type.
+
+    `source` is the caller's module, `module` the one that is evaluated: a copy, which what happens to the caller's
+    later does not reach, or the caller's own where the loss refers to it.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Any, batch_loss: Callable[[Any], BatchLoss], device: torch.device
+    ) -> None:
+        self.source, self._given, self._batch_loss, self.device = model, loss, batch_loss, device
+        self.module, self.loss = _copied(model, loss)
+        self._prepare()
+
+    def use_callers(self) -> None:
+        """Evaluate the caller's own module, as it is now: the loss refers to it."""
+        self.module, self.loss = self.source, self._given
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._lent = _Lent(self.module)
+        modules = list(self.module.modules())
+        self._modes = [(m, m.training) for m in modules]
+        self._structure = _structure(modules)
+        self._recurrent = any(isinstance(m, nn.RNNBase) for m in modules)
+        # What a forward pass does, as far as it is known: writes into its inputs, into its buffers, draws at random.
+        self.changes_inputs = self.changes_state = self.drew = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._structure = _structure([m for m, _ in self._modes])
+
+    def __call__(self, state: State, batch: Batch, dtype: torch.dtype) -> Tensor:
+        """The loss of a batch, a number with its graph, at this state; everything that is floating-point in `dtype`."""
+        value = self.apply(self._batch_loss(self.loss), state, batch, dtype)
+        if not isinstance(value, Tensor):
+            raise ValueError(f"the loss is {type(value).__name__}, expected a tensor with one number")
+        if value.numel() != 1:
+            raise ValueError(
+                f"the loss has shape {tuple(value.shape)}, expected one number; take its mean (reduction='mean') or sum"
+            )
+        if value.is_complex():
+            raise ValueError("the loss is complex, expected a real number")
+        return value.reshape(())
+
+    def apply(self, function: Callable[[nn.Module, Batch], Any], state: State, batch: Batch, dtype: torch.dtype) -> Any:
+        """function(module, batch) with the module at this state."""
+        if self.module is self.source and self._structure != _structure(list(self.module.modules())):
+            raise ValueError("the model's modules have changed since the operator was made; make a new one")
+        with self.working(dtype):
+            batch = moved(batch, self.device, dtype, self.changes_inputs)
+            if self.changes_state:
+                state = {name: tensor.clone() for name, tensor in state.items()}
+            with self._undone():
+                before = _fingerprint(self.device)
+                found = self._lent.call(function, state, batch)
+                self.drew = before != _fingerprint(self.device)
+                return found
+
+    @contextmanager
+    def working(self, dtype: torch.dtype) -> Iterator[None]:
+        """Everything as an evaluation in `dtype` and its derivatives need it, whatever is set outside."""
+        with ExitStack() as stack:
+            enter = stack.enter_context
+            enter(full_precision(self.device))
+            enter(torch.enable_grad())
+            # The other kernels of attention have no second derivative, and the fast path of encoders has no first.
+            enter(sdpa_kernel(SDPBackend.MATH))
+            if torch.backends.mha.get_fastpath_enabled():
+                torch.backends.mha.set_fastpath_enabled(False)
+                stack.callback(torch.backends.mha.set_fastpath_enabled, True)
+            if self._recurrent:
+                # Neither have the recurrent networks of cuDNN and oneDNN. Not by the contexts of torch.backends, which
+                # set precisions too.
+                stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
+                stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
+                torch._C._set_cudnn_enabled(False)
+                torch._C._set_mkldnn_enabled(False)
+            enter(_without_checkpoints())
+            if "torch._dynamo" in sys.modules:
+                enter(torch.compiler.set_stance("force_eager"))
+            enter(random_states_kept(self.device))
+            if torch.get_default_device().type != self.device.type:
+                enter(self.device)
+            if self._widens(dtype):
+                if torch.get_default_dtype() != dtype:
+                    stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+                    torch.set_default_dtype(dtype)
+                enter(_InType(dtype))
+            yield
+
+    def _widens(self, dtype: torch.dtype) -> bool:
+        return any(
+            t.is_floating_point() and t.dtype != dtype for t in (*self.source.parameters(), *self.source.buffers())
+        )
+
+    def network(self) -> Network | None:
+        """The fully connected network that the module is, None for any other; its layers share its parameters."""
+        with self._undone(), random_states_kept(self.device):
+            return read_network(self.module)
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Attributes of the modules, and their training modes, as they were; sparse gradients off."""
+        if isinstance(self.module, torch.jit.ScriptModule):
+            yield
+            return
+        # A hook may add a module, a forward pass an attribute: what is there now is put back as it is.
+        before = [(m, dict(vars(m))) for m, _ in self._modes]
+        try:
+            for m, training in self._modes:
+                m.training = training
+                if isinstance(m, nn.Embedding | nn.EmbeddingBag):
+                    m.sparse = False
+            yield
+        finally:
+            for m, attributes in before:
+                if any(vars(m).get(name, m) is not value for name, value in attributes.items()) or len(vars(m)) != len(
+                    attributes
+                ):
+                    vars(m).clear()
+                    vars(m).update(attributes)
+
+
+class _Direct:
+    """In place of torch's checkpoints: the function is called, and keeps what its derivatives need."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], _: bool, *args: Any) -> Any:
+        return function(*args)
+
+    @staticmethod
+    def generator(function: Any, *args: Any, **kwargs: Any) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    """No checkpoints of activations: these would compute again when the module has its own parameters back."""
+    own = {
+        "CheckpointFunction": _Direct,
+        "_checkpoint_without_reentrant_generator": _Direct.generator,
+        "_checkpoint_without_reentrant_generator_impl": _Direct.generator,
+    }
+    module = torch.utils.checkpoint
+    before = {name: getattr(module, name) for name in own if hasattr(module, name)}
+    for name in before:
+        setattr(module, name, own[name])
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+class _Lent(nn.Module):
+    """Lends its module other parameters and buffers while a function uses it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def call(self, function: Callable[[nn.Module, Batch], Any], state: State, batch: Batch) -> Any:
+        lent = {f"module.{name}": tensor for name, tensor in state.items()}
+        return torch.func.functional_call(self, lent, (function, batch))
+
+    def forward(self, function: Callable[[nn.Module, Batch], Any], batch: Batch) -> Any:
+        return function(self.module, batch)
+
+
+class _InType(TorchFunctionMode):
+    """Computes in one floating-point type: what is narrower is widened, and casts to a narrower type are none."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.narrow = (*_NARROW, torch.float32) if dtype == torch.float64 else _NARROW
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__"):
+            return func(*args, **kwargs)
+        if func in _CASTS:
+            return args[0].to(self.dtype)
+        in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+        first = args[:1] if in_place else self._wide(args[:1])
+        return self._wide(func(*first, *self._wide(args[1:]), **self._wide(kwargs)))
+
+    def _wide(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(self.dtype) if value.dtype in self.narrow else value
+        if isinstance(value, torch.dtype):
+            return self.dtype if value in self.narrow else value
+        if type(value) in (tuple, list):
+            return type(value)(self._wide(each) for each in value)
+        if type(value) is dict:
+            return {key: self._wide(each) for key, each in value.items()}
+        return value
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Products in the types that tensors have: no autocast, no TF32; and tensors that may be differentiated."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(multiplying_in("float32"))
+        yield
+
+
+@contextmanager
+def random_states_kept(device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """The generators of torch, NumPy and Python as they were, afterwards; inside from `seed`, where it is given."""
+    ours, theirs, pythons = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            if on_gpu is not None:
+                torch.cuda.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+        yield
+    finally:
+        torch.set_rng_state(ours)
+        np.random.set_state(theirs)
+        random.setstate(pythons)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, device)
+
+
+def _fingerprint(device: torch.device) -> tuple[Any, ...]:
+    """What tells whether something was drawn from a generator."""
+    name, keys, position, has, cached = np.random.get_state()
+    on_gpu = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
+    ours = torch.get_rng_state().numpy().tobytes()
+    return ours, on_gpu, name, np.asarray(keys).tobytes(), position, has, cached, random.getstate()
+
+
+def moved(value: Any, device: torch.device, dtype: torch.dtype, clone: bool = False) -> Any:
+    """A batch on the device, its floating-point numbers in `dtype`; tensors, arrays, and what holds them."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Tensor):
+        if value.is_inference():
+            value = value.clone()
+        found = value.to(device, dtype if value.is_floating_point() else value.dtype)
+        return found.clone() if clone and found is value else found
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(moved(each, device, dtype, clone) for each in value))
+    if isinstance(value, tuple | list):
+        return type(value)(moved(each, device, dtype, clone) for each in value)
+    if isinstance(value, Mapping):
+        return {key: moved(each, device, dtype, clone) for key, each in value.items()}
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor of a batch or an output."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from tensors_in(each)
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from tensors_in(each)
+
+
+# What torch says where it cannot differentiate twice, and what helps.
+_REMEDIES = (
+    ("once_differentiable", "a custom autograd.Function of the model is marked once_differentiable"),
+    ("derivative for", "torch has no second derivative of an operation of the model"),
+    ("double backward", "torch has no second derivative of an operation of the model"),
+    ("does not have a derivative", "torch has no derivative of an operation of the model"),
+    ("parse", "the model asks for sparse gradients, which have no second derivative; set sparse=False"),
+)
+BY_DIFFERENCES = "method='finite_difference' needs no second derivatives"
+
+
+@contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Turns an error of the model, the loss or torch into one line that says what helps.
+
+    Raises ValueError for whatever they raise, but for exhausted memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError, TypeError, IndexError, AttributeError, KeyError) as error:
+        text = " ".join(str(error).split())
+        if "not enough memory" in text:
+            raise
+        for sign, remedy in _REMEDIES:
+            if sign in text:
+                raise ValueError(f"{remedy}; {BY_DIFFERENCES} ({text[:300]})") from error
+        raise ValueError(f"{doing} failed: {type(error).__name__}: {text[:400]}") from error
+
+
+def _copied(model: nn.Module, loss: Any) -> tuple[nn.Module, Any]:
+    """A copy of the module, and of the loss where it is one, that share their parameters and buffers with it."""
+    memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    modules = list(model.modules()) if not isinstance(model, torch.jit.ScriptModule) else []
+    for module in modules:
+        for name, value in vars(module).items():
+            if name.endswith("_hooks"):
+                # The owner of a hook, such as a trainer, is no part of the model.
+                owners = [getattr(hook, "__self__", None) for hook in value.values()] if value else []
+                memo.update({id(owner): owner for owner in owners if not isinstance(owner, nn.Module)})
+            else:
+                # What an earlier forward pass left behind cannot be copied with its graph.
+                memo.update({id(t): t.detach() for t in tensors_in(value) if t.grad_fn is not None})
+    try:
+        copied = copy.deepcopy(model, memo)
+        return copied, copy.deepcopy(loss, memo) if isinstance(loss, nn.Module) else loss
+    except Exception:  # Whatever a copy may fail with, the caller's own is lent instead.
+        return model, loss
+
+
+def _structure(modules: list[nn.Module]) -> list[Any]:
+    """What tells whether a module computes what it did: its modules, and the plain values among their attributes."""
+    plain = (bool, int, float, str, type(None))
+    return [
+        (id(m), {k: v for k, v in vars(m).items() if type(v) in plain and k != "training"}, _hooks(m)) for m in modules
+    ]
+
+
+def _hooks(module: nn.Module) -> list[int]:
+    return [len(v) for k, v in vars(module).items() if k.endswith("_hooks") and hasattr(v, "__len__")]

@@ -1,0 +1,253 @@
+"""The data of a loss in chunks, and how the losses of chunks add up to the loss of all."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
+
+from eigendrift.hessian.evaluation import Batch, BatchLoss, random_states_kept, tensors_in
+
+# Samples that are differentiated at once, where nothing is said.
+ROWS = 1024
+REDUCTIONS = ("mean", "sum")
+_TAKEN = "expected tensors or NumPy arrays of n samples each; batches of another kind are given as data="
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The whole loss from those of chunks: sum_c size(chunk) loss(chunk) / sum_c size(chunk), or their plain sum.
+
+    `known`: whether torch's documentation of this loss says so, or whether it is the default that nothing vouches for.
+    """
+
+    reduction: str
+    size: Callable[[Batch], float]
+    known: bool
+
+    def weight(self, batch: Batch) -> float:
+        """What the loss of this chunk is multiplied with."""
+        if self.reduction == "sum":
+            return 1.0
+        weight = float(self.size(batch))
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"size(batch) is {weight}, expected what the mean over the batch divides by")
+        return weight
+
+    def total(self, weights: float) -> float:
+        """What the sum over chunks is divided by."""
+        if self.reduction == "sum":
+            return 1.0
+        if weights == 0:
+            raise ValueError("the loss is a mean over nothing: every target is ignored, or size(batch) is always 0")
+        return weights
+
+
+def combination(loss: Any, reduction: str | None, size: Callable[[Batch], float] | None) -> Combination:
+    """How this loss combines; `reduction` and `size` are what the caller says of it.
+
+    Raises ValueError for a reduction that leaves one loss a sample, and for an unknown one.
+    """
+    name, settings = _settings(loss)
+    own = settings.get("reduction", "mean")
+    if reduction is not None and reduction not in REDUCTIONS:
+        raise ValueError(f"reduction = {reduction!r} is not allowed; give one of {', '.join(REDUCTIONS)}")
+    if own == "none":
+        raise ValueError("the loss has reduction='none', which is no number; give one with 'mean' or 'sum'")
+    taken = reduction or ("sum" if own == "sum" else "mean")
+    if size is not None:
+        if taken == "sum":
+            raise ValueError("size is what a mean divides by, and the loss is a sum; give one of the two")
+        return Combination(taken, size, True)
+    if name in ("cross_entropy", "nll_loss"):
+        weight, ignored = settings.get("weight"), settings.get("ignore_index", -100)
+        return Combination(taken, functools.partial(_class_size, weight=weight, ignored=ignored), True)
+    return Combination(taken, samples_in, name is not None)
+
+
+def _settings(loss: Any) -> tuple[str | None, dict[str, Any]]:
+    """The name and the settings of one of torch's losses; None for any other."""
+    given: dict[str, Any] = {}
+    while isinstance(loss, functools.partial) and not loss.args:
+        given = {**loss.keywords, **given}
+        loss = loss.func
+    for function, name in ((functional.cross_entropy, "cross_entropy"), (functional.nll_loss, "nll_loss")):
+        if loss is function:
+            return name, given
+    if isinstance(loss, nn.modules.loss._Loss) and type(loss).__module__ == nn.modules.loss.__name__ and not given:
+        name = {nn.CrossEntropyLoss: "cross_entropy", nn.NLLLoss: "nll_loss"}.get(type(loss), type(loss).__name__)
+        return name, {k: getattr(loss, k, None) for k in ("reduction", "weight", "ignore_index") if hasattr(loss, k)}
+    known = getattr(loss, "__name__", "")
+    if getattr(functional, known, None) is loss:
+        return known, given
+    # The attribute is what most losses of one's own call it too.
+    own = getattr(loss, "reduction", None)
+    return None, {"reduction": own} if own in ("none", *REDUCTIONS) else {}
+
+
+def is_plain_cross_entropy(loss: Any) -> bool:
+    """Whether the loss is the mean cross-entropy with nothing to it, but for an index that it ignores."""
+    if isinstance(loss, nn.CrossEntropyLoss):
+        hooks = any(v for k, v in vars(loss).items() if k.endswith("_hooks")) or "forward" in vars(loss)
+        plain = type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean" and not hooks
+        return plain and loss.weight is None and loss.label_smoothing == 0
+    return loss is functional.cross_entropy
+
+
+def ignored_index(loss: Any) -> int | None:
+    """The target that a cross-entropy leaves out; None for other losses."""
+    name, settings = _settings(loss)
+    return int(settings.get("ignore_index", -100)) if name in ("cross_entropy", "nll_loss") else None
+
+
+def _class_size(batch: Batch, weight: Tensor | None, ignored: int) -> float:
+    targets: Tensor = batch[1]
+    if targets.is_floating_point():  # probabilities of the classes: a mean over the samples
+        return float(len(targets))
+    counted = targets[targets != ignored]
+    if weight is None:
+        return float(counted.numel())
+    return float(weight.detach().double().to(targets.device)[counted].sum())
+
+
+def samples_in(batch: Batch) -> float:
+    """The number of samples in a batch: the length of its first tensor."""
+    for tensor in tensors_in(batch):
+        if tensor.ndim:
+            return float(len(tensor))
+    raise ValueError(f"a batch is {type(batch).__name__} without a tensor; say its number of samples with size=")
+
+
+class TensorChunks:
+    """Inputs and targets (n, ...) in chunks of `rows` samples."""
+
+    same_order = True
+
+    def __init__(self, inputs: Tensor, targets: Tensor, rows: int) -> None:
+        self.inputs, self.targets, self.rows = inputs, targets, rows
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.inputs), self.rows):
+            yield self.inputs[start : start + self.rows], self.targets[start : start + self.rows]
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // self.rows)
+
+    def some(self, n: int) -> Batch:
+        """At most n samples, from everywhere."""
+        rows = (
+            torch.linspace(0, len(self.inputs) - 1, min(n, len(self.inputs)), dtype=torch.float64, device="cpu")
+            .round()
+            .long()
+        )
+        return self.inputs[rows.to(self.inputs.device)], self.targets[rows.to(self.targets.device)]
+
+
+class BatchChunks:
+    """Batches that an iterable gives, the same at each pass as far as the generators' states tell them.
+
+    `same_order`: whether they come in the same order whatever these states are.
+    """
+
+    def __init__(self, data: Any, rows: int, device: torch.device) -> None:
+        if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+            data = DataLoader(data, batch_size=rows)
+        elif isinstance(data, Iterator):
+            data = list(data)
+        if isinstance(data, list):
+            data = [_as_tensors(batch) for batch in data]
+        if not hasattr(data, "__iter__") or isinstance(data, Tensor | np.ndarray | str | bytes | dict):
+            raise ValueError(f"data is {type(data).__name__}, expected a Dataset, a DataLoader or a list of batches")
+        self.data, self.device, self.seed = data, device, 0
+        self.same_order = isinstance(data, Sequence) or isinstance(getattr(data, "sampler", None), SequentialSampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        iterator, count = None, 0
+        # The states inside go on from batch to batch, whatever is drawn between them.
+        with random_states_kept(self.device, self.seed):
+            iterator = iter(self.data)
+            states = torch.get_rng_state()
+        while True:
+            with random_states_kept(self.device, self.seed + count):
+                torch.set_rng_state(states)
+                try:
+                    batch = next(iterator)
+                except StopIteration:
+                    break
+                states = torch.get_rng_state()
+            count += 1
+            yield _as_tensors(batch)
+        if count == 0:
+            raise ValueError("data gave no batch, expected at least one")
+
+
+def _as_tensors(value: Any) -> Any:
+    """A batch with tensors in place of arrays."""
+    if isinstance(value, np.ndarray):
+        return as_tensor(value, "an array of a batch")
+    if isinstance(value, dict):
+        return {key: _as_tensors(each) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_as_tensors, value))
+    return type(value)(map(_as_tensors, value)) if type(value) in (tuple, list) else value
+
+
+def as_tensor(value: Any, name: str) -> Tensor:
+    """Inputs or targets as a tensor; an array's memory is copied, so that it may change.
+
+    Raises ValueError for what is no array of numbers, and for complex ones.
+    """
+    if isinstance(value, list | tuple):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} is a {type(value).__name__} of unequal parts; {_TAKEN}") from error
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiub":
+            raise ValueError(f"{name} has dtype {value.dtype}; {_TAKEN}")
+        native = value.astype(value.dtype.newbyteorder("="), order="C", copy=True)
+        if native.dtype == np.longdouble and native.dtype.itemsize > 8:
+            native = native.astype(np.float64)
+        value = torch.from_numpy(native)
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} is {type(value).__name__}; {_TAKEN}")
+    if value.is_complex() or value.layout != torch.strided or value.ndim == 0:
+        raise ValueError(f"{name} is {value.dtype}, {value.layout}, of shape {tuple(value.shape)}; {_TAKEN}")
+    return value.detach()
+
+
+def whole_tensors(data: Any) -> tuple[Tensor, Tensor] | None:
+    """Inputs and targets of a TensorDataset of two, None for other data."""
+    if type(data) is TensorDataset and len(data.tensors) == 2:
+        return data.tensors[0], data.tensors[1]
+    return None
+
+
+def takes_outputs(loss: Any) -> bool:
+    """Whether a loss is one of (outputs, targets) also where batches are given: a module, or a function of torch."""
+    inner = loss
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return isinstance(inner, nn.Module) or getattr(inner, "__module__", "").startswith("torch.nn")
+
+
+class PairLoss:
+    """loss(outputs, targets) as a loss of (module, batch) with batch = (inputs, targets)."""
+
+    def __init__(self, loss: Any) -> None:
+        self.loss = loss
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        value: Tensor = self.loss(module(batch[0]), batch[1])
+        return value
+
+
+def batch_loss_itself(loss: Any) -> BatchLoss:
+    """loss(module, batch) as it is."""
+    batch_loss: BatchLoss = loss
+    return batch_loss

@@ -1,0 +1,621 @@
+"""The exact Hessian of a loss over a full data set, as an operator."""
+
+import copy
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eigendrift.fully_connected import Network
+from eigendrift.hessian.autograd import DifferenceHessian, FunctionalHessian
+from eigendrift.hessian.chosen_parameters import Choice, Layout, beneath, chosen
+from eigendrift.hessian.evaluation import Batch, Evaluation, State, full_precision
+from eigendrift.hessian.loss_data import (
+    ROWS,
+    BatchChunks,
+    PairLoss,
+    TensorChunks,
+    as_tensor,
+    batch_loss_itself,
+    combination,
+    ignored_index,
+    is_plain_cross_entropy,
+    samples_in,
+    takes_outputs,
+    whole_tensors,
+)
+from eigendrift.hessian.mlp import MLPHessian
+from eigendrift.hessian.self_checks import FEW, SOME, Checks, cut_in_two, few_of
+from eigendrift.hessian.surrogate import SurrogateHessian, surrogate_of
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+METHODS = ("autograd", "finite_difference")
+# Batches of a loader that are looked at in parts.
+LOOKED_AT = 4
+
+
+class HessianOperator:
+    """H(theta) of a loss over all samples, shape (N, N), by the trained parameters in model.parameters() order.
+
+    Products are exact to the rounding of `dtype`; nothing is sampled. A fully connected network with plain mean
+    cross-entropy takes an analytic path, every other module and loss is differentiated by autograd.
+
+    The operator stays at the point where it was made, with parameters, buffers and training modes of its own: it never
+    writes into the model. When the model has moved on, products say so; `refresh()` takes the model's present point,
+    `move_to(theta)` any other, and from then on the model may change as it likes.
+
+        H = HessianOperator(model, nn.CrossEntropyLoss(), inputs, targets)
+        H @ v
+
+    A parameter that is shared counts once, one that the loss does not use has zeros, and so has the padding row of an
+    embedding, which torch never trains. Autocast is off in products.
+
+    Attributes: shape (N, N); dtype, the torch type of products, float32 for models in float16 and bfloat16; device;
+    model, as it was given; products, vectors multiplied since the operator was made; parameter_slices, where each
+    parameter lies in a vector.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        inputs: Tensor | np.ndarray | None = None,
+        targets: Tensor | np.ndarray | None = None,
+        *,
+        data: Any = None,
+        params: Choice | None = None,
+        rows: int | None = None,
+        reduction: str | None = None,
+        size: Callable[[Batch], float] | None = None,
+        method: str = "autograd",
+    ) -> None:
+        """Make the operator at the model's present point.
+
+        Args:
+            model: any module; a compiled or data-parallel one stands for the module beneath.
+            loss: loss(outputs, targets), a mean or a sum over samples. With `data`: a torch loss of the pairs
+                (inputs, targets) that it gives, or any function loss(model, batch).
+            inputs: tensor or array (n, ...), the whole data set.
+            targets: tensor or array (n, ...).
+            data: instead of inputs and targets a Dataset, a DataLoader, or a list of batches.
+            params: what is not taken by default, the parameters with requires_grad: a glob or names, a compiled
+                regular expression, a predicate of (name, parameter), or a list of parameters.
+            rows: samples that are differentiated at once, by default 1024: a matter of memory and speed for a loss that
+                is a mean over samples; rows=len(inputs) for any other.
+            reduction: "mean" or "sum" where the loss does not say by itself how it combines over chunks.
+            size: size(batch), what the mean over a batch divides by, where that is not its number of samples or what
+                torch's own losses divide by; batch is (inputs, targets) or what `data` gives.
+            method: "autograd", or "finite_difference" for models that cannot be differentiated twice: an estimate, with
+                its relative error in `product_error`.
+
+        Raises:
+            ValueError: for what is no model, loss or data of this kind, values that are not finite, randomness in the
+                model, chunks that do not add up to the loss (with both numbers), and derivatives that autograd does not
+                see.
+        """
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+        if not callable(loss):
+            raise ValueError(f"loss is {type(loss).__name__}, expected a module or a function")
+        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+            raise ValueError(f"rows = {rows!r} is not allowed; give a whole number of samples, at least 1")
+        if method not in METHODS:
+            raise ValueError(f"method = {method!r} is not allowed; give one of {', '.join(METHODS)}")
+        self.model = model
+        self._source = beneath(model)
+        self.names = chosen(self._source, params)
+        self._every_name = [name for name, _ in self._source.named_parameters()]
+        self.dtype, self.device = _type_and_device(self._source)
+        self.products = 0
+        self._moves = 0
+        self._follows = True
+        self._parent: HessianOperator | None = None
+        self._double: HessianOperator | None = None
+        with full_precision(self.device):
+            self._state = self._models_state()
+            self._check_finite()
+            self._layout = Layout({name: self._state[name] for name in self.names})
+            self.shape = (self._layout.size, self._layout.size)
+            self._watched: list[tuple[Any, int]] = []
+            self.path: MLPHessian | FunctionalHessian
+            self._make_path(loss, self._chunks(inputs, targets, data, rows, loss), reduction, size, rows, method)
+        if not math.isfinite(self.path.loss):
+            raise ValueError(f"the loss is {self.path.loss} at the model's parameters, expected a finite number")
+
+    def _chunks(self, inputs: Any, targets: Any, data: Any, rows: int | None, loss: Any) -> TensorChunks | BatchChunks:
+        if (inputs is None) != (targets is None) or (inputs is None) == (data is None):
+            given = "inputs without targets: a Dataset or a DataLoader is given as data=" if data is None else "both"
+            raise ValueError(f"give inputs and targets as tensors, or data=; got {given}")
+        if data is not None:
+            pair = whole_tensors(data) if takes_outputs(loss) else None
+            if pair is None:
+                if isinstance(data, tuple):
+                    raise ValueError("data is a tuple; give inputs and targets by themselves, or a list of batches")
+                return BatchChunks(data, rows or ROWS, self.device)
+            inputs, targets = pair
+        x, y = as_tensor(inputs, "inputs"), as_tensor(targets, "targets")
+        if len(x) != len(y) or len(x) == 0:
+            raise ValueError(f"{len(x)} inputs and {len(y)} targets; give as many of one as of the other, at least one")
+        self._watched = [(weakref.ref(t), t._version) for t in (inputs, targets) if _counts_changes(t)]
+        x = _usual(x, self.device, self.dtype)
+        y = _usual(y, self.device, self.dtype)
+        if not y.is_floating_point() and y.dtype != torch.bool:
+            y = y.long()
+        # By the extremes, which NaN passes into: isfinite would take as much memory as the data.
+        for t, name in ((x, "an input"), (y, "a target")):
+            if t.is_floating_point() and t.numel() and not bool(torch.isfinite(torch.stack(t.aminmax())).all()):
+                raise ValueError(f"{name} is not finite")
+        return TensorChunks(x, y, rows or ROWS)
+
+    def _make_path(
+        self,
+        loss: Any,
+        chunks: TensorChunks | BatchChunks,
+        reduction: str | None,
+        size: Callable[[Batch], float] | None,
+        rows: int | None,
+        method: str,
+    ) -> None:
+        combined = combination(loss, reduction, size)
+        pairs = isinstance(chunks, TensorChunks) or takes_outputs(loss)
+        if not pairs and not combined.known and size is None and reduction is None:
+            combined = combination(lambda: None, None, samples_in)
+        evaluation = Evaluation(self._source, loss, PairLoss if pairs else batch_loss_itself, self.device)
+        if isinstance(chunks, TensorChunks) and reduction is None and size is None and method == "autograd":
+            found = self._analytic(loss, chunks, rows, evaluation)
+            if found is not None:
+                self.path = found
+                return
+        twice = method == "autograd"
+        checks = Checks(evaluation, self._state, self.names, combined, self.dtype)
+        if isinstance(chunks, TensorChunks):
+            several = len(chunks) > 1
+            # Enough of them that not every target is one that the loss ignores.
+            looks = (chunks.some(count) for count in (FEW, 8 * FEW, 64 * FEW, len(chunks.inputs)))
+            few = next((look for look in looks if combined.weight(look) > 0), None)
+            if few is None:
+                combined.total(0.0)
+            checks.everything(few, cut_in_two(chunks.some(SOME)) if several and twice else [], twice)
+            if several and not combined.known:
+                checks.outputs(chunks, self._state, self.dtype)
+        else:
+            self._check_batches(checks, chunks, twice, trusted=size is not None)
+        self._state = {n: t.to(self._state[n].dtype) for n, t in checks.state.items()}
+        kind = FunctionalHessian if twice else DifferenceHessian
+        data = chunks.data if isinstance(chunks, BatchChunks) and isinstance(chunks.data, list) else chunks
+        self.path = kind(evaluation, data, combined, self._state, self.names, self.dtype)
+        if isinstance(data, BatchChunks):
+            self._check_same_data(data)
+
+    def _check_batches(self, checks: Checks, chunks: BatchChunks, twice: bool, trusted: bool) -> None:
+        looked_at: list[Batch] = []
+        for count, batch in enumerate(chunks):
+            if len(looked_at) < LOOKED_AT:
+                looked_at.append(batch)
+            if count > LOOKED_AT and not isinstance(chunks.data, Sequence):
+                break
+        last = chunks.data[-1] if isinstance(chunks.data, Sequence) else looked_at[-1]
+        looks = [few_of(batch, FEW) for batch in looked_at] + looked_at
+        checks.everything(next((b for b in looks if checks.combination.weight(b) > 0), looks[0]), [], twice)
+        if len(looked_at) > 1 and twice and not trusted:
+            for batch in [*looked_at, last]:
+                parts = cut_in_two(few_of(batch, SOME))
+                if len(parts) > 1:
+                    checks.parts(parts)
+
+    def _check_same_data(self, chunks: BatchChunks) -> None:
+        """A second pass, with the generators elsewhere, gives the same loss."""
+        assert isinstance(self.path, FunctionalHessian)
+        first, chunks.seed = self.path.loss, 1
+        terms = []
+        weights = 0.0
+        for batch in chunks:
+            weight = self.path.combination.weight(batch)
+            weights += weight
+            if weight:
+                terms.append(weight * self.path._chunk_loss(batch))
+        chunks.seed = 0
+        second = math.fsum(terms) / self.path.combination.total(weights)
+        if not abs(first - second) <= 1e-5 * max(abs(first), abs(second)):
+            raise ValueError(
+                f"data is not the same at each pass: the loss is {first:.9g} at the first and {second:.9g} at the "
+                "second; turn off random augmentation and drop_last with shuffle=True, or give a list of batches"
+            )
+
+    def _analytic(self, loss: Any, chunks: TensorChunks, rows: int | None, evaluation: Evaluation) -> MLPHessian | None:
+        """The path of a plain fully connected network with plain cross-entropy, None for anything else."""
+        x, y, ignored = chunks.inputs, chunks.targets, ignored_index(loss)
+        if not is_plain_cross_entropy(loss) or y.ndim != 1 or y.dtype != torch.int64 or self._source_is_narrow():
+            return None
+        network = evaluation.network()
+        if network is None or (x.ndim != 2 and not network.flattens) or network.linear[0].weight.dtype != self.dtype:
+            return None
+        x = x.to(self.dtype).flatten(1)
+        if x.shape[1] != network.linear[0].in_features or (ignored is not None and bool(torch.eq(y, ignored).any())):
+            return None
+        classes = network.linear[-1].out_features
+        wrong = y[(y < 0) | (y >= classes)]
+        if len(wrong):
+            raise ValueError(f"target {int(wrong[0])} is not a class; the model has {classes} outputs")
+        few = chunks.some(FEW)
+        if not chunks.inputs.is_floating_point():
+            few = few[0].to(self.dtype), few[1]
+        if not self._agrees(network, few, evaluation, loss):
+            return None
+        self._whole = self._chosen_entries()
+        return MLPHessian(*_own_layers(network), x, y, rows)
+
+    def _agrees(self, network: Network, few: Batch, evaluation: Evaluation, loss: Any) -> bool:
+        """Whether the analytic path and autograd say the same of a few samples, in float64."""
+        checks = Checks(evaluation, self._state, self._every_name, combination(loss, None, None), self.dtype)
+        try:
+            checks.probe(few)
+            checks._widen(few)
+            # The trace has seen one of its branches.
+            checks.randomness(few)
+            general = checks.hessian([few])
+        except ValueError:
+            return False
+        linear, activations = _own_layers(network)
+        x = few[0].flatten(1)
+        by_hand = MLPHessian([layer.to(checks.dtype) for layer in linear], activations, x.to(checks.dtype), few[1])
+        vector = torch.linspace(-1, 1, by_hand.n_parameters, dtype=checks.dtype, device=self.device).cos()[None]
+        known, found = general.product(vector), by_hand.product(vector)
+        tolerance = 1e3 * checks.tolerance
+        same = abs(general.loss - by_hand.loss) <= tolerance * abs(general.loss)
+        gradients = general.gradient(), by_hand.gradient()
+        return same and all(
+            float((a - b).norm()) <= tolerance * float(a.norm() + gradients[0].norm())
+            for a, b in ((known, found), gradients)
+        )
+
+    def _chosen_entries(self) -> Tensor | None:
+        """Where the chosen entries lie among all of the network's, (N,); None if they are all."""
+        if self.names == self._every_name:
+            return None
+        whole = Layout({name: self._state[name] for name in self._every_name})
+        wanted = [whole.slices[name] for name in self._layout.slices]
+        return torch.cat([torch.arange(s.start, s.stop, device=self.device) for s in wanted])
+
+    _whole: Tensor | None = None
+
+    def _source_is_narrow(self) -> bool:
+        return any(p.dtype != self.dtype for p in self._source.parameters())
+
+    def _models_state(self) -> State:
+        """The operator's own copies of the model's present parameters and buffers."""
+        found = [*self._source.named_parameters(), *self._source.named_buffers()]
+        return {name: _usual(t.detach().clone(), self.device, self.dtype) for name, t in found}
+
+    def _check_finite(self) -> None:
+        for name, _ in self._source.named_parameters():
+            if not math.isfinite(float(self._state[name].double().sum() if self._state[name].numel() else 0)):
+                raise ValueError(f"a parameter is not finite: {name}")
+
+    def _check_current(self) -> None:
+        """The operator is where its model is, or was moved elsewhere; and its data are what they were."""
+        if self._parent is not None:
+            self._parent._check_current()
+            self._follow()
+            return
+        for reference, version in self._watched:
+            tensor = reference()
+            if tensor is not None and tensor._version != version:
+                raise ValueError("inputs or targets were changed in place since the operator was made; make a new one")
+        if not self._follows:
+            return
+        found = dict([*self._source.named_parameters(), *self._source.named_buffers()])
+        if found.keys() != self._state.keys():
+            odd = sorted(found.keys() ^ self._state.keys())
+            raise ValueError(f"the model's parameters or buffers are others since the operator was made: {odd[0]}")
+        pairs = [(name, t.detach(), self._state[name]) for name, t in found.items()]
+        if self.device.type == "cpu":
+            changed = [name for name, a, b in pairs if not _same(a, b)]
+        else:
+            # One answer for all of them: each would wait for the device.
+            every = torch.stack([torch.any(_differ(a, b)) for _, a, b in pairs])
+            changed = [pairs[int(i)][0] for i in every.nonzero()[:, 0]] if bool(every.any()) else []
+        if changed:
+            raise ValueError(
+                f"the model has changed since the operator was made ({changed[0]}); call refresh() to take its present "
+                "parameters and buffers, or move_to(theta) to stay at a point of your own"
+            )
+
+    @property
+    def shares_out(self) -> bool:
+        """Whether products use torch's threads one by one, so that the solver leaves them all to these."""
+        return isinstance(self.path, MLPHessian) and self.device.type == "cpu"
+
+    @property
+    def T(self) -> "HessianOperator":  # noqa: N802
+        """The transpose: the Hessian is symmetric."""
+        return self
+
+    def adjoint(self) -> "HessianOperator":
+        """The adjoint: the Hessian is symmetric."""
+        return self
+
+    @property
+    def loss(self) -> float:
+        """The loss at the operator's point."""
+        self._check_current()
+        return self.path.loss
+
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient of the loss at the operator's point, (N,)."""
+        self._check_current()
+        with full_precision(self.device):
+            found = self.path.gradient()
+        return found if self._whole is None else found[self._whole]
+
+    @property
+    def point(self) -> Tensor:
+        """The parameters where the operator is, as a vector (N,)."""
+        return torch.cat([self._state[name].detach().reshape(-1) for name in self.names])
+
+    @property
+    def product_error(self) -> float:
+        """How far the last product by differences may be off, relative to it; 0.0 where products are exact."""
+        return self.path.error if isinstance(self.path, DifferenceHessian) else 0.0
+
+    @property
+    def parameter_slices(self) -> dict[str, slice]:
+        """The entries of a vector (N,) that belong to each parameter, by its name."""
+        return dict(self._layout.slices)
+
+    def to_named(self, vector: Tensor | np.ndarray) -> dict[str, Tensor]:
+        """A vector (N,) in the shapes of the parameters, by their names; columns (N, b) come last.
+
+        Raises ValueError for a vector of another length.
+        """
+        return self._layout.to_named(torch.as_tensor(vector))
+
+    def from_named(self, named: Mapping[str, Tensor]) -> Tensor:
+        """The vector (N,), or columns (N, b), that `to_named` takes apart.
+
+        Raises ValueError for names or shapes that are not those of the parameters.
+        """
+        return self._layout.from_named(named)
+
+    def move_to(self, parameters: Tensor | np.ndarray) -> None:
+        """Set the operator, and not the model, to the point that a vector (N,) tells; no memory is taken anew.
+
+        Buffers and parameters that were not chosen stay as they are in the operator. Raises ValueError for a vector of
+        another length.
+        """
+        with full_precision(self.device):
+            rows, _ = self._rows(parameters, "parameters")
+            if rows.shape != (1, self.shape[0]) or np.ndim(parameters) != 1:
+                raise ValueError(f"parameters have shape {tuple(parameters.shape)}, expected {self.shape[:1]}")
+            named = self._layout.to_named(rows[0])
+            parts = dict(zip(self.names, named.values(), strict=True))
+            for name, part in parts.items():
+                self._state[name].copy_(part)
+            self._go(self._state)
+        self._follows = False
+
+    def refresh(self) -> None:
+        """Take the model's present parameters and buffers, and follow it again."""
+        if self._parent is not None:
+            self._parent.refresh()
+            self._follow()
+            return
+        with full_precision(self.device):
+            state = self._models_state()
+            if state.keys() != self._state.keys() or any(t.shape != self._state[n].shape for n, t in state.items()):
+                raise ValueError("the model has other parameters or buffers than when the operator was made")
+            self._state = state
+            self._check_finite()
+            self._go(state)
+        self._follows = True
+
+    def _go(self, state: State) -> None:
+        self._moves += 1
+        with full_precision(self.device):
+            if isinstance(self.path, MLPHessian):
+                # In the order of the layers, which is that of all parameters.
+                self.path.move_to([state[name] for name in self._every_name])
+            else:
+                self.path.move_to([state[name] for name in self.names], state)
+
+    def with_float64_forward(self) -> "HessianOperator":
+        """The same Hessian at the present point, with products whose residuals count below 1e-5.
+
+        On the analytic path it is this operator, until it moves, with the forward pass taken in float64; elsewhere it
+        is `in_float64`.
+        """
+        if self.dtype == torch.float64 or not isinstance(self.path, MLPHessian):
+            return self.in_float64()
+        self._check_current()
+        with full_precision(self.device):
+            self.path.refresh(torch.float64)
+        return self
+
+    def in_float64(self) -> "HessianOperator":
+        """The same Hessian in float64, for residuals that float32 products cannot reach; it moves with this operator.
+
+        It has a copy of the point, and on the analytic path of the data, made at the first call. On a CPU a solve to
+        1e-7 and above takes a fifth to a third less time with a mixed-precision surrogate.
+        """
+        if self.dtype == torch.float64:
+            return self
+        self._check_current()
+        if self._double is None:
+            with full_precision(self.device):
+                double = object.__new__(type(self))
+                vars(double).update(vars(self))
+                double.dtype, double.products, double._parent = torch.float64, 0, self
+                double._state = _wide(self._state)
+                double.path = self.path.in_float64()
+                self._double = double
+        self._double._follow()
+        return self._double
+
+    def _follow(self) -> None:
+        """To where the operator is that this one is the float64 twin of."""
+        parent = self._parent
+        if parent is not None and self._moves != parent._moves:
+            with full_precision(self.device):
+                self._state = _wide(parent._state)
+                self._go(self._state)
+            self._moves = parent._moves
+
+    def surrogate(self, seed: int = 0) -> SurrogateHessian | None:
+        """A cheaper operator near this one, for `top_eigenpairs`, or None where there is none.
+
+        Late in training few samples carry the curvature. On the analytic path the surrogate is the Hessian of weighted
+        samples that are drawn with this seed, or on a GPU of all samples in TF32. Other paths have none, nor has the
+        Hessian with respect to some of the parameters only.
+        """
+        self._check_current()
+        if not isinstance(self.path, MLPHessian) or self._whole is not None:
+            return None
+        with full_precision(self.device):
+            return surrogate_of(self.path, seed)
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """H v for each row of (b, N), as rows: what the eigensolver calls."""
+        self._check_current()
+        self.products += len(vectors)
+        with full_precision(self.device):
+            if vectors.is_inference() or vectors.requires_grad:
+                vectors = vectors.detach().clone()
+            if len(vectors) == 0:
+                return torch.zeros_like(vectors)
+            if self._whole is None:
+                return self.path.product(vectors)
+            whole = vectors.new_zeros(len(vectors), self.path.n_parameters)
+            whole[:, self._whole] = vectors
+            return self.path.product(whole)[:, self._whole]
+
+    @overload
+    def __matmul__(self, vector: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, vector: np.ndarray) -> np.ndarray: ...
+    def __matmul__(self, vector: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """H @ v for v (N,) or (N, b) of any real type.
+
+        A tensor gives a tensor in the operator's type; a NumPy array gives one, in its own type if that is float32 or
+        float64. Raises TypeError for what is no vector, ValueError for another shape and for complex numbers.
+        """
+        with full_precision(self.device):
+            rows, one = self._rows(vector, "v")
+            product = self.product(rows)
+            found = product[0] if one else product.T
+        if not isinstance(vector, np.ndarray):
+            return found
+        kind = vector.dtype if vector.dtype in (np.float32, np.float64) else self._numpy_dtype()
+        return found.cpu().numpy().astype(kind, copy=False)
+
+    def _rows(self, vector: Any, name: str) -> tuple[Tensor, bool]:
+        """A vector (N,) or columns (N, b) as rows (b, N) of the operator's type, and whether it is one vector."""
+        if not isinstance(vector, Tensor | np.ndarray):
+            raise TypeError(
+                f"{name} is {type(vector).__name__}, expected a tensor or NumPy array of shape ({self.shape[0]},) or "
+                f"({self.shape[0]}, b)"
+            )
+        if vector.ndim not in (1, 2) or len(vector) != self.shape[0]:
+            expected = f"({self.shape[0]},) or ({self.shape[0]}, b)"
+            verb = "has" if name == "v" else "have"
+            raise ValueError(f"{name} {verb} shape {tuple(vector.shape)}, expected {expected}")
+        one = vector.ndim == 1
+        if isinstance(vector, np.ndarray):
+            if vector.dtype.kind not in "fiub":
+                raise ValueError(f"{name} has dtype {vector.dtype}, expected real numbers")
+            vector = torch.from_numpy(np.array(vector, dtype=self._numpy_dtype(), order="C"))
+        if vector.is_complex():
+            raise ValueError(f"{name} has dtype {vector.dtype}, expected real numbers")
+        vector = vector.detach()
+        vector = (vector if vector.layout == torch.strided else vector.to_dense()).to(self.device, self.dtype)
+        return (vector[None] if one else vector.T).contiguous(), one
+
+    def _numpy_dtype(self) -> np.dtype:
+        return np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
+
+    # NumPy leaves array @ H to __rmatmul__.
+    __array_ufunc__ = None
+
+    def __rmatmul__(self, vector: np.ndarray) -> np.ndarray:
+        """v @ H for v (N,) or (b, N), by symmetry."""
+        return (self @ vector.T).T
+
+    def matvec(self, vector: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """H v for one vector, (N,) or (N, 1)."""
+        return self @ vector
+
+    rmatvec = matvec
+
+    def matmat(self, vectors: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """H V for columns (N, b)."""
+        return self @ vectors
+
+    rmatmat = matmat
+
+    def to_scipy(self) -> "LinearOperator":
+        """This operator for SciPy, with a NumPy dtype, as `scipy.sparse.linalg.eigsh` takes it.
+
+        values, vectors = eigsh(H.to_scipy(), k=3, which="LA")
+        """
+        from scipy.sparse.linalg import LinearOperator
+
+        def multiply(vectors: np.ndarray) -> np.ndarray:
+            return self @ np.asarray(vectors)
+
+        return LinearOperator(
+            self.shape, multiply, rmatvec=multiply, matmat=multiply, rmatmat=multiply, dtype=self._numpy_dtype()
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_watched": []}
+
+
+def _type_and_device(model: nn.Module) -> tuple[torch.dtype, torch.device]:
+    kinds = {p.dtype for p in model.parameters()}
+    devices = {p.device for p in model.parameters()}
+    narrow = kinds <= {torch.float16, torch.bfloat16, torch.float32}
+    if len(devices) > 1 or not (narrow or kinds == {torch.float64}):
+        found = ", ".join(sorted({f"{p.dtype} on {p.device}" for p in model.parameters()}))
+        raise ValueError(f"all parameters must be of one floating-point type and on one device; found {found}")
+    device = next(iter(devices))
+    if device.type == "meta":
+        raise ValueError("the model's parameters are on the meta device, where they have no values")
+    return torch.float32 if narrow else torch.float64, device
+
+
+def _usual(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    if tensor.is_inference():
+        tensor = tensor.clone()
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def _counts_changes(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_inference()
+
+
+def _wide(state: State) -> State:
+    return {name: t.detach().double() if t.is_floating_point() else t for name, t in state.items()}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    a = a.to(b.dtype)
+    return a.shape == b.shape and (torch.equal(a, b) or not bool(_differ(a, b).any()))
+
+
+def _differ(a: Tensor, b: Tensor) -> Tensor:
+    a = a.to(b.device, b.dtype)
+    # Not a number is the same as itself here.
+    if a.shape != b.shape:
+        return torch.ones(1, dtype=torch.bool, device=b.device)
+    return torch.ne(a, b) & ~(torch.isnan(a) & torch.isnan(b))
+
+
+def _own_layers(network: Network) -> tuple[list[nn.Linear], list[nn.Module]]:
+    """Copies of the layers, which the operator moves."""
+    return [copy.deepcopy(layer) for layer in network.linear], [copy.deepcopy(a) for a in network.activations]

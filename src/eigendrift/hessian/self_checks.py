@@ -1,0 +1,360 @@
+"""What an operator looks at before it is trusted: a few samples, evaluated in ways that must agree.
+
+Raises ValueError, with the two numbers that do not, where a model or a loss is not what a Hessian over chunks takes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eigendrift.hessian.autograd import FunctionalHessian
+from eigendrift.hessian.evaluation import (
+    BY_DIFFERENCES,
+    Batch,
+    Evaluation,
+    State,
+    explained,
+    moved,
+    random_states_kept,
+    tensors_in,
+)
+from eigendrift.hessian.loss_data import Combination, TensorChunks
+
+# Samples that are looked at.
+FEW = 8
+SOME = 33
+# Evaluations of a model that draws random numbers: one that changes its result a tenth of the time is found out.
+DRAWS = 24
+LOOKS = 3
+# Outputs that are looked at as a whole, in numbers.
+OUTPUTS = 1 << 26
+
+
+class Checks:
+    """Checks of an evaluation at a state, in float64 where the model lends itself to that."""
+
+    def __init__(
+        self, evaluation: Evaluation, state: State, names: Sequence[str], combination: Combination, dtype: torch.dtype
+    ) -> None:
+        self.evaluation, self.names, self.combination = evaluation, list(names), combination
+        self.dtype, self.state = dtype, state
+
+    def everything(self, batch: Batch, parts: Sequence[Batch], twice: bool) -> None:
+        """`batch`: a few samples; `parts`: what these or more are cut into, if chunks have to add up."""
+        self.probe(batch)
+        self._widen(batch)
+        self.randomness(batch)
+        self.derivatives(batch, twice)
+        if len(parts) > 1:
+            self.parts(parts)
+
+    def probe(self, batch: Batch) -> None:
+        """What a forward pass writes, and which parameters it really uses."""
+        evaluation, state = self.evaluation, self._leaves(self.state)
+        for attempt in range(2):
+            own = moved(batch, evaluation.device, self.dtype, clone=True)
+            versions = [t._version for t in tensors_in(own)], {name: t._version for name, t in state.items()}
+            with explained("evaluating the loss on a few samples"):
+                loss = evaluation(state, own, self.dtype)
+            evaluation.changes_inputs = versions[0] != [t._version for t in tensors_in(own)]
+            written = [name for name, t in state.items() if t._version != versions[1][name]]
+            parameters = {name for name, _ in evaluation.source.named_parameters()}
+            if any(name in parameters for name in written):
+                raise ValueError(f"the forward pass changes its own parameters in place ({', '.join(written)})")
+            evaluation.changes_state = bool(written)
+            if written:
+                state = self._leaves(self.state)
+            if not math.isfinite(float(loss.detach())):
+                raise ValueError(f"the loss is {float(loss.detach())} on a few samples, expected a finite number")
+            if not loss.requires_grad:
+                raise ValueError(
+                    "the loss does not depend on the chosen parameters by operations that autograd sees; "
+                    "look for detach, no_grad, item or NumPy in the model and the loss"
+                )
+            if not self._reaches_callers(loss):
+                break
+            if attempt:
+                raise ValueError("the loss reaches the model's parameters by references that cannot be replaced")
+            evaluation.use_callers()
+        if evaluation.changes_state:
+            # Written to by the probe itself.
+            self.state = {name: t.clone() for name, t in self.state.items()}
+
+    def _leaves(self, state: State) -> State:
+        return {n: t.detach().clone().requires_grad_(n in self.names) for n, t in state.items()}
+
+    def _reaches_callers(self, loss: Tensor) -> bool:
+        originals = [p for p in self.evaluation.source.parameters() if p.requires_grad]
+        if not originals:
+            return False
+        with explained("differentiating the loss"), self.evaluation.working(self.dtype):
+            found = torch.autograd.grad(loss, originals, retain_graph=True, allow_unused=True)
+        return any(g is not None for g in found)
+
+    def _widen(self, batch: Batch) -> None:
+        """To float64, unless the model does not work in it."""
+        wide = {n: t.double() if t.is_floating_point() else t for n, t in self.state.items()}
+        try:
+            with explained("in float64"):
+                value = self.evaluation(wide, batch, torch.float64)
+        except ValueError:
+            return
+        if value.dtype == torch.float64:
+            self.state, self.dtype = wide, torch.float64
+
+    @property
+    def tolerance(self) -> float:
+        """Relative differences that are rounding."""
+        return 1e-9 if self.dtype == torch.float64 else 1e-4
+
+    def randomness(self, batch: Batch) -> None:
+        """The same samples give the same loss, however the generators stand."""
+        first, count = self._drawn(batch, 1), 1
+        drew = self.evaluation.drew
+        while count < (DRAWS if drew else LOOKS):
+            count += 1
+            again = self._drawn(batch, count)
+            if not _close(first, again, 1e-3 * self.tolerance):
+                raise ValueError(
+                    f"the model or the loss behaves at random: the same samples give a loss of {first:.9g} and then of "
+                    f"{again:.9g}; call model.eval(), or turn off what draws random numbers"
+                )
+
+    def _drawn(self, batch: Batch, seed: int) -> float:
+        with random_states_kept(self.evaluation.device, seed), explained("evaluating the loss"):
+            return float(self.evaluation(self.state, batch, self.dtype).detach())
+
+    def hessian(self, chunks: Sequence[Batch], combination: Combination | None = None) -> FunctionalHessian:
+        """The Hessian over these chunks alone."""
+        return FunctionalHessian(
+            self.evaluation, list(chunks), combination or self.combination, self.state, self.names, self.dtype
+        )
+
+    def derivatives(self, batch: Batch, twice: bool) -> None:
+        """Autograd's derivatives are those of the loss: they agree with differences, or something hides from it."""
+        here = self.hessian([batch])
+        start, loss, gradient = here.flat(), here.loss, here.gradient()
+        direction = self._without_padding(_direction(gradient))
+        product = here.product(direction[None])[0] if twice else None
+        wide = self.dtype == torch.float64
+        scale = max(1.0, float(torch.linalg.vector_norm(start)))
+        failures = []
+        for relative in (1e-6, 1e-4, 1e-3) if wide else (1e-2, 1e-3):
+            h = relative * scale
+            losses, gradients = [], []
+            for sign in (1, -1):
+                point = start + sign * h * direction
+                parts = [
+                    part.view_as(here.state[n]) for part, n in zip(point.split(here.sizes), self.names, strict=True)
+                ]
+                here.move_to(parts)
+                losses.append(here.loss)
+                gradients.append(here.gradient())
+            rounding = (1e-12 if wide else 1e-5) / h
+            found = _Agreement(
+                float(gradient @ direction), (losses[0] - losses[1]) / (2 * h), rounding * abs(loss), "gradient"
+            )
+            if found and product is not None:
+                difference = (gradients[0] - gradients[1]) / (2 * h)
+                found = _Agreement(
+                    product, difference, rounding * float(torch.linalg.vector_norm(gradient)), "Hessian's product"
+                )
+            if found:
+                return
+            failures.append(found)
+        raise ValueError(
+            f"autograd does not see all of the model or the loss: the {failures[0].what} is {failures[0].numbers} by "
+            "differences; look for detach, no_grad, a custom autograd.Function, or an operation whose second "
+            "derivative torch has wrong (weight_norm in some versions)"
+            + (f" ({BY_DIFFERENCES})" if failures[0].what != "gradient" else "")
+        )
+
+    def _without_padding(self, direction: Tensor) -> Tensor:
+        """A direction that leaves the padding row of every embedding alone, which torch takes for a constant."""
+        found = direction.clone()
+        starts, start = {}, 0
+        for name in self.names:
+            starts[name] = start
+            start += self.state[name].numel()
+        first = {id(p): name for name, p in self.evaluation.source.named_parameters()}
+        for module in self.evaluation.source.modules():
+            row = getattr(module, "padding_idx", None)
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and row is not None:
+                at, width = starts.get(first.get(id(module.weight), "")), module.weight.shape[1]
+                if at is not None:
+                    found[at + row * width : at + (row + 1) * width] = 0
+        return found
+
+    def parts(self, parts: Sequence[Batch]) -> None:
+        """Loss, gradient and one product of all these samples are those of the parts, combined."""
+        whole = joined(parts)
+        if whole is None:
+            return
+        one, many = self.hessian([whole]), self.hessian(parts)
+        pairs = [(_number(one.loss), _number(many.loss))]
+        pairs.append((one.gradient(), many.gradient()))
+        direction = _direction(pairs[1][0])[None]
+        pairs.append((one.product(direction), many.product(direction)))
+        floor = self.tolerance * float(torch.linalg.vector_norm(pairs[1][0]))
+        for index, (a, b) in enumerate(pairs):
+            if not _near(a, b, 1e2 * self.tolerance, floor if index else 0.0):
+                self.refuse(float(a.norm()), float(b.norm()), ("loss", "gradient", "product")[index])
+
+    def refuse(self, whole: float, parts: float, what: str) -> None:
+        """Raise the error of chunks that do not add up."""
+        raise ValueError(
+            f"the loss is not taken apart into chunks: its {what} for some samples at once is {whole:.9g}, and "
+            f"{parts:.9g} from parts of them, as a {self.combination.reduction}. It is no mean over samples, or the "
+            "model mixes samples. Give rows=len(inputs) to take all at once, size= for what the mean over a batch "
+            "divides by, or reduction='sum' for a sum"
+        )
+
+    def outputs(self, chunks: TensorChunks, state: State, dtype: torch.dtype) -> None:
+        """The loss of all outputs at once is the combination of the chunks': a rare target is in no small sample."""
+        found, evaluation = [], self.evaluation
+        with torch.no_grad(), explained("evaluating the model"):
+            for inputs, _ in chunks:
+                output = evaluation.apply(_outputs, state, inputs, dtype)
+                if not isinstance(output, Tensor) or len(output) * len(chunks) > OUTPUTS:
+                    return
+                found.append(output.detach().to(self.dtype))
+        outputs = torch.cat(found).requires_grad_()
+        if outputs.numel() > OUTPUTS:
+            return
+        direction = _direction(torch.zeros(outputs.numel(), dtype=self.dtype, device=outputs.device)).view_as(outputs)
+        # A float64 loss of outputs that are known: no module takes part but the loss's own.
+        ones = [(outputs, chunks.targets)]
+        pieces = list(zip(outputs.split(chunks.rows), chunks.targets.split(chunks.rows), strict=True))
+        one, many = (self._loss_derivatives(each, outputs, direction) for each in (ones, pieces))
+        for index, (a, b) in enumerate(zip(one, many, strict=True)):
+            if not _near(a, b, 1e2 * self.tolerance, 0.0):
+                self.refuse(float(a.norm()), float(b.norm()), ("loss", "gradient", "product")[index])
+
+    def _loss_derivatives(self, pieces: Sequence[Batch], outputs: Tensor, direction: Tensor) -> tuple[Tensor, ...]:
+        total, weights = outputs.new_zeros(()), 0.0
+        with explained("evaluating the loss"), self.evaluation.working(self.dtype):
+            for piece in pieces:
+                weight = self.combination.weight(piece)
+                weights += weight
+                if weight:
+                    targets = moved(piece[1], self.evaluation.device, self.dtype)
+                    total = total + weight * self.evaluation.apply(
+                        _Given(self.evaluation.loss, piece[0]), self.state, targets, self.dtype
+                    ).reshape(())
+            total = total / self.combination.total(weights)
+            if not total.requires_grad:
+                return (total.detach(),)
+            (gradient,) = torch.autograd.grad(total, outputs, create_graph=True)
+            product = torch.zeros_like(outputs)
+            if gradient.requires_grad:
+                found = torch.autograd.grad(gradient, outputs, direction, allow_unused=True)[0]
+                product = product if found is None else found
+        return total.detach(), gradient.detach(), product.detach()
+
+
+class _Given:
+    """The loss of outputs that are there already."""
+
+    def __init__(self, loss: Any, outputs: Tensor) -> None:
+        self.loss, self.outputs = loss, outputs
+
+    def __call__(self, _: Any, targets: Tensor) -> Any:
+        return self.loss(self.outputs, targets)
+
+
+def _outputs(module: Callable[[Any], Any], inputs: Any) -> Any:
+    return module(inputs)
+
+
+class _Agreement:
+    """Whether what autograd says and what differences say is the same."""
+
+    def __init__(self, ours: Any, theirs: Any, rounding: float, what: str) -> None:
+        a, b = (each if isinstance(each, Tensor) else _number(each) for each in (ours, theirs))
+        self.what = what
+        self.numbers = f"{float(a.double().norm()):.6g} by autograd and {float(b.double().norm()):.6g}"
+        self.right = _near(a, b.to(a.device, a.dtype), 2e-2, rounding)
+
+    def __bool__(self) -> bool:
+        return self.right
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
+
+
+def _direction(gradient: Tensor) -> Tensor:
+    """A unit vector at random, of which half is the gradient where there is one."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    random = torch.randn(len(gradient), generator=generator, dtype=torch.float64, device="cpu")
+    random = (random / random.norm()).to(gradient.device, gradient.dtype)
+    # Scaled first: the squares of a tiny gradient are zero.
+    largest = gradient.abs().max() if len(gradient) else gradient.new_zeros(())
+    if bool(largest > 0):
+        scaled = gradient / largest
+        random = random + scaled / scaled.norm()
+    found: Tensor = random / random.norm()
+    return found
+
+
+def _near(a: Tensor, b: Tensor, relative: float, floor: float) -> bool:
+    a, b = a.double(), b.double()
+    # The squares of what is tiny would be zero.
+    scale = max(float(a.abs().max()), float(b.abs().max())) if a.numel() else 0.0
+    if scale == 0:
+        return True
+    difference = float(((a - b) / scale).norm()) * scale
+    return difference <= relative * max(float((a / scale).norm()), float((b / scale).norm())) * scale + floor
+
+
+def _close(a: float, b: float, relative: float) -> bool:
+    return abs(a - b) <= relative * max(abs(a), abs(b))
+
+
+def few_of(batch: Batch, n: int) -> Batch:
+    """The first samples of a batch, of which each tensor has a row for each; the batch itself where they have not."""
+    lengths = {len(t) for t in tensors_in(batch) if t.ndim}
+    if len(lengths) != 1 or any(t.ndim == 0 for t in tensors_in(batch)) or next(iter(lengths)) <= n:
+        return batch
+    return _cut(batch, slice(0, n))
+
+
+def cut_in_two(batch: Batch) -> list[Batch]:
+    """A batch in two unequal parts; itself where it cannot be cut."""
+    lengths = {len(t) for t in tensors_in(batch) if t.ndim}
+    if len(lengths) != 1 or next(iter(lengths)) < 2:
+        return [batch]
+    first = max(1, next(iter(lengths)) // 3)
+    return [_cut(batch, slice(0, first)), _cut(batch, slice(first, None))]
+
+
+def _cut(value: Any, rows: slice) -> Any:
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim else value
+    if isinstance(value, dict):
+        return {key: _cut(each, rows) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_cut(each, rows) for each in value))
+    if isinstance(value, tuple | list):
+        return type(value)(_cut(each, rows) for each in value)
+    return value
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Batches of one structure as one batch; None where they do not fit together."""
+    first = parts[0]
+    try:
+        if isinstance(first, Tensor):
+            return torch.cat(list(parts)) if first.ndim else first
+        if isinstance(first, dict):
+            return {key: joined([part[key] for part in parts]) for key in first}
+        if isinstance(first, tuple) and hasattr(first, "_fields"):
+            return type(first)(*(joined(each) for each in zip(*parts, strict=True)))
+        if isinstance(first, tuple | list):
+            return type(first)(joined(each) for each in zip(*parts, strict=True))
+    except (RuntimeError, ValueError, KeyError):
+        return None
+    return first

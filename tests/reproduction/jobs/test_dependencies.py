@@ -1,0 +1,162 @@
+"""Which files a script depends on, against the modules that Python really loads for it."""
+
+import ast
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+from experiments import SCRIPTS, python
+
+from reproduction.jobs.dependencies import PACKAGE, library_files
+
+NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+FIGURES = [name for name in NAMES if name.startswith("fig") and name[3:].isdigit()]
+
+# One process imports what all scripts share, then forks for each: starting torch forty times would take minutes.
+LOADED = """
+import ast, json, os, sys, warnings
+warnings.simplefilter("ignore")
+import numpy, pandas, scipy.ndimage, scipy.optimize, matplotlib.figure, safetensors.numpy
+if "--torch" in sys.argv:
+    import torch
+found = {}
+for script in [argument for argument in sys.argv[1:] if argument != "--torch"]:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        tree = ast.parse(open(script).read())
+        body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        exec(compile(ast.Module(body, []), script, "exec"), {})
+        modules = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+        with os.fdopen(writer, "w") as pipe:
+            json.dump(modules, pipe)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        found[script] = json.load(pipe)
+    os.waitpid(child, 0)
+print(json.dumps(found))
+"""
+
+
+@cache
+def loaded() -> dict[str, dict[str, str | None]]:
+    """script name -> modules that importing what it imports loads, with their files."""
+    found: dict[str, dict[str, str | None]] = {}
+    others = [name for name in NAMES if name not in FIGURES]
+    for names, options in ((FIGURES, ()), (others, ("--torch",))):
+        done = python(LOADED, *options, *(SCRIPTS / f"{name}.py" for name in names))
+        assert done.returncode == 0, done.stderr
+        found |= {Path(script).stem: modules for script, modules in json.loads(done.stdout).items()}
+    return found
+
+
+def own(name: str) -> set[str]:
+    modules = loaded()[name]
+    return {str(file) for module, file in modules.items() if module.split(".")[0] == "eigendrift" and file is not None}
+
+
+def test_there_is_a_script_for_every_rule() -> None:
+    assert {"train", "eigensnapshot", "displacement", "ipr", "alignment", "baseline", "claims", "figure_set"} <= set(
+        NAMES
+    )
+    assert len(FIGURES) == 21
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_that_a_script_loads_is_listed(name: str) -> None:
+    listed = set(library_files(SCRIPTS / f"{name}.py"))
+    missing = own(name) - listed - {str(PACKAGE / "__init__.py")}
+    assert not missing
+    assert str(PACKAGE / "job.py") in listed
+    # What is listed and not loaded at once is imported within a function, or for type checkers.
+    assert listed - own(name) <= lazily(name)
+
+
+def lazily(name: str) -> set[str]:
+    """Files that the modules of a script import elsewhere than at their top level, and what those import."""
+    found: set[str] = set()
+    for file in library_files(SCRIPTS / f"{name}.py"):
+        tree = ast.parse(Path(file).read_text())
+        nested = [
+            node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in tree.body
+        ]
+        for node in nested:
+            names = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                # A name may be a module of the package.
+                names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
+            for module in names:
+                parts = module.split(".")
+                path = PACKAGE.joinpath(*parts[1:]).with_suffix(".py")
+                if parts[0] == "eigendrift" and path.is_file():
+                    found |= {str(path), *library_files(path)}
+    return found
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_never_import_torch(name: str) -> None:
+    assert "torch" not in loaded()[name]
+    assert "reproduction.figures.save" in loaded()[name]
+    assert not {"mlp_hessian.py", "curvature.py", "training.py", "model.py"} & {
+        Path(file).name for file in library_files(SCRIPTS / f"{name}.py")
+    }
+
+
+@pytest.mark.parametrize("name", ["displacement", "ipr", "alignment", "claims", "figure_set", "paper"])
+def test_rules_that_read_tables_do_not_import_torch(name: str) -> None:
+    """Their environment has none; here torch is loaded beforehand, so what counts is what their modules say."""
+    for file in [SCRIPTS / f"{name}.py", *map(Path, library_files(SCRIPTS / f"{name}.py"))]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert "torch" not in {module.split(".")[0] for module in names}, file
+
+
+# The forms that an import can take
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import numpy, os\nfrom pathlib import Path\n", []),
+        ("import eigendrift\n", []),
+        ("import reproduction.errors\n", ["errors.py"]),
+        ("import reproduction.errors as e, os\n", ["errors.py"]),
+        ("from reproduction.errors import DataError\n", ["errors.py"]),
+        (
+            "from reproduction import errors; from reproduction.experiment import schedule as s\n",
+            ["errors.py", "schedule.py"],
+        ),
+        ("def later():\n    from reproduction.experiment.schedule import lag_grid\n", ["schedule.py"]),
+        ("if True:\n    import reproduction.experiment.schedule\n", ["schedule.py"]),
+        ("from reproduction.files.arrays import ArrayFile\n", ["errors.py", "places.py", "storage.py"]),
+        ("from reproduction.files.tables import read_table\n", ["errors.py", "places.py", "storage.py", "tables.py"]),
+        ("from .errors import x\nfrom eigendrifting import errors\n", []),
+    ],
+)
+def test_forms_of_imports(tmp_path: Path, source: str, expected: list[str]) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(source)
+    files = library_files(script)
+    assert [Path(file).name for file in files] == expected
+    assert all(Path(file).is_file() for file in files)
+
+
+def test_a_subpackage_brings_its_init(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("from eigendrift.scaling import Scaling\n")
+    files = [Path(file).relative_to(PACKAGE).as_posix() for file in library_files(script)]
+    assert files == sorted(files)
+    assert {"data/__init__.py", "data/scaling.py", "data/embedded.py"} <= set(files)
+
+
+def test_the_library_imports_itself_by_its_full_name() -> None:
+    """Relative imports, and names that the package looks up itself, would be overlooked."""
+    public = {"HessianOperator", "top_eigenpairs", "EigenPairs"}
+    for file in [*PACKAGE.rglob("*.py"), *SCRIPTS.glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, file
+                assert node.module != "eigendrift" or not public & {alias.name for alias in node.names}, file

@@ -1,0 +1,86 @@
+"""Jobs that run side by side claim a GPU each; seen in the environment that CUDA reads."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from reproduction.jobs import gpu
+from reproduction.jobs.gpu import claim_gpu, visible_gpus
+
+PROGRAM = """
+import os
+from reproduction.jobs.gpu import claim_gpu
+claim_gpu()
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator["Jobs"]:
+    with ExitStack() as stack:
+        yield Jobs(stack, tmp_path)
+
+
+class Jobs:
+    """Processes that claim a GPU and keep it."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.stack, self.folder = stack, folder
+
+    def start(self, visible: str) -> "subprocess.Popen[str]":
+        paths = str(Path(gpu.__file__).parents[1])
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible, "TMPDIR": str(self.folder), "PYTHONPATH": paths}
+        job = self.stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        self.stack.callback(job.kill)
+        return job
+
+
+def sees(job: "subprocess.Popen[str]") -> str:
+    assert job.stdout is not None
+    return job.stdout.readline().strip()
+
+
+def test_four_jobs_get_four_gpus(jobs: Jobs) -> None:
+    started = [jobs.start("0,1,2,3") for _ in range(4)]
+    assert sorted(map(sees, started)) == ["0", "1", "2", "3"]
+
+
+def test_a_killed_job_lets_its_gpu_go(jobs: Jobs) -> None:
+    first, second = jobs.start("4,GPU-8a-b"), jobs.start("4,GPU-8a-b")
+    seen = {sees(first): first, sees(second): second}
+    assert set(seen) == {"4", "GPU-8a-b"}
+    seen["4"].kill()
+    seen["4"].wait()
+    assert sees(jobs.start("4,GPU-8a-b")) == "4"
+
+
+def test_more_jobs_than_gpus_share_them(jobs: Jobs) -> None:
+    started = [jobs.start("0,1") for _ in range(3)]
+    assert sorted(map(sees, started)) == ["0", "0,1", "1"]
+
+
+@pytest.mark.parametrize("visible", ["", "0", "GPU-1"])
+def test_one_gpu_or_none_stays_as_it_is(visible: str) -> None:
+    environment = {"CUDA_VISIBLE_DEVICES": visible}
+    claim_gpu(environment)
+    assert environment == {"CUDA_VISIBLE_DEVICES": visible}
+
+
+def test_without_the_variable_the_device_files_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("nvidia10", "nvidia2", "nvidia0")
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(self / name for name in names))
+    assert visible_gpus({}) == ["0", "2", "10"]

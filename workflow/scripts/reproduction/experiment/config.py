@@ -1,0 +1,399 @@
+"""Validate a merged configuration: one `ConfigError` line that names the key, its value and what is allowed.
+
+Runs when the Snakefile is read, so it imports neither torch nor pandas.
+"""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from reproduction.errors import ConfigError, dotted, nearest, shown
+from reproduction.experiment.optimizer_arguments import check_optimizer
+from reproduction.experiment.schedule import most_snapshots, scaled_every
+
+SCHEMA = Path(__file__).parents[3] / "schemas" / "config.schema.yaml"
+# Training samples and inputs of each dataset, for checks that must not wait for the data.
+DATASET_SIZES = {
+    "digits": (1438, 64),
+    "digits_noisy": (1438, 64),
+    "MNIST": (60_000, 784),
+    "FashionMNIST": (60_000, 784),
+}
+CLASSES = 10
+# Limits that stop a slip of the keyboard before it fills the memory or the disk; ten times what anyone would ask for.
+MAX_DEPTH = 12
+MAX_VALUES = 1_000_000
+MAX_INTEGER = 10**18
+MAX_SNAPSHOTS = 100_000
+MAX_RUNS = 100_000
+
+
+def validate(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration in canonical form (text keys, keys set to null removed), or raise `ConfigError`."""
+    canonical: dict[str, Any] = _canonical(config, (), itertools.count(1))
+    errors = list(_Validator(_schema()).iter_errors(canonical))
+    if errors:
+        # The least deep error is the cause; what lies below it follows from it.
+        raise ConfigError(_message(min(errors, key=lambda error: (len(error.absolute_path), str(error.absolute_path)))))
+    for check in _CHECKS:
+        check(canonical)
+    return canonical
+
+
+# JSON Schema takes 2000.0 for an integer; here it would become a part of file names, and `range` refuses it.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: isinstance(value, (int, float)) and not isinstance(value, bool),
+        }
+    ),
+)
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    return schema
+
+
+def _canonical(value: Any, path: tuple[str, ...], seen: Iterator[int]) -> Any:
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(f"config: {dotted(*path[:2])}: nested more than {MAX_DEPTH} deep; config.yaml shows its form")
+    if next(seen) > MAX_VALUES:
+        # A few anchors of YAML that name each other stand for more values than any memory holds.
+        raise ConfigError(f"config: {dotted(*path[:2])}: more than {MAX_VALUES} values; config.yaml shows its form")
+    if isinstance(value, Mapping):
+        kept: dict[str, Any] = {}
+        for key, item in value.items():
+            name = _key_name(key, path)
+            if name in kept:
+                raise ConfigError(f"config: {dotted(*path, name)}: given twice, as a number and as text; give it once")
+            if item is not None:
+                kept[name] = _canonical(item, (*path, name), seen)
+        return kept
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item, (*path, str(position)), seen) for position, item in enumerate(value)]
+    if (wanted := _unusable(value)) is not None:
+        raise ConfigError(f"config: {dotted(*path)}: {shown(value)} is not allowed; give {wanted}")
+    return value
+
+
+def _key_name(key: Any, path: tuple[str, ...]) -> str:
+    wanted = _unusable(key)
+    if isinstance(key, bool) or not isinstance(key, (str, int, float)):
+        wanted = "text or a number (YAML reads on, off, yes and no as true and false: put them in quotes)"
+    if wanted is not None:
+        raise ConfigError(f"config: {dotted(*path, shown(key))}: the key {shown(key)} is not allowed; give {wanted}")
+    return str(key)
+
+
+# Line breaks and other control characters, and halves of characters, which no file name can hold.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _unusable(value: Any) -> str | None:
+    """What to give instead of a value that no key may have; None for a usable one."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return "a number of at most 18 digits"
+    if isinstance(value, str) and _CONTROL.search(value):
+        return "text without line breaks and other control characters"
+    return None
+
+
+def _message(error: jsonschema.ValidationError) -> str:
+    path = [str(part) for part in error.absolute_path]
+    schema: dict[str, Any] = dict(error.schema)
+    value = error.instance
+    if error.validator == "additionalProperties":
+        allowed = list(schema.get("properties", {}))
+        unknown = next(key for key in value if key not in allowed)
+        return (
+            f"config: {dotted(*path, unknown)}: unknown key{nearest(unknown, allowed)} "
+            f"(allowed here: {', '.join(allowed)})"
+        )
+    if error.validator == "required":
+        missing = next(key for key in schema["required"] if key not in value)
+        return f"config: {dotted(*path, missing)}: missing; config.yaml shows its form"
+    # propertyNames reports the key as the instance, at the path of the mapping that holds it.
+    parent = error.parent
+    if parent is None and "propertyNames" in error.absolute_schema_path:
+        return f"config: {dotted(*path, value)}: the key {shown(value)} is not allowed; give {_key_wanted(error)}"
+    return f"config: {dotted(*path)}: {shown(value)} is not allowed; give {_wanted(error, schema, value)}"
+
+
+def _key_wanted(error: jsonschema.ValidationError) -> str:
+    return str(dict(error.schema).get("description", "another key"))
+
+
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping of keys to values",
+}
+
+
+def _wanted(error: jsonschema.ValidationError, schema: Mapping[str, Any], value: Any) -> str:
+    limit = error.validator_value
+    if error.validator == "type":
+        return _TYPES[str(limit)] + _number_hint(str(limit), value)
+    if error.validator == "enum":
+        return f"one of {', '.join(map(str, limit))}{nearest(value, map(str, limit))}"
+    if error.validator == "oneOf":
+        return 'a whole number from 1 to 1000000000, or "full"'
+    words = {
+        "minimum": f"a number not below {limit}",
+        "maximum": f"a number not above {limit}",
+        "exclusiveMinimum": f"a number above {limit}",
+        "exclusiveMaximum": f"a number below {limit}",
+        "minItems": f"at least {limit} entries",
+        "maxItems": f"at most {limit} entries",
+        "uniqueItems": "each entry once",
+        "minProperties": f"at least {limit} entries",
+        "maxProperties": f"at most {limit} entries",
+        "minLength": f"at least {limit} characters",
+        "maxLength": f"at most {limit} characters",
+        "pattern": str(schema.get("description", f"text that matches {limit}")),
+    }
+    return words.get(str(error.validator), str(error.message))
+
+
+_EXPONENT = re.compile(r"([+-]?[0-9]{1,15}(?:[.][0-9]{0,15})?)e([+-]?[0-9]{1,3})", re.IGNORECASE)
+
+
+def _number_hint(wanted: str, value: Any) -> str:
+    """How to write what was probably meant, for a number that YAML reads as text or as one with a fraction."""
+    meant = value
+    if isinstance(value, str) and (match := _EXPONENT.fullmatch(value)) is not None:
+        mantissa, exponent = match.groups()
+        if wanted == "number":
+            point = mantissa if "." in mantissa else f"{mantissa}.0"
+            return f" (YAML reads {value} as text; write {point}e{int(exponent):+d})"
+        meant = float(value)
+    if wanted == "integer" and isinstance(meant, float) and meant.is_integer() and abs(meant) < MAX_INTEGER:
+        return f" (write {int(meant)})"
+    return ""
+
+
+def _check_optimizers(config: Mapping[str, Any]) -> None:
+    spelled: dict[str, str] = {}
+    for name, arguments in config["optimizers"].items():
+        twin = spelled.setdefault(name.lower(), name)
+        if twin != name:
+            raise ConfigError(
+                f"config: optimizers.{name}: differs from {twin} in case only, which some file systems do not tell "
+                "apart; give it another name"
+            )
+        check_optimizer(f"optimizers.{name}", arguments)
+
+
+def _check_seeds(config: Mapping[str, Any]) -> None:
+    seeds = config["training"]["seeds"]
+    dense = config["eigen"]["dense_seed"]
+    if dense not in seeds:
+        raise ConfigError(
+            f"config: eigen.dense_seed: {dense} is not allowed; give one of training.seeds {shown(seeds)}"
+        )
+    for seed in config["sweeps"]["seeds"]:
+        if seed not in seeds:
+            raise ConfigError(
+                f"config: sweeps.seeds: {seed} is not allowed; give some of training.seeds {shown(seeds)}, "
+                "since the main runs are drawn beside the sweeps"
+            )
+
+
+def _check_sensitivity(config: Mapping[str, Any]) -> None:
+    block = config["sensitivity"]
+    if not _is_sensitivity_on(config):
+        return
+    for key, allowed, where in (
+        ("optimizers", list(config["optimizers"]), "optimizers"),
+        ("seeds", config["training"]["seeds"], "training.seeds"),
+    ):
+        for value in block[key]:
+            if value not in allowed:
+                raise ConfigError(
+                    f"config: sensitivity.{key}: {shown(value)} is not allowed; give some of {where} {shown(allowed)}"
+                )
+    own = {"scaling": config["data"]["scaling"], **config["model"]}
+    known: dict[str, str] = {json.dumps(own, sort_keys=True): "the main runs"}
+    spelled: dict[str, str] = {}
+    for name, changes in block["variants"].items():
+        path = f"config: sensitivity.variants.{name}"
+        twin = spelled.setdefault(name.lower(), name)
+        if twin != name:
+            raise ConfigError(f"{path}: differs from {twin} in case only; give it another name")
+        same = known.setdefault(json.dumps({**own, **changes}, sort_keys=True), name)
+        if same != name:
+            raise ConfigError(f"{path}: {shown(changes)} is not allowed; {same} have these settings already")
+
+
+def _is_sensitivity_on(config: Mapping[str, Any]) -> bool:
+    """Whether any run is added for figure S1; without one, nothing has to fit."""
+    return bool(config["sensitivity"]["variants"])
+
+
+def _check_sweeps(config: Mapping[str, Any]) -> None:
+    dataset = config["sweeps"]["dataset"]
+    if dataset not in config["datasets"]:
+        raise ConfigError(
+            f"config: sweeps.dataset: {dataset!r} is not allowed; give one of datasets {config['datasets']}"
+        )
+    if str(config["training"]["batch_size"]) in config["sweeps"]["batch_size"]:
+        raise ConfigError(
+            f"config: sweeps.batch_size.{config['training']['batch_size']}: this is training.batch_size, which the "
+            "main runs show already; leave it out"
+        )
+    written: dict[float, str] = {}
+    for factor in config["sweeps"]["learning_rate"]:
+        if float(factor) in (0.0, 1.0):
+            raise ConfigError(
+                f"config: sweeps.learning_rate.{factor}: give a factor other than 0 and 1 (the main runs)"
+            )
+        if (same := written.setdefault(float(factor), factor)) != factor:
+            raise ConfigError(f"config: sweeps.learning_rate.{factor}: the same factor as {same}; give it once")
+
+
+def _check_tolerances(config: Mapping[str, Any]) -> None:
+    for dataset, optimizers in config["eigen"]["tolerance_for"].items():
+        path = ("eigen", "tolerance_for", dataset)
+        if dataset not in DATASET_SIZES:
+            raise ConfigError(
+                f"config: {dotted(*path)}: unknown dataset{nearest(dataset, DATASET_SIZES)} "
+                f"(known: {', '.join(DATASET_SIZES)})"
+            )
+        for optimizer in optimizers:
+            if optimizer not in config["optimizers"]:
+                known = ", ".join(config["optimizers"])
+                raise ConfigError(
+                    f"config: {dotted(*path, optimizer)}: unknown optimizer"
+                    f"{nearest(optimizer, config['optimizers'])} (known: {known})"
+                )
+
+
+def _check_snapshots(config: Mapping[str, Any]) -> None:
+    steps = config["training"]["steps"]
+    main = config["snapshots"]
+    for key in main["dense"]:
+        larger, smaller = (main[key], main["dense"][key]) if key == "every" else (main["dense"][key], main[key])
+        if larger % smaller:
+            multiple = "a divisor" if key == "every" else "a multiple"
+            raise ConfigError(
+                f"config: snapshots.dense.{key}: {main['dense'][key]} is not allowed; give {multiple} of "
+                f"snapshots.{key} = {main[key]}, so that the dense seed has the snapshots of the other seeds too"
+            )
+    blocks = {"snapshots": main, "sweeps.snapshots": config["sweeps"]["snapshots"]}
+    if _is_sensitivity_on(config):
+        blocks["sensitivity.snapshots"] = config["sensitivity"]["snapshots"]
+    for path, block in blocks.items():
+        times = block["waiting_times"]
+        if times != sorted(times):
+            raise ConfigError(
+                f"config: {path}.waiting_times: {shown(times)} is not allowed; give them in ascending order"
+            )
+        if times[-1] >= steps:
+            raise ConfigError(
+                f"config: {path}.waiting_times: {times[-1]} is not allowed; give times below training.steps = {steps}"
+            )
+        if block["every"] > steps:
+            raise ConfigError(
+                f"config: {path}.every: {block['every']} is not allowed; give at most training.steps = {steps}"
+            )
+
+
+def _check_amounts(config: Mapping[str, Any]) -> None:
+    main, sweeps = config["training"]["steps"], config["sweeps"]
+    own = {key: value for key, value in config["snapshots"].items() if key != "dense"}
+    schedules = [("snapshots", own, main), ("snapshots.dense", {**own, **config["snapshots"]["dense"]}, main)]
+    for steps in (*sweeps["batch_size"].values(), *sweeps["learning_rate"].values()):
+        schedules.append(("sweeps.snapshots", sweeps["snapshots"], steps))
+    sensitivity = config["sensitivity"]
+    if _is_sensitivity_on(config):
+        schedules.append(("sensitivity.snapshots", sensitivity["snapshots"], sensitivity["steps"]))
+    for path, block, steps in schedules:
+        # For the main runs this is `every` itself.
+        every = scaled_every(block["every"], steps, main)
+        if most_snapshots(steps, **{**block, "every": every}) > MAX_SNAPSHOTS:
+            key = "every" if steps // every > MAX_SNAPSHOTS // 2 else "lags_per_decade"
+            raise ConfigError(
+                f"config: {path}.{key}: {block[key]} is not allowed; a run of {steps} steps would have more than "
+                f"{MAX_SNAPSHOTS} snapshots"
+            )
+    variants = len(sweeps["seeds"]) * (len(sweeps["batch_size"]) + len(sweeps["learning_rate"]))
+    runs = len(config["optimizers"]) * (len(config["datasets"]) * len(config["training"]["seeds"]) + variants)
+    added = len(sensitivity["variants"]) * len(sensitivity["optimizers"]) * len(sensitivity["seeds"])
+    runs += len(config["datasets"]) * added
+    if runs > MAX_RUNS:
+        raise ConfigError(f"config: training.seeds: {runs} runs in all are not allowed; give at most {MAX_RUNS}")
+
+
+def _check_sizes(config: Mapping[str, Any]) -> None:
+    eigen = config["eigen"]
+    if eigen["dense_k"] < eigen["k"]:
+        raise ConfigError(
+            f"config: eigen.dense_k: {eigen['dense_k']} is not allowed; give at least eigen.k = {eigen['k']}"
+        )
+    for dataset in config["datasets"]:
+        samples, inputs = DATASET_SIZES[dataset]
+        sizes = [("training.batch_size", config["training"]["batch_size"])]
+        if dataset == config["sweeps"]["dataset"]:
+            sizes += [(f"sweeps.batch_size.{size}", size) for size in config["sweeps"]["batch_size"]]
+        for path, size in sizes:
+            if size != "full" and int(size) > samples:
+                raise ConfigError(f"config: {path}: {size} is not allowed; {dataset} has {samples} training samples")
+        parameters = n_parameters(inputs, config["model"]["hidden"])
+        if eigen["dense_k"] >= parameters:
+            raise ConfigError(
+                f"config: eigen.dense_k: {eigen['dense_k']} is not allowed; the network has {parameters} parameters"
+            )
+        for name, changes in config["sensitivity"]["variants"].items():
+            parameters = n_parameters(inputs, changes.get("hidden", config["model"]["hidden"]))
+            if eigen["k"] >= parameters:
+                raise ConfigError(
+                    f"config: sensitivity.variants.{name}: its network has {parameters} parameters on {dataset}; "
+                    f"give one with more than eigen.k = {eigen['k']}"
+                )
+
+
+def _check_ranges(config: Mapping[str, Any]) -> None:
+    low, high = config["interpolation"]["alpha"]
+    if not low < high:
+        raise ConfigError(f"config: interpolation.alpha: [{low}, {high}] is not allowed; give the smaller end first")
+    root = config["data"]["root"]
+    if "{" in root or "}" in root:
+        # Snakemake would take what stands between them for a wildcard.
+        raise ConfigError(f"config: data.root: {shown(root)} is not allowed; give the path of a folder without braces")
+
+
+_CHECKS = (
+    _check_optimizers,
+    _check_seeds,
+    _check_sweeps,
+    _check_sensitivity,
+    _check_tolerances,
+    _check_snapshots,
+    _check_amounts,
+    _check_sizes,
+    _check_ranges,
+)
+
+
+def n_parameters(inputs: int, hidden: Iterable[int], outputs: int = CLASSES) -> int:
+    """Number of weights and biases of a fully connected network."""
+    widths = [inputs, *hidden, outputs]
+    return sum(a * b + b for a, b in pairwise(widths))

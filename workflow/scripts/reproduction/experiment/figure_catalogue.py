@@ -1,0 +1,120 @@
+"""The 21 figures of the paper and those of the supplement, drawn from tables alone.
+
+`FIGURES` says what each figure reads. It imports nothing heavy, so the Snakefile builds its rules from it: the input
+`kind` of figure n is the list of the tables of that kind of every selected run (RUN_KINDS), or one table a dataset
+(DATASET_KINDS: only the key `datasets` counts). A selection's keys are the arguments of `Experiment.select`:
+
+- datasets: first | last | all of the configured ones, or sweep: the one dataset of the sweeps
+- variants: main | batch_size | learning_rate; a sweep brings the main runs of its seeds, which show its middle value;
+  sensitivity: the runs of figure S1
+- seeds: all, or dense: the one seed for which more eigenpairs are taken; a sweep has its own
+
+Several selections for one kind mean their union, each run once.
+"""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+RUN_KINDS = ("history", "ipr", "alignment", "displacement", "final_eigenvector")
+DATASET_KINDS = ("baseline", "interpolation", "solutions", "baseline_overlaps", "permuted_overlaps")
+
+
+class Selection(TypedDict, total=False):
+    """Which runs, or for DATASET_KINDS which datasets."""
+
+    datasets: str
+    variants: str
+    seeds: str
+
+
+class FigureInputs(TypedDict):
+    """What a figure shows, in a few words, and what it reads."""
+
+    title: str
+    inputs: dict[str, list[Selection]]
+
+
+_FIRST: list[Selection] = [{"datasets": "first", "variants": "main", "seeds": "all"}]
+_LAST: list[Selection] = [{"datasets": "last", "variants": "main", "seeds": "all"}]
+_ALL: list[Selection] = [{"datasets": "all", "variants": "main", "seeds": "all"}]
+_FIRST_DENSE: list[Selection] = [{"datasets": "first", "variants": "main", "seeds": "dense"}]
+_LAST_DENSE: list[Selection] = [{"datasets": "last", "variants": "main", "seeds": "dense"}]
+_ALL_DENSE: list[Selection] = [{"datasets": "all", "variants": "main", "seeds": "dense"}]
+_BATCH_SIZE: list[Selection] = [{"variants": "batch_size"}]
+_LEARNING_RATE: list[Selection] = [{"variants": "learning_rate"}]
+
+FIGURES: Mapping[int, FigureInputs] = {
+    1: {
+        "title": "Displacement of the leading eigenvector, first dataset",
+        "inputs": {"displacement": _FIRST, "baseline": [{"datasets": "first"}]},
+    },
+    2: {"title": "Update alignment against gradient alignment", "inputs": {"alignment": _ALL}},
+    3: {"title": "Localization of the leading eigenvector", "inputs": {"ipr": _ALL}},
+    4: {"title": "Training loss", "inputs": {"history": _ALL}},
+    5: {"title": "Final test accuracy", "inputs": {"history": _ALL}},
+    6: {"title": "Leading eigenvalues", "inputs": {"ipr": _ALL}},
+    7: {"title": "Convergence of the leading eigenvectors", "inputs": {"alignment": _ALL}},
+    8: {
+        "title": "Loss between solutions, and their sharpness",
+        "inputs": {"interpolation": [{"datasets": "all"}], "solutions": [{"datasets": "all"}]},
+    },
+    9: {
+        "title": "Displacement of the leading eigenvector, last dataset",
+        "inputs": {"displacement": _LAST, "baseline": [{"datasets": "last"}]},
+    },
+    10: {"title": "Displacement of the weights", "inputs": {"displacement": _ALL}},
+    11: {"title": "Two-time update alignment", "inputs": {"displacement": _ALL}},
+    12: {"title": "Alignments during one run, last dataset", "inputs": {"alignment": _LAST_DENSE}},
+    13: {"title": "Run-mean alignments", "inputs": {"alignment": _ALL}},
+    14: {"title": "Run-mean alignments with many eigenvectors", "inputs": {"alignment": _ALL_DENSE}},
+    15: {"title": "Localization of many eigenvectors", "inputs": {"ipr": _ALL_DENSE}},
+    16: {
+        "title": "Leading eigenvector in the shape of the layers, first dataset",
+        "inputs": {"final_eigenvector": _FIRST_DENSE},
+    },
+    17: {
+        "title": "Update against gradient alignment, by batch size and learning rate",
+        "inputs": {"alignment": _BATCH_SIZE + _LEARNING_RATE},
+    },
+    18: {"title": "Localization by batch size", "inputs": {"ipr": _BATCH_SIZE}},
+    19: {"title": "Localization by learning rate", "inputs": {"ipr": _LEARNING_RATE}},
+    20: {
+        "title": "Displacement by batch size",
+        "inputs": {"displacement": _BATCH_SIZE, "baseline": [{"datasets": "sweep"}]},
+    },
+    21: {
+        "title": "Displacement by learning rate",
+        "inputs": {"displacement": _LEARNING_RATE, "baseline": [{"datasets": "sweep"}]},
+    },
+}
+
+# What answers questions that the paper's own figures leave open; not part of the 21.
+SUPPLEMENT: Mapping[str, FigureInputs] = {
+    "S1": {
+        "title": "What the choices that the paper leaves open decide",
+        "inputs": {
+            "ipr": [{"variants": "sensitivity"}],
+            "displacement": [{"variants": "sensitivity"}],
+            "alignment": [{"variants": "sensitivity"}],
+            "baseline": [{"datasets": "all"}],
+        },
+    },
+    "S2": {
+        "title": "Null models of the overlap between eigenvectors",
+        "inputs": {"baseline_overlaps": [{"datasets": "all"}], "permuted_overlaps": [{"datasets": "all"}]},
+    },
+    "S3": {
+        "title": "Displacement against solver accuracy, and of subspaces",
+        "inputs": {"displacement": _ALL},
+    },
+}
+
+
+def figure_name(number: int | str) -> str:
+    """The name of a figure's rule, script and files: fig01 for 1, figS1 for S1."""
+    return f"fig{number:02d}" if isinstance(number, int) else f"fig{number}"
+
+
+def figure_title(number: int | str) -> str:
+    """The title of a figure or of one of the supplement."""
+    return (FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number])["title"]

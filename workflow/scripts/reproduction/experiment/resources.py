@@ -1,0 +1,138 @@
+"""Memory and time that a job may take at most, from the sizes of its run: what a cluster is asked for."""
+
+import math
+import os
+from itertools import pairwise
+
+from reproduction.experiment.config import CLASSES, DATASET_SIZES
+from reproduction.experiment.runs import MAIN, Experiment, Run
+
+# An interpreter with torch; with CUDA's libraries it maps more, which counts on some clusters.
+TORCH_MB = 1500
+# Far below what any device in use reaches in matrix products (a GPU in float64): no job is killed for being slow.
+FLOPS_PER_SECOND = {"cpu": 15e9, "auto": 15e9, "cuda": 150e9}
+# Products of one solve at tolerance 1e-3 and 1e-6 with room to spare, a pair.
+PRODUCTS_PER_PAIR = 8
+# Activations without an analytic path; their graphs are kept (autograd.GRAPH_BYTES, which imports torch).
+GENERAL = ("gelu", "silu", "elu")
+GRAPH_MB = 2200
+
+
+class Needs:
+    """Upper estimates in MB (10^6 bytes) and minutes."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.flops_per_second = FLOPS_PER_SECOND[experiment.config["training"]["device"]]
+
+    def _row_bytes(self, run: Run) -> int:
+        return 4 * self.experiment.n_parameters(run.dataset, run.variant)
+
+    def _data_megabytes(self, dataset: str, variant: str = MAIN) -> int:
+        samples, inputs = DATASET_SIZES[dataset]
+        # 8-bit pixels of both sets, their float32 inputs twice while they are scaled, the activations that are kept.
+        widths: int = sum(self.experiment.hidden(variant)) * 3 + 4 * CLASSES
+        return math.ceil(samples * (1.2 * inputs * (1 + 8) + 4 * widths) / 1e6)
+
+    def _graph_megabytes(self, variant: str = MAIN) -> int:
+        return GRAPH_MB if self.experiment.settings_of(variant)["activation"] in GENERAL else 0
+
+    def _product_flops(self, dataset: str, variant: str = MAIN) -> float:
+        samples, inputs = DATASET_SIZES[dataset]
+        widths = [inputs, *self.experiment.hidden(variant), CLASSES]
+        sizes: list[int] = [a * b for a, b in pairwise(widths)]
+        return 2.0 * samples * (2 * sizes[0] + 6 * sum(sizes[1:]))
+
+    def train_megabytes(self, run: Run) -> int:
+        """Training: the trajectory is on disk while it grows and passes through memory at the end."""
+        rows = len(self.experiment.snapshots(run))
+        return (
+            TORCH_MB + self._data_megabytes(run.dataset, run.variant) + math.ceil(4 * rows * self._row_bytes(run) / 1e6)
+        )
+
+    def train_minutes(self, run: Run) -> int:
+        """Training: six passes of matrix products a step (SAM twice that), and a full evaluation at each snapshot."""
+        identity = self.experiment.identity(run)
+        step = 2.0 * identity["batch_size"] * identity["n_parameters"] * 3 * 2
+        evaluation = 2.0 * 1.2 * identity["n_train"] * identity["n_parameters"]
+        # Half a millisecond a step is Python and the optimizer, whatever the size.
+        seconds = identity["steps"] * (step / self.flops_per_second + 5e-3)
+        return _minutes(seconds + len(self.experiment.snapshots(run)) * evaluation / self.flops_per_second)
+
+    def _chunk_pairs(self, run: Run) -> tuple[int, int]:
+        parameters = self.experiment.eigen_parameters(run)
+        snapshots = min(len(self.experiment.snapshots(run)), parameters["snapshots_per_job"])
+        k: int = parameters.get("dense", parameters)["k"]
+        return snapshots, k
+
+    def eigen_megabytes(self, run: Run) -> int:
+        """Eigenpairs of one chunk: the run's weights, the chunk's vectors, the solver's basis and its products."""
+        snapshots, k = self._chunk_pairs(run)
+        rows = len(self.experiment.snapshots(run)) + 2 * snapshots * k + 4 * max(2 * k + 40, 60)
+        # float32, and a copy in float64 for tight tolerances.
+        data = 3 * self._data_megabytes(run.dataset, run.variant) + self._graph_megabytes(run.variant)
+        return TORCH_MB + data + math.ceil(rows * self._row_bytes(run) / 1e6)
+
+    def eigen_minutes(self, run: Run) -> int:
+        """Eigenpairs of one chunk."""
+        snapshots, k = self._chunk_pairs(run)
+        product = self._product_flops(run.dataset, run.variant) / self.flops_per_second
+        return _minutes(snapshots * (k + 3) * PRODUCTS_PER_PAIR * product)
+
+    def baseline_megabytes(self, dataset: str, variant: str = MAIN) -> int:
+        """The baseline, and the interpolation, which keeps less."""
+        return self._networks_megabytes(dataset, self.experiment.config["baseline"]["initializations"], variant)
+
+    def permuted_megabytes(self, dataset: str) -> int:
+        """The permuted networks of one optimizer at a time."""
+        return self._networks_megabytes(dataset, self.experiment.config["baseline"]["permutations"])
+
+    def _networks_megabytes(self, dataset: str, count: int, variant: str = MAIN) -> int:
+        vectors: int = self.experiment.config["eigen"]["k"] * count
+        row = 4 * self.experiment.n_parameters(dataset, variant)
+        data = self._data_megabytes(dataset, variant) + self._graph_megabytes(variant)
+        return TORCH_MB + data + math.ceil((vectors + 200) * row / 1e6)
+
+    def baseline_minutes(self, dataset: str, variant: str = MAIN) -> int:
+        """The baseline's solves."""
+        return self._networks_minutes(dataset, self.experiment.config["baseline"]["initializations"], variant)
+
+    def permuted_minutes(self, dataset: str) -> int:
+        """The solves at the permuted networks of all optimizers."""
+        networks = len(self.experiment.config["optimizers"]) * self.experiment.config["baseline"]["permutations"]
+        return self._networks_minutes(dataset, networks)
+
+    def _networks_minutes(self, dataset: str, count: int, variant: str = MAIN) -> int:
+        k = self.experiment.config["eigen"]["k"]
+        product = self._product_flops(dataset, variant) / self.flops_per_second
+        return _minutes(count * (k + 3) * PRODUCTS_PER_PAIR * product)
+
+    def interpolation_minutes(self, dataset: str) -> int:
+        """Losses on all lines, and the searches of the epsilon-sharpness at some 40 gradients each."""
+        config = self.experiment.config
+        optimizers, points = len(config["optimizers"]), config["interpolation"]["points"]
+        searches = optimizers * len(config["interpolation"]["epsilon"]) * 40 * 3
+        forward = 2.4 * DATASET_SIZES[dataset][0] * self.experiment.n_parameters(dataset)
+        evaluations = optimizers * (optimizers - 1) // 2 * points + searches
+        return _minutes(evaluations * forward / self.flops_per_second)
+
+    def metric_megabytes(self, run: Run) -> int:
+        """A metric rule: the trajectory's arrays and the vectors of up to k pairs, or one chunk of all pairs."""
+        snapshots, k = self._chunk_pairs(run)
+        rows = len(self.experiment.snapshots(run))
+        vectors: int = 2 * max(rows * self.experiment.config["eigen"]["k"], snapshots * k)
+        return 800 + math.ceil((2 * rows + vectors) * self._row_bytes(run) / 1e6)
+
+    def mapped_megabytes(self, run: Run) -> int:
+        """A metric rule that maps all vectors and holds those of a few snapshots, in float64."""
+        rows = 32 * self.experiment.most_pairs(run)
+        return 800 + math.ceil(2 * rows * self._row_bytes(run) / 1e6)
+
+
+def gpus(device: str) -> int:
+    """GPUs that a computing job asks for: none where `auto` finds none, so that nobody without one notices the tag."""
+    return int(device == "cuda" or (device == "auto" and os.path.exists("/dev/nvidiactl")))
+
+
+def _minutes(seconds: float) -> int:
+    return 10 + math.ceil(seconds / 60)

@@ -1,0 +1,44 @@
+"""Write a figure as PDF and PNG, and its numbers as a table; the same figure gives the same bytes."""
+
+from typing import Protocol
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+from reproduction.experiment.figure_catalogue import figure_name, figure_title
+from reproduction.figures.panels import Drawn
+from reproduction.figures.style import DPI, styled
+from reproduction.files.atomic import atomic_path
+from reproduction.files.tables import write_table
+
+# Of the images within a PDF: several pixels for each entry of a vector, so that none is lost.
+IMAGE_DPI = 600
+
+
+class Outputs(Protocol):
+    """The three files of a figure."""
+
+    pdf: str
+    png: str
+    csv: str
+
+
+@styled
+def save(drawn: Drawn, number: int | str, output: Outputs) -> None:
+    """Write figure `number`: no date and no program version goes into the files."""
+    title, figure = figure_title(number), drawn.figure
+    # Straight to the canvases: Figure.savefig would draw everything five times, and lay it out for each file anew.
+    figure.set_dpi(DPI)
+    with atomic_path(output.png) as part:
+        FigureCanvasAgg(figure).print_png(part, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    figure.set_layout_engine("none")
+    # The layout's solver leaves rounding of its own, which differs from process to process and can show as -0 in a PDF.
+    for axes in figure.axes:
+        left, bottom, width, height = (round(value, 9) for value in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
+    figure.set_dpi(IMAGE_DPI)
+    metadata = {"Title": title, "Creator": None, "Producer": None, "CreationDate": None}
+    with atomic_path(output.pdf) as part:
+        FigureCanvasPdf(figure).print_pdf(part, metadata=metadata)  # type: ignore[no-untyped-call]
+    identity = {"figure": number, "title": title}
+    write_table(output.csv, drawn.numbers, kind=figure_name(number), identity=identity, units=drawn.units)

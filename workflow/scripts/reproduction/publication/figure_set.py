@@ -1,0 +1,146 @@
+"""The figure set: a folder that a LaTeX document can input as it is."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from reproduction.errors import DamagedFileError, DataError
+from reproduction.files.atomic import atomic_path
+from reproduction.files.tables import read_header
+from reproduction.latex import rst_to_latex
+
+FORMAT = "eigendrift-figure-set/1"
+# A figure wider than a journal's column, in PostScript points.
+_COLUMN_POINTS = 3.6 * 72
+
+PREAMBLE = r"""% Written by the rule `figure_set`: one environment a figure, figNN labelled fig:figNN.
+% Needs the package graphicx, and this folder in \graphicspath. Figures keep their size unless they are too large.
+\providecommand*\eigendriftfigure[1]{%
+  \begingroup
+  \sbox0{\includegraphics{#1}}%
+  \ifdim\wd0>\linewidth\setbox0\hbox{\includegraphics[width=\linewidth]{#1}}\fi
+  \ifdim\ht0>0.8\textheight\setbox0\hbox{\includegraphics[height=0.8\textheight]{#1}}\fi
+  \usebox0\endgroup}
+"""
+
+
+def figures_tex(captions: Mapping[str, str], wide: Mapping[str, bool]) -> str:
+    """The figure environments in order of their names.
+
+    `captions` holds reStructuredText by figure name (fig01, ...), `wide` whether a figure spans both columns of a
+    two-column page.
+    """
+    return PREAMBLE + "".join(_environment(name, captions[name], wide[name]) for name in sorted(captions))
+
+
+def _environment(name: str, caption: str, wide: bool) -> str:
+    environment = "figure*" if wide else "figure"
+    try:
+        text = rst_to_latex(caption)
+    except DataError as error:
+        raise DataError(f"caption of {name}: {error}") from None
+    if not text:
+        raise DataError(f"caption of {name}: empty")
+    return (
+        f"\n\\begin{{{environment}}}[htbp]\n  \\centering\n  \\eigendriftfigure{{{name}.pdf}}\n"
+        f"  \\caption{{{text}}}\n  \\label{{fig:{name}}}\n\\end{{{environment}}}\n"
+    )
+
+
+def is_wide(pdf: Path) -> bool:
+    """Whether the first page of a PDF is wider than a journal's column; `DataError` if the file is no whole PDF."""
+    content = pdf.read_bytes()
+    box = re.search(rb"/MediaBox\s*\[\s*([-\d.]+)\s+[-\d.]+\s+([-\d.]+)\s+[-\d.]+\s*\]", content)
+    if not content.startswith(b"%PDF-") or not content.rstrip().endswith(b"%%EOF") or box is None:
+        raise DataError(f"{pdf}: not a whole PDF with a plain page size; delete it and run again")
+    return float(box.group(2)) - float(box.group(1)) > _COLUMN_POINTS
+
+
+def check_claims_tex(claims_csv: str, claims_tex: str) -> None:
+    """`DamagedFileError` if the claims in LaTeX are not those that the claims table was written with."""
+    expected = read_header(claims_csv, kind="claims")["identity"]["sha256"]["tex"]
+    if hashlib.sha256(Path(claims_tex).read_bytes()).hexdigest() != expected:
+        raise DamagedFileError(f"{claims_tex}: fails its checksum in {claims_csv}; delete both and run again")
+
+
+def by_stem(paths: Sequence[str], what: str) -> dict[str, Path]:
+    """File stem -> path; `DataError` where two files have the same stem."""
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        if path.stem in found:
+            raise DataError(f"two {what} named {path.stem}: {found[path.stem]} and {path}")
+        found[path.stem] = path
+    return found
+
+
+def write_figure_set(
+    *,
+    figures: Sequence[str],
+    captions: Sequence[str],
+    claims_tex: str,
+    numbers_tex: str,
+    provenance: Mapping[str, Any],
+    pdfs: Sequence[str],
+    outputs: Mapping[str, str],
+) -> None:
+    """Write figures, figures.tex, numbers.tex, claims.tex and manifest.json.
+
+    `figures` and `pdfs` are the PDFs and where they go, matched by name; `captions` the .rst file of each; `claims_tex`
+    the file of the rule `claims`, `numbers_tex` source text; `outputs` has figures_tex, numbers_tex, claims_tex and
+    manifest. All lie in one folder.
+    """
+    sources, targets, texts = by_stem(figures, "figures"), by_stem(pdfs, "outputs"), by_stem(captions, "captions")
+    for name in sorted(set(sources) | set(targets)):
+        if name not in sources or name not in targets or name not in texts:
+            raise DataError(f"{name}: needs a figure, an output and a caption (workflow/report/{name}.rst)")
+    rst = {name: texts[name].read_text(encoding="utf-8") for name in sources}
+    wide = {name: is_wide(sources[name]) for name in sources}
+    written = [Path(outputs["figures_tex"]), Path(outputs["numbers_tex"]), Path(outputs["claims_tex"])]
+    for path, text in zip(written, (figures_tex(rst, wide), numbers_tex, _read(claims_tex)), strict=True):
+        _write(path, text)
+    for name, source in sources.items():
+        with atomic_path(targets[name]) as part:
+            shutil.copyfile(source, part)
+    _write(Path(outputs["manifest"]), manifest([*written, *targets.values()], provenance))
+
+
+def manifest(files: Sequence[Path], provenance: Mapping[str, Any]) -> str:
+    """JSON with size and sha256 of every file by name, and where the set comes from; no time, no absolute path.
+
+    The configuration keeps its order, in which figures show data sets and optimizers.
+    """
+    content = {
+        "files": {path.name: _described(path) for path in sorted(files, key=lambda path: path.name)},
+        "format": FORMAT,
+        "provenance": portable(provenance),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
+
+
+def portable(value: Any) -> Any:
+    """The same value with every absolute path cut to its last part, so that it is the same on every machine."""
+    if isinstance(value, Mapping):
+        return {str(key): portable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [portable(item) for item in value]
+    if isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()):
+        return f".../{PureWindowsPath(value).name}"
+    return value
+
+
+def _described(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as part:
+        part.write_bytes(text.encode())

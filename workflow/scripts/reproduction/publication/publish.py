@@ -1,0 +1,317 @@
+"""What is kept of a finished experiment in paper/published/, and how its figures come back from it, without torch.
+
+python -m reproduction.publication.publish fill results/NAME    figures, tables, claims and provenance into paper/published/
+python -m reproduction.publication.publish redraw               figures, figure set and PDF from these tables, compared with it
+"""
+
+import argparse
+import json
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+from reproduction.claims.definition import load_claims
+from reproduction.claims.evidence import Evidence, load_evidence
+from reproduction.claims.report import scale_line
+from reproduction.claims.scoring import score_claims
+from reproduction.errors import DataError, EigendriftError
+from reproduction.experiment.config import validate
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, figure_name
+from reproduction.experiment.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, table_paths
+from reproduction.experiment.runs import Experiment
+from reproduction.files.tables import read_header, read_table
+from reproduction.jobs.dependencies import use_this_copy
+from reproduction.latex import latex_integer
+from reproduction.publication.compile import INSTALL
+from reproduction.publication.figure_set import by_stem, check_claims_tex, write_figure_set
+from reproduction.publication.packed import pack, unpack, write_whole
+from reproduction.publication.quoted_numbers import numbers_of, numbers_tex
+from reproduction.publication.reproduction_page import Numbers, fill_page
+
+ROOT = Path(__file__).parents[4]
+SCRIPTS, CAPTIONS, PAPER = ROOT / "workflow" / "scripts", ROOT / "workflow" / "report", ROOT / "paper"
+PUBLISHED, BUILD = PAPER / "published", PAPER / "generated" / "published"
+ALL: tuple[int | str, ...] = (*FIGURES, *SUPPLEMENT)
+PAGE = "REPRODUCTION.md"
+CLAIMS = ("claims.csv", "claims.md", "claims.tex")
+# What the page takes its tables from.
+_PLOTTED = ("fig16", "figS1", "figS2", "figS3")
+_RESTORE = "bring it back with git checkout, or publish again"
+# Tables that the numbers of the text are taken from, besides those of the figures.
+_NUMBERS: dict[str, list[dict[str, str]]] = {
+    "history": [{"variants": "all"}],
+    "ipr": [{"variants": "all"}],
+    "baseline": [{}],
+}
+
+
+def fill(results: Path, published: Path = PUBLISHED) -> int:
+    """Put a finished results folder in the place of `published`, all of it or nothing; the number of bytes in it.
+
+    The numbers in the page REPRODUCTION.md beside it become those of these results.
+    """
+    manifest = results / "figure_set" / "manifest.json"
+    if not manifest.is_file():
+        raise DataError(f"{manifest}: no such file; let the workflow of {results} run to its end first")
+    record = json.loads(manifest.read_text(encoding="utf-8"))["provenance"]
+    experiment = Experiment(validate(record["config"]))
+    part, page = published.with_name(f".{published.name}.part"), published.with_name(PAGE)
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _gather(results, experiment, record, part)
+        text = filled_page(page, part) if page.is_file() else None
+        shutil.rmtree(published, ignore_errors=True)
+        part.replace(published)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    if text is not None:
+        write_whole(page, text.encode())
+    return sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
+
+
+def _gather(results: Path, experiment: Experiment, record: dict[str, Any], folder: Path) -> None:
+    """All that is kept of the results."""
+    drawn = [number for number in ALL if (results / f"figures/{figure_name(number)}.pdf").is_file()]
+    copies = [f"figures/{figure_name(number)}.{kind}" for number in drawn for kind in ("pdf", "png")]
+    for name in (*copies, *(f"claims/{name}" for name in CLAIMS)):
+        _copy(results / name, folder / name)
+    for name in ("numbers.tex", "manifest.json"):
+        _copy(results / "figure_set" / name, folder / name)
+    if (results / "paper.pdf").is_file():
+        _copy(results / "paper.pdf", folder / "paper.pdf")
+    packed = {path: f"tables/{path}" for path in _tables(experiment, drawn)}
+    packed |= {path: f"tables/{path}" for path in _kept(experiment) if (results / path).is_file()}
+    packed |= {name: name for name in (f"figures/{figure_name(number)}.csv" for number in drawn)}
+    for path, name in packed.items():
+        pack(folder / f"{name}.gz", (results / path).read_bytes())
+    text = json.dumps({**record, "hours": hours(results / "benchmarks")}, indent=2)
+    write_whole(folder / "provenance.json", f"{text}\n".encode())
+
+
+def filled_page(page: Path, published: Path) -> str:
+    """The page with the numbers of what is published."""
+    claims = str(published / "claims" / "claims.csv")
+    figures = {name: published / f"figures/{name}.csv.gz" for name in _PLOTTED}
+    record = _record(published)
+    experiment, evidence = Experiment(validate(record["config"])), published_evidence(published)
+    labels = {**experiment.layout()["datasets"], **experiment.layout()["optimizers"]}
+    causes = score_claims(load_claims(PAPER / "causes.yaml"), evidence, labels)
+    numbers = Numbers(
+        claims=read_table(claims, kind="claims"),
+        record=record,
+        scale=scale_line(read_header(claims, kind="claims")["identity"]["scale"]),
+        plotted={name: pd.read_csv(path, skiprows=1) for name, path in figures.items() if path.is_file()},
+        causes=causes,
+        displacement=evidence.displacement,
+    )
+    return fill_page(page.read_text(encoding="utf-8"), numbers)
+
+
+def published_evidence(published: Path) -> Evidence:
+    """What the claims' quantities measure, from the published tables."""
+    experiment = Experiment(validate(_record(published)["config"]))
+    with TemporaryDirectory() as folder:
+        _unpack(published, Path(folder))
+        return _evidence(experiment, Path(folder))
+
+
+def _record(published: Path) -> dict[str, Any]:
+    """Provenance of what is published, with its hours."""
+    path = published / "provenance.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; nothing is published here yet: make publish NAME=... does it")
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); {_RESTORE}") from None
+    return record
+
+
+def _unpack(published: Path, folder: Path) -> None:
+    """All published tables, as they were in the results."""
+    for path in (published / "tables").rglob("*.gz"):
+        target = folder / path.relative_to(published / "tables").with_suffix("")
+        write_whole(target, unpack(path, _RESTORE))
+
+
+def _evidence(experiment: Experiment, folder: Path) -> Evidence:
+    """What the claims' quantities measure, from the tables in a folder, those of figure S1 included."""
+    tables = {}
+    for kind in ("history", "ipr", "alignment", "displacement", *DATASET_TABLES, "final_eigenvector"):
+        wanted = [{"variants": "all"}, {"variants": "sensitivity"}] if kind in RUN_TABLES else [{}]
+        paths = [folder / path for path in table_paths(experiment, kind, wanted)]
+        tables[kind] = [path for path in paths if path.is_file()]
+    layout = experiment.layout()
+    return load_evidence(
+        **tables,
+        datasets=list(layout["datasets"]),
+        optimizer_roles=experiment.roles(),
+        dense_seed=int(layout["dense_seed"]),
+    )
+
+
+def hours(benchmarks: Path) -> dict[str, float]:
+    """Hours of one core or GPU by rule, from Snakemake's benchmark files, which hold each job's last try."""
+    seconds: dict[str, float] = {}
+    for path in sorted(benchmarks.rglob("*.tsv")):
+        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
+        seconds[rule] = seconds.get(rule, 0.0) + float(pd.read_csv(path, sep="\t")["s"].sum())
+    return {rule: round(total / 3600, 3) for rule, total in seconds.items()}
+
+
+def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1) -> list[str]:
+    """Draw all figures and write figure set and paper into `build`; names of published files that came out different.
+
+    Missing TeX leaves the paper out, and says so.
+    """
+    record = _record(published)
+    record.pop("hours")
+    experiment = Experiment(validate(record["config"]))
+    shutil.rmtree(build, ignore_errors=True)
+    _unpack(published, build)
+    names = sorted(path.stem for path in (published / "figures").glob("*.pdf"))
+    numbers = [number for number in ALL if figure_name(number) in names]
+    use_this_copy()
+    # Processes of their own, since each script sends its output to its own log.
+    with get_context("spawn").Pool(processes) as pool:
+        pool.map(run_script, [_figure_job(experiment, number, build) for number in numbers], chunksize=1)
+        _figure_set(experiment, published, build, record)
+        if all(map(shutil.which, ("latexmk", "pdflatex"))):
+            pool.apply(run_script, [_paper_job(build)])
+        else:
+            print(f"paper.pdf: left out, without latexmk and pdflatex; {INSTALL}", file=sys.stderr)
+    return list(different(published, build))
+
+
+def different(published: Path, build: Path) -> Iterator[str]:
+    """Names of published figures, numbers, manifest and PDF whose redrawn file has other bytes, and of a page with
+    numbers that are not those of the claims.
+    """
+    files = [*sorted((published / "figures").iterdir()), published / "numbers.tex", published / "manifest.json"]
+    for path in files:
+        name, content = path.relative_to(published), path.read_bytes()
+        again = build / (name if name.parts[0] == "figures" else Path("figure_set") / name)
+        if path.suffix == ".gz":
+            again, content = again.with_suffix(""), unpack(path, _RESTORE)
+        if again.read_bytes() != content:
+            yield str(name)
+    pdf, again = published / "paper.pdf", build / "paper.pdf"
+    if pdf.is_file() and again.is_file() and pdf.read_bytes() != again.read_bytes():
+        yield pdf.name
+    page = published.with_name(PAGE)
+    if page.is_file() and page.read_text(encoding="utf-8") != filled_page(page, published):
+        yield page.name
+
+
+def _inputs(number: int | str) -> Mapping[str, Any]:
+    return (FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number])["inputs"]
+
+
+def _tables(experiment: Experiment, numbers: Sequence[int | str]) -> list[str]:
+    """Paths below the results of every table that these figures and the numbers are drawn from."""
+    wanted: list[Mapping[str, Any]] = [*(_inputs(number) for number in numbers), _NUMBERS]
+    found = (path for one in wanted for kind, chosen in one.items() for path in table_paths(experiment, kind, chosen))
+    return list(dict.fromkeys(found))
+
+
+def _kept(experiment: Experiment) -> list[str]:
+    """Paths below the results of the tables that no figure is drawn from, of every run."""
+    every: list[dict[str, str]] = [{"variants": "all"}, {"variants": "sensitivity"}]
+    return [path for kind in KEPT_TABLES for path in table_paths(experiment, kind, every)]
+
+
+def _figure_job(experiment: Experiment, number: int | str, build: Path) -> dict[str, Any]:
+    """What the rule of a figure gives to its script."""
+    name = figure_name(number)
+    paths = {kind: table_paths(experiment, kind, chosen) for kind, chosen in _inputs(number).items()}
+    return {
+        "rule": name,
+        "input": {kind: [str(build / path) for path in listed] for kind, listed in paths.items()},
+        "params": {"layout": experiment.layout(), "settings": experiment.settings},
+        "output": {kind: str(build / "figures" / f"{name}.{kind}") for kind in ("pdf", "png", "csv")},
+        "log": [str(build / "logs" / f"{name}.log")],
+    }
+
+
+def _paper_job(build: Path) -> dict[str, Any]:
+    """What the rule of the paper gives to its script."""
+    figure_set = [str(path) for path in sorted((build / "figure_set").iterdir())]
+    sources = {"main": str(PAPER / "main.tex"), "references": str(PAPER / "refs.bib"), "figure_set": figure_set}
+    return {
+        "rule": "paper",
+        "input": sources,
+        "params": {"build": str(build / "latex")},
+        "output": {"pdf": str(build / "paper.pdf")},
+        "log": [str(build / "logs" / "paper.log")],
+    }
+
+
+def run_script(job: dict[str, Any]) -> None:
+    """Run the script of a rule as Snakemake would, in this process, whose output then goes to the rule's log."""
+    named = {key: SimpleNamespace(**value) if isinstance(value, dict) else value for key, value in job.items()}
+    runpy.run_path(str(SCRIPTS / f"{job['rule']}.py"), init_globals={"snakemake": SimpleNamespace(**named)})
+
+
+def _figure_set(experiment: Experiment, published: Path, build: Path, record: dict[str, Any]) -> None:
+    paths = {
+        kind: [str(build / path) for path in table_paths(experiment, kind, chosen)] for kind, chosen in _NUMBERS.items()
+    }
+    found, _ = numbers_of(
+        claims=str(published / "claims" / "claims.csv"),
+        **paths,
+        layout=experiment.layout(),
+        roles=experiment.roles(),
+        # The record of the runs, not one of this checkout.
+        provenance=lambda identities: record,
+    )
+    check_claims_tex(str(published / "claims" / "claims.csv"), str(published / "claims" / "claims.tex"))
+    figures = [str(build / "figures" / f"{figure_name(number)}.pdf") for number in FIGURES]
+    target = build / "figure_set"
+    texts = {"figures_tex": "figures.tex", "numbers_tex": "numbers.tex", "claims_tex": "claims.tex"}
+    write_figure_set(
+        figures=figures,
+        captions=[str(CAPTIONS / f"{name}.rst") for name in by_stem(figures, "figures")],
+        claims_tex=str(published / "claims" / "claims.tex"),
+        numbers_tex=numbers_tex({**found, "figures": latex_integer(len(figures))}),
+        provenance=record,
+        pdfs=[str(target / Path(path).name) for path in figures],
+        outputs={key: str(target / name) for key, name in {**texts, "manifest": "manifest.json"}.items()},
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_whole(target, source.read_bytes())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 if a redrawn file differs from the published one."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reproduction.publication.publish", description=__doc__.splitlines()[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("fill", help="fill paper/published from a finished run").add_argument("results", type=Path)
+    commands.add_parser("redraw", help="draw it all again from its tables and compare")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "fill":
+            print(f"{PUBLISHED}: {fill(given.results) / 1e6:.1f} MB")
+            return 0
+        changed = redraw(processes=os.cpu_count() or 1)
+    except EigendriftError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{BUILD}: differs in {', '.join(changed)}" if changed else f"{BUILD}: every file as published, to the byte")
+    return int(bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""The optimizers: any torch.optim class, and sharpness-aware minimization over any of them."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from reproduction.training.compiled import compiled
+from reproduction.training.gradients import FlatParameters
+
+# Their steps treat every element alike, so that one step on all parameters as one vector is the steps on each layer's.
+# What Adafactor does, and what a later torch brings, may depend on the shapes.
+_ELEMENTWISE = ["SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD"]
+# Written as one loop over memory where torch's other forms take about ten.
+_FUSED = ("Adam", "AdamW", "Adagrad")
+
+# Evaluates the loss at the current parameters, leaves its gradient in the parameters' .grad.
+Gradient = Callable[[], None]
+
+
+class _PlainSGD:
+    """torch.optim.SGD without momentum and weight decay, to the bit, without the compiler that torch.optim loads."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor], lr: float) -> None:
+        self.parameters, self.lr = list(parameters), lr
+        # Detached once, where torch.no_grad would be entered and left at every step.
+        self._values = [p.detach() for p in self.parameters]
+
+    def step(self) -> None:
+        self.step_from(self._values)
+
+    def step_from(self, starts: Sequence[torch.Tensor]) -> None:
+        """The step from other values, which the parameters need not have had in between."""
+        for parameter, value, start in zip(self.parameters, self._values, starts, strict=True):
+            if parameter.grad is not None:
+                torch.add(start, parameter.grad, alpha=-self.lr, out=value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class _PlainAdam:
+    """torch.optim.Adam, fused, to the bit, without the bookkeeping, which costs more than the arithmetic."""
+
+    # What it is written for; any other argument is left to torch.optim.
+    ARGUMENTS = frozenset({"lr", "betas", "eps", "weight_decay"})
+
+    def __init__(self, parameters: Iterable[torch.Tensor], **arguments: Any) -> None:
+        self.parameters = list(parameters)
+        # Checks the arguments and keeps the state.
+        self.whole = torch.optim.Adam(self.parameters, fused=True, **arguments)
+        group = self.whole.param_groups[0]
+        beta1, beta2 = group["betas"]
+        self._arguments = {"beta1": beta1, "beta2": beta2, **{key: group[key] for key in ("lr", "eps", "weight_decay")}}
+        self._values = [p.detach() for p in self.parameters]
+        self._keep()
+
+    def _keep(self) -> None:
+        """Look up what the optimizer keeps of each parameter. Nothing unless of all: their first step makes it."""
+        states = [self.whole.state[p] for p in self.parameters if p in self.whole.state]
+        complete = len(states) == len(self.parameters)
+        self._means, self._squares, self._counts = (
+            [state[key] for state in states] if complete else [] for key in ("exp_avg", "exp_avg_sq", "step")
+        )
+
+    def step(self) -> None:
+        # Neither the operator nor the loop looks at how a gradient lies in memory.
+        slopes = [p.grad.contiguous() for p in self.parameters if p.grad is not None]
+        if not self._counts or len(slopes) < len(self.parameters):
+            self.whole.step()
+            self._keep()
+            return
+        self._advance(slopes)
+
+    def _advance(self, slopes: list[torch.Tensor]) -> None:
+        for count in self._counts:
+            count.add_(1)
+        largest: list[torch.Tensor] = []  # of amsgrad
+        kept = (self._means, self._squares, largest, self._counts)
+        torch._fused_adam_(self._values, slopes, *kept, amsgrad=False, maximize=False, **self._arguments)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.whole.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.whole.load_state_dict(state)
+        self._keep()
+
+
+class _CompiledAdam(_PlainAdam):
+    """The same by a compiled loop, with one division an element instead of two; equal to the rounding."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor], loops: ModuleType, **arguments: Any) -> None:
+        self._loop = loops.adam
+        super().__init__(parameters, **arguments)
+
+    def _keep(self) -> None:
+        super()._keep()
+        given = [float(self._arguments[key]) for key in ("lr", "beta1", "beta2", "eps", "weight_decay")]
+        tensors = zip(self._values, self._means, self._squares, self._counts, strict=False)
+        self._states = [(*(each.view(-1).numpy() for each in state), *given) for state in tensors]
+        self._gradients: list[tuple[int, np.ndarray]] = [(0, np.empty(0))] * len(self._states)
+
+    def _advance(self, slopes: list[torch.Tensor]) -> None:
+        for index, (slope, state) in enumerate(zip(slopes, self._states, strict=True)):
+            place, gradient = self._gradients[index]
+            if place != slope.data_ptr():
+                gradient = slope.detach().view(-1).numpy()
+                # While the array is kept its memory is no other gradient's.
+                self._gradients[index] = gradient.ctypes.data, gradient
+            self._loop(gradient, *state)
+
+
+class Step:
+    """One optimizer step from a gradient that has been taken; `gradient` can be called again at other parameters."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor], spec: Mapping[str, Any]) -> None:
+        """`spec` is the configuration's entry: class, lr and the class's own arguments; SAM also has base and rho."""
+        self.parameters = list(parameters)
+        self.rho: float | None = spec["rho"] if spec["class"] == "SAM" else None
+        name = spec["base"] if self.rho is not None else spec["class"]
+        on_cpu = all(p.device.type == "cpu" for p in self.parameters)
+        if self.rho is not None:
+            self._places = [(p.detach(), torch.empty_like(p.detach())) for p in self.parameters]
+        # rho is SAM's alone: Adadelta has one of its own.
+        ours = ("class", "base", "rho") if self.rho is not None else ("class",)
+        arguments = {key: value for key, value in spec.items() if key not in ours}
+        has_operator = on_cpu and hasattr(torch, "_fused_adam_")
+        plain_adam = name == "Adam" and has_operator and set(arguments) <= _PlainAdam.ARGUMENTS
+        in_line = all(p.is_contiguous() and p.dtype == self.parameters[0].dtype for p in self.parameters)
+        loops = compiled(self.parameters[0]) if plain_adam and in_line else None
+        if name in _FUSED and not plain_adam and not {"fused", "foreach"} & set(arguments):
+            arguments["fused"] = True
+        records = "capturable" in inspect.signature(getattr(torch.optim, name)).parameters
+        if records and self.parameters[0].device.type == "cuda":
+            # Counts its steps on the GPU, so that a CUDA graph of a step can be replayed.
+            arguments.setdefault("capturable", True)
+        # SGD counts nothing. Others without the argument may do on the host what a graph would not repeat.
+        self.capturable = bool(arguments.get("capturable", name == "SGD"))
+        self.optimizer: torch.optim.Optimizer | _PlainSGD | _PlainAdam
+        if name == "SGD" and set(arguments) == {"lr"}:
+            self.optimizer = _PlainSGD(self.parameters, arguments["lr"])
+        elif loops is not None:
+            self.optimizer = _CompiledAdam(self.parameters, loops, **arguments)
+        elif plain_adam:
+            self.optimizer = _PlainAdam(self.parameters, **arguments)
+        else:
+            self.optimizer = getattr(torch.optim, name)(self.parameters, **arguments)
+
+    @classmethod
+    def of(cls, flat: FlatParameters, spec: Mapping[str, Any]) -> "Step":
+        """The step of a model's parameters, on one vector where that makes no difference but of time."""
+        name = spec.get("base", spec["class"])
+        return cls([flat.vector] if name in _ELEMENTWISE else flat.model.parameters(), spec)
+
+    def __call__(self, gradient: Gradient) -> None:
+        """Take the step. The gradient at the current parameters must be in their .grad.
+
+        SAM (Foret et al. 2021, equation 2): the base optimizer steps from theta with the gradient at
+        theta + rho g / |g|, where |g| is the norm over all parameters.
+        """
+        if self.rho is None:
+            self.optimizer.step()
+            return
+        places = zip(self.parameters, self._places, strict=True)
+        sloped = [(p.grad, value, start) for p, (value, start) in places if p.grad is not None]
+        norms = [torch.linalg.vector_norm(slope) for slope, _, _ in sloped]
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
+        scale = torch.nan_to_num(self.rho / norm, posinf=0.0)
+        for slope, value, start in sloped:
+            start.copy_(value)
+            value.addcmul_(slope, scale)
+        # What had no gradient did not move.
+        starts = [
+            value if p.grad is None else start for p, (value, start) in zip(self.parameters, self._places, strict=True)
+        ]
+        gradient()
+        if isinstance(self.optimizer, _PlainSGD):
+            self.optimizer.step_from(starts)
+            return
+        for _, value, start in sloped:
+            value.copy_(start)
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on besides the parameters."""
+        return self.optimizer.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        self.optimizer.load_state_dict(state)
