@@ -3,6 +3,8 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 SNAKEMAKE := $(VENV)/bin/snakemake
+# Only the library is installed: the reproduction is run from where it lies.
+PACKAGES := PYTHONPATH="$(CURDIR)/src:$(CURDIR)/workflow/scripts"
 
 .PHONY: all environment demo paper publish published keep restore test lint coverage format benchmark
 
@@ -25,10 +27,10 @@ paper: environment
 # What is committed of a finished run: make publish NAME=cpu. Then everything is drawn again from it: make published
 publish: environment
 	@test -n "$(NAME)" || { echo "NAME: not given; name a finished run below results/, as in make publish NAME=demo"; exit 1; }
-	$(VENV)/bin/python -m reproduction.publication.publish fill results/$(NAME)
+	$(PACKAGES) $(VENV)/bin/python -m reproduction.publication.publish fill results/$(NAME)
 
 published: environment
-	$(VENV)/bin/python -m reproduction.publication.publish redraw
+	$(PACKAGES) $(VENV)/bin/python -m reproduction.publication.publish redraw
 
 # Finished tables of a run that still proceeds go into paper/runs/NAME, and come back on another machine: make keep NAME=cpu,
 # make restore NAME=cpu. For a name without config/NAME.yaml give CONFIG=overlay.yaml. OPTIONS=--replace keeps what differs

@@ -22,7 +22,7 @@ import yaml
 from benchmarks.problem import HOME, data_folder
 from benchmarks.results import arguments, write
 
-sys.path[:0] = [str(HOME.parent / "tests"), str(HOME.parent / "tests" / "system")]
+sys.path[:0] = [str(HOME.parent / "tests"), str(HOME.parent / "tests" / "support")]
 
 from slurm_cluster import ASKING_OFTEN, QUICK, Node, SlurmCluster, edit_profile  # noqa: E402
 from snakemake_process import copy_checkout, run_snakemake  # noqa: E402

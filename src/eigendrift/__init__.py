@@ -16,7 +16,7 @@ __all__ = ["EigenPairs", "HessianOperator", "metrics", "top_eigenpairs"]
 
 _HOME = {
     "HessianOperator": "eigendrift.hessian.operator",
-    "EigenPairs": "eigendrift.eigensolver.lanczos",
+    "EigenPairs": "eigendrift.eigensolver.result",
     "top_eigenpairs": "eigendrift.eigensolver.lanczos",
 }
 

@@ -5,8 +5,6 @@ from typing import Self
 
 import numpy as np
 
-from reproduction.errors import ConfigError
-
 SCALINGS = ("standard", "unit", "symmetric", "pixelwise")
 _ROWS = 4096
 
@@ -37,7 +35,7 @@ class Scaling:
         - symmetric: grey levels 0 to 255 become -1 to 1;
         - pixelwise: every pixel's mean and standard deviation over the images become 0 and 1.
 
-        Where the standard deviation is 0 the scaled value is 0. Raises `ConfigError` for another name.
+        Where the standard deviation is 0 the scaled value is 0. Raises ValueError for another name.
         """
         if name == "standard":
             sums, squares = _moments(pixels)
@@ -49,7 +47,7 @@ class Scaling:
         elif name == "symmetric":
             mean, deviation = np.full(1, 127.5), np.full(1, 127.5)
         else:
-            raise ConfigError(f"data.scaling: {name!r} is not one of {', '.join(SCALINGS)}")
+            raise ValueError(f"scaling: {name!r} is not one of {', '.join(SCALINGS)}")
         scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
         width = pixels.shape[1]
         return cls(*(np.broadcast_to(each, width).astype(np.float32) for each in (mean, scale)))

@@ -45,8 +45,7 @@ OURS = "eigendrift"
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmarks")
-    paths = [str(ROOT / "workflow" / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = ["--quick", "--threads", "1", "--output", str(folder / "results"), "--cache", str(folder / "cache")]
     command = [sys.executable, "-m", "benchmarks.run", *options]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

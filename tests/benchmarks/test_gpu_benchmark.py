@@ -39,8 +39,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gpu")
-    paths = [str(ROOT / "workflow" / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = ["--quick", "--device", "cpu", "--threads", "1", "--output", str(folder)]
     command = [sys.executable, "-c", PROGRAM, *options]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -11,6 +11,9 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
+SUPPORT = REPOSITORY / "tests" / "support"
+# Where the two packages lie, as a process of its own takes it from PYTHONPATH.
+PACKAGES = os.pathsep.join(map(str, (REPOSITORY / "src", SCRIPTS)))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def python(code: str, *arguments: object, **surroundings: str) -> subprocess.Com
     """Run code in another process that finds the library, with environment variables of its own."""
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1", **surroundings},
+        env={**os.environ, "PYTHONPATH": PACKAGES, "OMP_NUM_THREADS": "1", **surroundings},
         capture_output=True,
         text=True,
         check=False,

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from claims_frames import ROLES, alignments, baseline, constant, history, pairs, two_times
+from experiments import PACKAGES, REPOSITORY, SCRIPTS
 
 from reproduction.files.final_eigenvectors import write_final_eigenvectors
 from reproduction.files.tables import RUN_COLUMNS, write_table
 
-REPOSITORY = Path(__file__).parents[2]
-SCRIPTS = REPOSITORY / "workflow" / "scripts"
 LAYOUT = {
     "datasets": {"digits": "digits", "digits_noisy": "noisy digits"},
     "optimizers": {"sgd": "SGD", "adam": "Adam", "sam": "SAM"},
@@ -60,7 +59,7 @@ def run_script(
     (folder / f"{rule}.json").write_text(json.dumps(spec))
     return subprocess.run(
         [sys.executable, "-c", _RUNNER, str(SCRIPTS / f"{rule}.py"), str(folder / f"{rule}.json")],
-        env={**os.environ, "PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1", **(environment or {})},
+        env={**os.environ, "PYTHONPATH": PACKAGES, "OMP_NUM_THREADS": "1", **(environment or {})},
         capture_output=True,
         text=True,
         check=False,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import TinyRun
+from experiments import PACKAGES, SUPPORT
 from snakemake_process import TINY, environment, kill_group, planned_jobs, run_snakemake, start_snakemake
 
 from reproduction.data.sources import prepare
@@ -53,8 +54,8 @@ class Work:
     def start(self) -> "subprocess.Popen[bytes]":
         description = self.folder / f"{self.job['rule']}.json"
         description.write_text(json.dumps(self.job), encoding="utf-8")
-        program = Path(__file__).with_name("run_script.py")
-        library = environment(PYTHONPATH=str(self.script.parent))
+        program = SUPPORT / "run_script.py"
+        library = environment(PYTHONPATH=PACKAGES)
         return subprocess.Popen([sys.executable, str(program), str(description), str(self.script)], env=library)
 
     def finish(self) -> None:

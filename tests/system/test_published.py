@@ -17,7 +17,7 @@ FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
 
 def call(folder: Path, *arguments: str, **extra: str) -> "subprocess.CompletedProcess[str]":
     """python -m reproduction.publication.publish in a checkout, with that checkout's library."""
-    paths = [str(folder / "workflow" / "scripts")]
+    paths = [str(folder / "workflow" / "scripts"), str(folder / "src")]
     paths += [extra.pop("before")] if "before" in extra else []
     surroundings = environment(PYTHONPATH=os.pathsep.join(reversed(paths)), **extra)
     return subprocess.run(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import IN_CI, TinyRun
+from experiments import PACKAGES, SUPPORT
 from snakemake_process import ROOT, TINY, environment, run_snakemake
 from test_kills import RUN, small_jobs, tiny_experiment
 
@@ -33,11 +34,11 @@ def run_on_disk(job: dict[str, Any], folder: Path, options: str) -> tuple[list[s
     description.write_text(json.dumps(job), encoding="utf-8")
     folder.mkdir(exist_ok=True)
     script = ROOT / "workflow" / "scripts" / f"{job['rule']}.py"
-    run = f"'{sys.executable}' '{Path(__file__).with_name('run_script.py')}' '{description}' '{script}' || true"
+    run = f"'{sys.executable}' '{SUPPORT / 'run_script.py'}' '{description}' '{script}' || true"
     shell = f"mount -t tmpfs -o {options} none '{folder}' && {{ {run}; }} && find '{folder}' -type f"
     done = subprocess.run(
         [*PRIVATE, "sh", "-c", shell],
-        env=environment(PYTHONPATH=str(script.parent)),
+        env=environment(PYTHONPATH=PACKAGES),
         capture_output=True,
         text=True,
         timeout=300,
@@ -113,8 +114,8 @@ def test_a_folder_of_someone_else_is_one_line(tiny_run: TinyRun, tmp_path: Path)
     script = ROOT / "workflow" / "scripts" / "prepare_data.py"
     powerless = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
     done = subprocess.run(
-        [*powerless, sys.executable, str(Path(__file__).with_name("run_script.py")), str(description), str(script)],
-        env=environment(PYTHONPATH=str(script.parent)),
+        [*powerless, sys.executable, str(SUPPORT / "run_script.py"), str(description), str(script)],
+        env=environment(PYTHONPATH=PACKAGES),
         capture_output=True,
         text=True,
         timeout=300,
@@ -137,8 +138,8 @@ def test_refused_memory_is_one_line_with_what_was_asked(tiny_run: TinyRun, tmp_p
     description.write_text(json.dumps({**job, "spare_megabytes": 600}), encoding="utf-8")
     script = ROOT / "workflow" / "scripts" / "baseline.py"
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("run_script.py")), str(description), str(script)],
-        env=environment(PYTHONPATH=str(script.parent)),
+        [sys.executable, str(SUPPORT / "run_script.py"), str(description), str(script)],
+        env=environment(PYTHONPATH=PACKAGES),
         capture_output=True,
         text=True,
         timeout=300,

@@ -98,7 +98,10 @@ def third_party(script: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").split(".")[0])
-    return {MODULE_TO_PIP.get(name, name) for name in found - set(sys.stdlib_module_names) - {"eigendrift", ""}}
+    return {
+        MODULE_TO_PIP.get(name, name)
+        for name in found - set(sys.stdlib_module_names) - {"eigendrift", "reproduction", ""}
+    }
 
 
 @pytest.mark.parametrize("script", sorted(RULES))
@@ -113,6 +116,15 @@ def test_a_rules_environment_has_what_its_script_imports(script: str) -> None:
 def test_the_package_declares_what_its_modules_import() -> None:
     imported = set().union(*(third_party(path.stem) for path in SCRIPTS.glob("*.py")))
     assert imported == set(PINS)
+
+
+def test_a_wheel_holds_the_library_and_nothing_else() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert settings == {"packages": {"find": {"where": ["src"]}}, "package-data": {"eigendrift": ["py.typed"]}}
+    packages = {path.parent.relative_to(REPOSITORY / "src").parts[0] for path in (REPOSITORY / "src").rglob("*.py")}
+    assert packages == {"eigendrift"}
+    # Every folder with modules is a package, which setuptools would leave out otherwise.
+    assert all((path.parent / "__init__.py").is_file() for path in ROOTS["eigendrift"].rglob("*.py"))
 
 
 # The lock file

@@ -37,7 +37,12 @@ def test_a_script_that_cannot_be_imported_leaves_its_traceback_in_the_log(finish
 
 def test_jobs_use_the_library_of_their_own_checkout(finished_checkout: Path, tmp_path: Path) -> None:
     # As an environment has it in which another checkout is installed.
-    (tmp_path / "site" / "eigendrift").mkdir(parents=True)
-    (tmp_path / "site" / "eigendrift" / "__init__.py").write_text("raise RuntimeError('another checkout')\n")
-    finished = draw(finished_checkout, "fig04", PYTHONPATH=str(tmp_path / "site"))
+    for package in ("eigendrift", "reproduction"):
+        (tmp_path / "site" / package).mkdir(parents=True)
+        (tmp_path / "site" / package / "__init__.py").write_text("raise RuntimeError('another checkout')\n")
+    # It has modules of both.
+    table = "results/tiny/runs/digits/sgd/main/seed0/ipr.csv"
+    (finished_checkout / table).unlink()
+    surroundings = {"PYTHONPATH": str(tmp_path / "site")}
+    finished = run_snakemake(finished_checkout, "--cores", "1", table, *TINY, check=False, **surroundings)
     assert finished.status == 0, finished.output[-3000:]

@@ -92,7 +92,7 @@ def test_a_change_of_code_reruns_what_runs_it(finished_checkout: Path) -> None:
     assert set(plan(finished_checkout)) == {"fig07", "figure_set"}
     edit(scripts / "interpolation.py", "\n# another line\n")
     assert set(plan(finished_checkout)) == {"fig07", "interpolation", "fig08", "claims", "figure_set"}
-    edit(scripts / "eigendrift" / "eigensolver.py", "\n# another line\n")
+    edit(finished_checkout / "src" / "eigendrift" / "eigensolver" / "lanczos.py", "\n# another line\n")
     rerun = plan(finished_checkout)
     assert {"eigensnapshot", "baseline", "ipr", "fig07", "figure_set"} <= set(rerun)
     assert not {"train", "prepare_data", "fig04", "fig05"} & set(rerun)

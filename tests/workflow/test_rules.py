@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments import SUPPORT
 from snakemake_process import environment, run_snakemake
 
 FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
@@ -25,7 +26,7 @@ ORDER = ["name", "input", "output", "log", "benchmark", "priority", "conda", "th
 @pytest.fixture(scope="module")
 def rules(clean_checkout: Path) -> dict[str, dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("describe_rules.py"))],
+        [sys.executable, str(SUPPORT / "describe_rules.py")],
         cwd=clean_checkout,
         env=environment(),
         capture_output=True,
@@ -87,13 +88,13 @@ def test_every_rule_depends_on_the_library_files_that_its_script_loads(
     # What a script loads is asked from Python itself, apart from the reader of source files that the rules use.
     program = (
         "import ast, runpy, sys\n"
-        "sys.path.insert(0, 'workflow/scripts')\n"
+        "sys.path[:0] = ['src', 'workflow/scripts']\n"
         "tree = ast.parse(open(sys.argv[1]).read())\n"
         "for node in tree.body:\n"
         "    if isinstance(node, (ast.Import, ast.ImportFrom)):\n"
         "        exec(compile(ast.Module([node], []), sys.argv[1], 'exec'))\n"
         "for name, module in sorted(sys.modules.items()):\n"
-        "    if name.startswith('eigendrift.'):\n"
+        "    if name.startswith(('eigendrift.', 'reproduction.')) and 'def ' in open(module.__file__).read():\n"
         "        print(module.__file__)\n"
     )
     for name in ("train", "permuted", "displacement", "fig12", "figS1", "claims", "figure_set"):

@@ -9,7 +9,8 @@ from reproduction.experiment.config import validate
 from reproduction.errors import ConfigError
 from reproduction.jobs.slurm import watch
 from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT
-from reproduction.jobs.dependencies import library_files, use_this_copy
+from reproduction.jobs.checkout import use_this_copy
+from reproduction.jobs.dependencies import library_files
 from reproduction.experiment.resources import Needs, gpus
 from reproduction.experiment.result_paths import (
     DATASET_TABLES,

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments import PACKAGES
 
 from eigendrift.scaling import SCALINGS, Scaling
 from reproduction.data import embedded
 from reproduction.data.prepared import load_dataset, read_prepared
 from reproduction.data.raw import RawData
 from reproduction.data.sources import DATASETS, load_raw, prepare
-from reproduction.errors import ConfigError, DamagedFileError, DataError
+from reproduction.errors import DamagedFileError, DataError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-LIBRARY = REPOSITORY / "workflow" / "scripts"
 
 
 # The embedded data sets
@@ -157,9 +157,10 @@ def test_prepared_files_are_identical_byte_for_byte_in_any_environment(tmp_path:
     contents = set()
     for seed in range(4):
         output = tmp_path / f"{seed}.safetensors"
-        environment = {"PYTHONPATH": str(LIBRARY), "PYTHONHASHSEED": str(seed), "TZ": ["UTC", "Asia/Tokyo"][seed % 2]}
+        environment = {"PYTHONPATH": PACKAGES, "PYTHONHASHSEED": str(seed), "TZ": ["UTC", "Asia/Tokyo"][seed % 2]}
         environment |= {"LC_ALL": ["C", "C.UTF-8"][seed % 2], "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
-        code = f"from reproduction.data.sources import prepare; prepare('digits_noisy', 'x', False, {str(output)!r})"
+        call = f"prepare('digits_noisy', 'x', False, {str(output)!r})"
+        code = f"from reproduction.data.sources import prepare; {call}"
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
         contents.add(output.read_bytes())
     assert len(contents) == 1
@@ -168,11 +169,12 @@ def test_prepared_files_are_identical_byte_for_byte_in_any_environment(tmp_path:
 def test_the_digits_need_no_torch(tmp_path: Path) -> None:
     file = str(tmp_path / "digits.safetensors")
     code = (
-        "import sys; from reproduction.data.prepared import load_dataset; from reproduction.data.sources import prepare;"
+        "import sys; from reproduction.data.prepared import load_dataset; "
+        "from reproduction.data.sources import prepare;"
         f"prepare('digits_noisy', 'x', False, {file!r}); load_dataset({file!r}, 'pixelwise');"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(LIBRARY)}, check=True)
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PACKAGES}, check=True)
 
 
 # Scaling
@@ -231,7 +233,7 @@ def test_one_black_image_becomes_zeros(name: str) -> None:
 
 
 def test_an_unknown_scaling_is_refused(pixels: np.ndarray) -> None:
-    with pytest.raises(ConfigError, match=r"data.scaling: 'zscore' is not one of standard, unit, symmetric, pixelwise"):
+    with pytest.raises(ValueError, match=r"scaling: 'zscore' is not one of standard, unit, symmetric, pixelwise"):
         Scaling.fit(pixels, "zscore")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from experiments import PACKAGES
 
 from reproduction.data import idx_files
 from reproduction.data.download import Patience, fetch, mirrors_from_environment
@@ -22,7 +23,6 @@ from reproduction.data.idx_files import FILES, RawFile
 from reproduction.data.sources import load_raw
 from reproduction.errors import DataError
 
-LIBRARY = Path(__file__).resolve().parents[3] / "workflow" / "scripts"
 QUICK = Patience(silence=0.3, attempt=0.8, rounds=2, pause=0.0)
 CONTENT = np.random.RandomState(0).bytes(200_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -251,7 +251,7 @@ def test_a_full_disk_or_a_foreign_folder_is_one_error(server: Server, tmp_path: 
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
         f"fetch(Path({str(tmp_path / 'file')!r}), {MD5!r}, ['{server.base}/ok/file'])"
     )
-    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    environment = {**os.environ, "PYTHONPATH": PACKAGES}
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "DataError" in ended.stderr
@@ -264,7 +264,7 @@ def test_a_killed_download_leaves_no_file_and_the_next_one_succeeds(server: Serv
         "from pathlib import Path; from reproduction.data.download import fetch;"
         f"fetch(Path({str(tmp_path / 'file')!r}), {MD5!r}, ['{server.base}/stalls/file'])"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(LIBRARY)})
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PACKAGES})
     try:
         limit = time.monotonic() + 10
         while not any(p.name.endswith(".part") for p in tmp_path.iterdir()) and time.monotonic() < limit:

@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from experiments import PACKAGES, SUPPORT
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -540,7 +541,7 @@ def drawn_twice(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         "MPLCONFIGDIR": str(settings),
         "SOURCE_DATE_EPOCH": "0",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(SCRIPTS), str(Path(__file__).parent)]),
+        "PYTHONPATH": os.pathsep.join([PACKAGES, str(SUPPORT), str(Path(__file__).parent)]),
     }
     code = (
         "import sys, pathlib, test_figures; test_figures.draw_all(pathlib.Path(sys.argv[1])); "
@@ -598,9 +599,7 @@ def test_the_table_of_figures_imports_nothing_heavy() -> None:
         "import sys, reproduction.experiment.figure_catalogue; "
         "sys.exit(str([m for m in ('matplotlib', 'pandas', 'numpy', 'scipy', 'torch') if m in sys.modules] or ''))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PACKAGES}, capture_output=True)
     assert done.stderr.decode().strip() == ""
 
 

@@ -86,9 +86,9 @@ def test_other_work_starts_anew_and_removes_the_old_progress(tmp_path: Path, oth
 
 def test_another_version_of_the_code_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "made_up.py"
-    module = ModuleType("eigendrift.made_up")
+    module = ModuleType("reproduction.made_up")
     module.__file__ = str(source)
-    monkeypatch.setitem(sys.modules, "eigendrift.made_up", module)
+    monkeypatch.setitem(sys.modules, "reproduction.made_up", module)
     folders = []
     for text in ("x = 1\n", "x = 2\n", "x = 1\n"):
         source.write_text(text)

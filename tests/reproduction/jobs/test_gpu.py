@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from experiments import PACKAGES
 
-from reproduction.jobs import gpu
 from reproduction.jobs.gpu import claim_gpu, visible_gpus
 
 PROGRAM = """
@@ -34,8 +34,12 @@ class Jobs:
         self.stack, self.folder = stack, folder
 
     def start(self, visible: str) -> "subprocess.Popen[str]":
-        paths = str(Path(gpu.__file__).parents[1])
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible, "TMPDIR": str(self.folder), "PYTHONPATH": paths}
+        environment = {
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": visible,
+            "TMPDIR": str(self.folder),
+            "PYTHONPATH": PACKAGES,
+        }
         job = self.stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-c", PROGRAM],

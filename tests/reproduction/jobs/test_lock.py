@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from experiments import SCRIPTS
+from experiments import PACKAGES
 
 from reproduction.jobs.lock import hold
 
@@ -42,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             process = stack.enter_context(
                 subprocess.Popen(
                     ["/bin/sh", "-c", 'exec "$@" 3>&1', "sh", sys.executable, "-c", PROGRAM, *paths, job],
-                    env={"PYTHONPATH": str(SCRIPTS), **variables},
+                    env={"PYTHONPATH": PACKAGES, **variables},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,

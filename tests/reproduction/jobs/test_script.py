@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from experiments import SCRIPTS, python
+from experiments import PACKAGES, python
 
 HEAD = """
 from types import SimpleNamespace
@@ -171,7 +171,7 @@ def test_a_log_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def begin(body: str, log: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", HEAD + body, str(log)],
-        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        env={**os.environ, "PYTHONPATH": PACKAGES},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments import SCRIPTS
+from experiments import PACKAGES
 from paper_files import run_script
 from synthetic_tables import Synthetic, small_config
 
@@ -52,13 +52,16 @@ def draw(synthetic: Synthetic, folder: Path) -> None:
         }
         for number in FIGURES
     ]
-    code = "import json, sys; from reproduction.publication.publish import run_script; list(map(run_script, json.loads(sys.argv[1])))"
+    code = (
+        "import json, sys; from reproduction.publication.publish import run_script; "
+        "list(map(run_script, json.loads(sys.argv[1])))"
+    )
     done = subprocess.run([sys.executable, "-c", code, json.dumps(jobs)], env=surroundings(), check=False)
     assert done.returncode == 0
 
 
 def surroundings(*before: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*before, str(SCRIPTS)]), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*before, PACKAGES]), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from experiments import SCRIPTS, python
+from experiments import PACKAGES, SCRIPTS, SUPPORT, python
 from torch import nn
 
 from reproduction.files.checkpoint import Scratch
@@ -189,8 +189,8 @@ def test_evaluation_in_parts_gives_the_mean_over_all(rows: int) -> None:
 FINGERPRINT = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
-import test_training
-print(test_training.fingerprints(pathlib.Path(sys.argv[2])))
+import test_loop
+print(test_loop.fingerprints(pathlib.Path(sys.argv[2])))
 """
 
 
@@ -207,9 +207,9 @@ def fingerprints(folder: Path) -> dict[str, str]:
 
 def test_another_process_gets_the_same_bits(tmp_path: Path) -> None:
     here = fingerprints(tmp_path / "here")
-    done = python(
-        FINGERPRINT, Path(__file__).parent, tmp_path / "there", PYTHONHASHSEED="7", LC_ALL="C", TZ="Asia/Tokyo"
-    )
+    surroundings = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+    surroundings["PYTHONPATH"] = os.pathsep.join([PACKAGES, str(SUPPORT)])
+    done = python(FINGERPRINT, Path(__file__).parent, tmp_path / "there", **surroundings)
     assert done.stdout.strip() == str(here), done.stderr
     assert len(set(here.values())) == len(OPTIMIZERS)
     assert SCRIPTS.is_dir()

@@ -199,7 +199,7 @@ def test_without_a_folder_to_keep_them_they_are_compiled_all_the_same(monkeypatc
 
 def test_what_is_kept_of_them_is_named_after_the_processor() -> None:
     other = "from llvmlite import binding; binding.get_host_cpu_name = lambda: 'another'"
-    code = "{how}\nfrom reproduction.training import numba_kernels as loops; print(loops.adam._cache._cache_file._index_name)"
+    code = "{how}\nfrom reproduction.training.numba_kernels import adam; print(adam._cache._cache_file._index_name)"
     names = [python(code.format(how=how)).stdout.strip() for how in ("", "", other)]
-    assert all(name.startswith("loops.adam-") and name.endswith(".nbi") for name in names)
+    assert all(name.startswith("numba_kernels.adam-") and name.endswith(".nbi") for name in names)
     assert names[0] == names[1] != names[2]

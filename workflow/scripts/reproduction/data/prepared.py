@@ -14,7 +14,7 @@ from reproduction.data.raw import RawData
 from reproduction.files.arrays import ArrayFile
 
 KIND = "data"
-_UNITS = {
+UNITS = {
     "train_inputs": "grey level, 0 to 255",
     "train_targets": "class index",
     "test_inputs": "grey level, 0 to 255",

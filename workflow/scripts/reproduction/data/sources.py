@@ -7,7 +7,7 @@ from functools import partial
 
 from reproduction.data.embedded import load_digits, load_digits_noisy
 from reproduction.data.idx_files import load_idx_files
-from reproduction.data.prepared import _UNITS, KIND
+from reproduction.data.prepared import KIND, UNITS
 from reproduction.data.raw import RawData
 from reproduction.errors import DataError
 from reproduction.files.arrays import write_arrays
@@ -39,14 +39,14 @@ def load_raw(name: str, root: str | os.PathLike[str], download: bool, mirrors: S
 def prepare(name: str, root: str | os.PathLike[str], download: bool, output: str | os.PathLike[str]) -> None:
     """Write the data set `name` to the array file `output` (kind "data"): uint8 pixels and int64 class indices."""
     raw = load_raw(name, root, download)
-    arrays = {each: getattr(raw, each) for each in _UNITS}
+    arrays = {each: getattr(raw, each) for each in UNITS}
     identity = {
         "dataset": raw.name,
         "n_classes": raw.n_classes,
         "image_shape": list(raw.image_shape),
         "provenance": dict(raw.provenance),
     }
-    write_arrays(output, arrays, kind=KIND, identity=identity, units=_UNITS)
+    write_arrays(output, arrays, kind=KIND, identity=identity, units=UNITS)
 
 
 def _unknown(name: str) -> str:

@@ -1,4 +1,7 @@
-"""The README's table of configuration keys, made from the schema and config.yaml: python -m reproduction.experiment.config_table."""
+"""The README's table of configuration keys, made from the schema and config.yaml.
+
+PYTHONPATH=workflow/scripts python -m reproduction.experiment.config_table
+"""
 
 import json
 from collections.abc import Iterator, Mapping

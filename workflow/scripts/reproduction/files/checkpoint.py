@@ -118,7 +118,9 @@ def _is_usable(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> b
 
 def _code() -> list[str]:
     """What the work is done by: the version of torch, and checksums of the library's modules that are loaded."""
-    loaded = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "eigendrift"}
+    loaded = {
+        name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("eigendrift", "reproduction")
+    }
     sources = [Path(module.__file__) for _, module in sorted(loaded.items()) if module.__file__]
     torch = sys.modules.get("torch")
     return [

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from reproduction.errors import EigendriftError
+from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.lock import hold
 
 
@@ -20,7 +21,9 @@ def start(snakemake: Any) -> None:
     When the script fails, one line on the terminal says what went wrong and where the log is; the log has the rest.
     When the process that submitted jobs is killed they may live on, and the next one submits them again: a second
     process of a job waits for the end of the first, and says so in one line.
+    What the script imports afterwards comes from this checkout.
     """
+    use_this_copy()
     log = Path(snakemake.log[0])
     # As sys.stderr has it: a character that the terminal lacks must not hide the message.
     terminal = os.fdopen(os.dup(2), "w", errors="backslashreplace")

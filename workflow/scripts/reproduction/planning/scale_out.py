@@ -1,4 +1,6 @@
-"""How an experiment spreads over the GPUs of a cluster, by a model: python -m reproduction.planning.scale_out config/paper.yaml
+"""How an experiment spreads over the GPUs of a cluster, by a model.
+
+PYTHONPATH=src:workflow/scripts python -m reproduction.planning.scale_out config/paper.yaml
 
 The model takes the submissions of profiles/slurm, gives each a duration from the sizes of its runs and what `Speed`
 assumes, and starts each on the first GPU that is free once all that it needs is there.

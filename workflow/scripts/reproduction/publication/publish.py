@@ -1,7 +1,8 @@
 """What is kept of a finished experiment in paper/published/, and how its figures come back from it, without torch.
 
-python -m reproduction.publication.publish fill results/NAME    figures, tables, claims and provenance into paper/published/
-python -m reproduction.publication.publish redraw               figures, figure set and PDF from these tables, compared with it
+With src and workflow/scripts in PYTHONPATH, as `make publish` and `make published` have them:
+python -m reproduction.publication.publish fill results/NAME    tables, figures, claims, provenance to paper/published/
+python -m reproduction.publication.publish redraw               all of it from these tables again, compared with them
 """
 
 import argparse
@@ -29,7 +30,7 @@ from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, figure
 from reproduction.experiment.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, table_paths
 from reproduction.experiment.runs import Experiment
 from reproduction.files.tables import read_header, read_table
-from reproduction.jobs.dependencies import use_this_copy
+from reproduction.jobs.checkout import SCRIPTS, use_this_copy
 from reproduction.latex import latex_integer
 from reproduction.publication.compile import INSTALL
 from reproduction.publication.figure_set import by_stem, check_claims_tex, write_figure_set
@@ -37,8 +38,8 @@ from reproduction.publication.packed import pack, unpack, write_whole
 from reproduction.publication.quoted_numbers import numbers_of, numbers_tex
 from reproduction.publication.reproduction_page import Numbers, fill_page
 
-ROOT = Path(__file__).parents[4]
-SCRIPTS, CAPTIONS, PAPER = ROOT / "workflow" / "scripts", ROOT / "workflow" / "report", ROOT / "paper"
+ROOT = SCRIPTS.parents[1]
+CAPTIONS, PAPER = ROOT / "workflow" / "report", ROOT / "paper"
 PUBLISHED, BUILD = PAPER / "published", PAPER / "generated" / "published"
 ALL: tuple[int | str, ...] = (*FIGURES, *SUPPLEMENT)
 PAGE = "REPRODUCTION.md"

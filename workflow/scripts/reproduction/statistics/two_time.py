@@ -13,8 +13,6 @@ import pandas as pd
 from reproduction.statistics.rows import mean, values
 
 NAN = math.nan
-
-
 Curve = tuple[np.ndarray, np.ndarray]
 
 

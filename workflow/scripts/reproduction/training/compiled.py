@@ -6,7 +6,7 @@ import torch
 
 
 def compiled(like: torch.Tensor) -> ModuleType | None:
-    """`reproduction.training.numba_kernels` for tensors like this one, where they are the fastest: on a CPU, for one thread. Else None.
+    """The module `numba_kernels` for tensors like this one, where it is the fastest: on a CPU, one thread. Else None.
 
     None also for what NumPy has no type for, and where numba cannot be imported.
     """

@@ -1,6 +1,6 @@
 """Loops of training on one core, compiled by numba: one pass over memory where torch's operators take several.
 
-They compute what the operators do, to the rounding. `compiled` says where they are used.
+They compute what the operators do, to the rounding. `training.compiled` says where they are used.
 """
 
 from collections.abc import Callable
