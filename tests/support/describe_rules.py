@@ -20,8 +20,7 @@ with SnakemakeApi() as api:
             "benchmark": str(rule.benchmark),
             "conda_env": str(rule.conda_env),
             "resources": sorted(rule.resources),
-            # The one directive that may hold a field of params: rules made in a loop need it.
-            "script": rule.script and str(rule.script).format(params=rule.params),
+            "script": rule.script and str(rule.script),
             "shell": rule.shellcmd,
             "inputs": sorted(name for name, _ in rule.input._allitems() if name),
             "modules": list(getattr(rule.input, "modules", [])),

@@ -16,6 +16,11 @@ SUPPORT = REPOSITORY / "tests" / "support"
 PACKAGES = os.pathsep.join(map(str, (REPOSITORY / "src", SCRIPTS)))
 
 
+def script_of(rule: str) -> Path:
+    """The script of a rule: all figures share one."""
+    return SCRIPTS / f"{'draw_figure' if rule.startswith('fig') and rule != 'figure_set' else rule}.py"
+
+
 def read(name: str) -> dict[str, Any]:
     """A configuration file of the repository."""
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / name).read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 
 from reproduction.experiment.config import DATASET_SIZES, validate
-from reproduction.experiment.figure_catalogue import DATASET_KINDS, FIGURES, SUPPLEMENT
+from reproduction.experiment.figure_catalogue import DATASET_KINDS, drawing, entry
 from reproduction.experiment.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.experiment.schedule import two_time_pairs
@@ -88,8 +88,11 @@ class Synthetic:
 
     def inputs(self, number: int | str) -> dict[str, list[str]]:
         """The named inputs of a figure, as its rule has them; missing ones are written."""
-        figure = FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number]
-        return {kind: self.paths(kind, selections) for kind, selections in figure["inputs"].items()}
+        return {kind: self.paths(kind, selections) for kind, selections in entry(number)["inputs"].items()}
+
+    def params(self, number: int | str) -> dict[str, Any]:
+        """The params of a figure's rule."""
+        return {"layout": self.experiment.layout(), "figure": drawing(number, self.experiment.settings)}
 
     def paths(self, kind: str, selections: Sequence[Mapping[str, Any]]) -> list[str]:
         """The tables of one kind of the selected runs or data sets; missing ones are written."""

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import yaml
 from conftest import TinyRun
-from experiments import PACKAGES, SUPPORT
+from experiments import PACKAGES, SUPPORT, script_of
 from snakemake_process import TINY, environment, kill_group, planned_jobs, run_snakemake, start_snakemake
 
 from reproduction.data.sources import prepare
 from reproduction.experiment.config import validate
+from reproduction.experiment.figure_catalogue import drawing
 from reproduction.experiment.runs import Experiment, Run
 
 RUN = Run("digits", "adam", "main", 0)
@@ -309,7 +310,7 @@ def small_jobs(rule: str, folder: Path, tiny: TinyRun, experiment: Experiment) -
     return {
         "input": inputs[rule],
         "output": outputs("pdf", "png", "csv"),
-        "params": {"layout": experiment.layout()},
+        "params": {"layout": experiment.layout(), "figure": drawing(int(rule[3:]), {})},
         "wildcards": {},
     }
 
@@ -320,7 +321,7 @@ def small_jobs(rule: str, folder: Path, tiny: TinyRun, experiment: Experiment) -
 def test_a_script_killed_at_any_moment_ends_with_the_same_bytes(
     tiny_run: TinyRun, tmp_path: Path, root: Path, rule: str, kills: int
 ) -> None:
-    experiment, script = tiny_experiment(root), root / "workflow" / "scripts" / f"{rule}.py"
+    experiment, script = tiny_experiment(root), script_of(rule)
 
     def work(name: str) -> Work:
         folder = tmp_path / name

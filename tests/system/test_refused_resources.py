@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import IN_CI, TinyRun
-from experiments import PACKAGES, SUPPORT
+from experiments import PACKAGES, SUPPORT, script_of
 from snakemake_process import ROOT, TINY, environment, run_snakemake
 from test_kills import RUN, small_jobs, tiny_experiment
 
@@ -33,7 +33,7 @@ def run_on_disk(job: dict[str, Any], folder: Path, options: str) -> tuple[list[s
     description = folder.with_suffix(".json")
     description.write_text(json.dumps(job), encoding="utf-8")
     folder.mkdir(exist_ok=True)
-    script = ROOT / "workflow" / "scripts" / f"{job['rule']}.py"
+    script = script_of(str(job["rule"]))
     run = f"'{sys.executable}' '{SUPPORT / 'run_script.py'}' '{description}' '{script}' || true"
     shell = f"mount -t tmpfs -o {options} none '{folder}' && {{ {run}; }} && find '{folder}' -type f"
     done = subprocess.run(

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawn_by
+from reproduction.jobs.checkout import ROOTS
 from reproduction.jobs.dependencies import library_files
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -32,6 +35,8 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
 
 PINS = requirements(PROJECT["dependencies"])
 EXTRAS = {name: requirements(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+# What the scripts of the workflow import: the library's, those of the reproduction, and what makes training faster.
+SCRIPTS_NEED = PINS | EXTRAS["reproduction"] | EXTRAS["fast"]
 
 
 def environment(path: Path) -> dict[str, Requirement]:
@@ -49,7 +54,7 @@ def test_conda_environments_have_the_pins_of_the_package(path: Path) -> None:
     assert packages["python"].specifier == SpecifierSet(PROJECT["requires-python"])
     for name, requirement in packages.items():
         if name not in NOT_OF_PYTHON:
-            assert requirement.specifier == PINS[name].specifier, name
+            assert requirement.specifier == SCRIPTS_NEED[name].specifier, name
             assert requirement.url is None
 
 
@@ -65,11 +70,7 @@ def rules() -> dict[str, str]:
     for path in sorted((REPOSITORY / "workflow" / "rules").glob("*.smk")):
         pattern = r'conda:\s+"\.\./\.\./envs/(\w+)\.yaml"(?:(?!conda:).)*?"\.\./scripts/([^"]+)\.py"'
         for environment_name, script in re.findall(pattern, path.read_text(), re.DOTALL):
-            # A loop over figures, S1 to S3 or the paper's.
-            figures = (
-                [f"figS{n}" for n in (1, 2, 3)] if path.stem == "supplement" else [f"fig{n:02d}" for n in range(1, 22)]
-            )
-            found |= dict.fromkeys(figures if "{" in script else [script], environment_name)
+            found[script] = environment_name
     return found
 
 
@@ -81,9 +82,15 @@ def test_every_script_belongs_to_a_rule() -> None:
 
 
 def third_party(script: str) -> set[str]:
-    """Packages from elsewhere that a script imports, itself or through the library, for running it."""
+    """Packages from elsewhere that a script imports, itself or through ours, for running it."""
+    drawing = sorted(set(map(drawn_by, (*FIGURES, *SUPPLEMENT)))) if script == "draw_figure" else []
+    return imported([SCRIPTS / f"{script}.py", *library_files(SCRIPTS / f"{script}.py", *drawing)])
+
+
+def imported(files: Iterable[str | Path]) -> set[str]:
+    """Packages from elsewhere that files import."""
     found: set[str] = set()
-    for file in [SCRIPTS / f"{script}.py", *library_files(SCRIPTS / f"{script}.py")]:
+    for file in files:
         tree = ast.parse(Path(file).read_text())
         typing_only = [
             inner
@@ -109,13 +116,13 @@ def test_a_rules_environment_has_what_its_script_imports(script: str) -> None:
     packages = environment(REPOSITORY / "envs" / f"{RULES[script]}.yaml")
     missing = third_party(script) - set(packages)
     assert not missing
-    if script in ("train", "fig01"):
+    if script in ("train", "draw_figure"):
         assert third_party(script) >= {"numpy", "pandas"}
 
 
 def test_the_package_declares_what_its_modules_import() -> None:
-    imported = set().union(*(third_party(path.stem) for path in SCRIPTS.glob("*.py")))
-    assert imported == set(PINS)
+    assert imported(ROOTS["eigendrift"].rglob("*.py")) == set(PINS)
+    assert set().union(*(third_party(path.stem) for path in SCRIPTS.glob("*.py"))) == set(SCRIPTS_NEED)
 
 
 def test_a_wheel_holds_the_library_and_nothing_else() -> None:

@@ -88,10 +88,10 @@ def test_a_change_of_style_reruns_figures_alone(finished_checkout: Path) -> None
 
 def test_a_change_of_code_reruns_what_runs_it(finished_checkout: Path) -> None:
     scripts = finished_checkout / "workflow" / "scripts"
-    edit(scripts / "fig07.py", "\n# another line\n")
-    assert set(plan(finished_checkout)) == {"fig07", "figure_set"}
+    edit(scripts / "reproduction" / "figures" / "spectrum.py", "\n# another line\n")
+    assert set(plan(finished_checkout)) == {"fig06", "fig07", "figure_set"}
     edit(scripts / "interpolation.py", "\n# another line\n")
-    assert set(plan(finished_checkout)) == {"fig07", "interpolation", "fig08", "claims", "figure_set"}
+    assert set(plan(finished_checkout)) == {"fig06", "fig07", "interpolation", "fig08", "claims", "figure_set"}
     edit(finished_checkout / "src" / "eigendrift" / "eigensolver" / "lanczos.py", "\n# another line\n")
     rerun = plan(finished_checkout)
     assert {"eigensnapshot", "baseline", "ipr", "fig07", "figure_set"} <= set(rerun)

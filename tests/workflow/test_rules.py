@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments import SUPPORT
+from experiments import SUPPORT, script_of
 from snakemake_process import environment, run_snakemake
 
 FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
@@ -62,8 +62,9 @@ def test_every_rule_is_a_script_of_its_own_name_with_environment_log_and_benchma
     for name, rule in rules.items():
         if name in TARGETS:
             continue
-        assert rule["script"] == f"../scripts/{name}.py", name
-        assert (root / "workflow" / "scripts" / f"{name}.py").is_file(), name
+        script = script_of(name).stem
+        assert rule["script"] == f"../scripts/{script}.py", name
+        assert (root / "workflow" / "scripts" / f"{script}.py").is_file(), name
         assert rule["shell"] is None, name
         assert len(rule["log"]) == 1, name
         # The plan leaves nothing, so that it can be asked for again.
@@ -98,7 +99,7 @@ def test_every_rule_depends_on_the_library_files_that_its_script_loads(
         "        print(module.__file__)\n"
     )
     for name in ("train", "permuted", "displacement", "fig12", "figS1", "claims", "figure_set"):
-        script = f"workflow/scripts/{name}.py"
+        script = f"workflow/scripts/{script_of(name).name}"
         done = subprocess.run(
             [sys.executable, "-c", program, script],
             cwd=clean_checkout,
@@ -116,7 +117,7 @@ def test_every_rule_depends_on_the_library_files_that_its_script_loads(
 
 def test_scripts_that_are_not_given_torch_do_not_import_it(rules: dict[str, dict[str, Any]], root: Path) -> None:
     for name in set(rules) - IMPORTS_TORCH - TARGETS:
-        for path in (f"workflow/scripts/{name}.py", *rules[name]["modules"]):
+        for path in (f"workflow/scripts/{script_of(name).name}", *rules[name]["modules"]):
             source = (root / path).read_text(encoding="utf-8")
             assert not re.search(r"^\s*(import|from) torch\b", source, re.MULTILINE), f"{name}: {path}"
 

@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
 from reproduction.experiment.config import validate
 from reproduction.errors import ConfigError
 from reproduction.jobs.slurm import watch
-from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, drawn_by, entry
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.dependencies import library_files
 from reproduction.experiment.resources import Needs, gpus
@@ -49,9 +49,9 @@ def source(path):
     return os.path.relpath(Path(workflow.basedir) / path)
 
 
-def library(rule_name):
-    """The library's files that a rule's script imports: an edit in one of them reruns the rule."""
-    return [source(file) for file in library_files(source(f"workflow/scripts/{rule_name}.py"))]
+def library(script, *modules):
+    """The files of ours that a script imports, and with these modules: an edit in one of them reruns the rule."""
+    return [source(file) for file in library_files(source(f"workflow/scripts/{script}.py"), *modules)]
 
 
 def run_of(wildcards):
@@ -89,8 +89,7 @@ def tables(kind, selections):
 
 def figure_inputs(number):
     """Named inputs of a figure or of one of the supplement."""
-    figure = (FIGURES | SUPPLEMENT)[number]
-    return {kind: tables(kind, selections) for kind, selections in figure["inputs"].items()}
+    return {kind: tables(kind, selections) for kind, selections in entry(number)["inputs"].items()}
 
 
 onstart:

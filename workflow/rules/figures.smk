@@ -9,8 +9,8 @@ for number in FIGURES:
             f"fig{number:02d}"
         input:
             **figure_inputs(number),
-            script=source(f"workflow/scripts/fig{number:02d}.py"),
-            modules=library(f"fig{number:02d}"),
+            script=source("workflow/scripts/draw_figure.py"),
+            modules=library("draw_figure", drawn_by(number)),
         output:
             pdf=f"{RESULTS}/figures/fig{number:02d}.pdf",
             png=report(
@@ -29,7 +29,6 @@ for number in FIGURES:
             runtime=20,
         params:
             layout=EXPERIMENT.layout(),
-            name=f"fig{number:02d}",
+            figure=drawing(number, EXPERIMENT.settings),
         script:
-            # An f-string here would be evaluated when the job runs, after the loop has ended.
-            "../scripts/{params.name}.py"
+            "../scripts/draw_figure.py"

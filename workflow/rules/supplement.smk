@@ -43,8 +43,8 @@ for number in SUPPLEMENT:
             f"fig{number}"
         input:
             **figure_inputs(number),
-            script=source(f"workflow/scripts/fig{number}.py"),
-            modules=library(f"fig{number}"),
+            script=source("workflow/scripts/draw_figure.py"),
+            modules=library("draw_figure", drawn_by(number)),
         output:
             pdf=f"{RESULTS}/figures/fig{number}.pdf",
             png=report(
@@ -63,8 +63,6 @@ for number in SUPPLEMENT:
             runtime=20,
         params:
             layout=EXPERIMENT.layout(),
-            settings=EXPERIMENT.settings if number == "S1" else {},
-            name=f"fig{number}",
+            figure=drawing(number, EXPERIMENT.settings),
         script:
-            # An f-string here would be evaluated when the job runs, after the loop has ended.
-            "../scripts/{params.name}.py"
+            "../scripts/draw_figure.py"

@@ -68,13 +68,15 @@ class Studio:
         if number not in self._drawn:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("reproduction.jobs.script.start", lambda snakemake: None)
-                patch.setattr("reproduction.figures.save.save", lambda drawn, n, output: self._drawn.update({n: drawn}))
+                patch.setattr(
+                    "reproduction.figures.save.save", lambda drawn, *rest: self._drawn.update({number: drawn})
+                )
                 snakemake = SimpleNamespace(
                     input=SimpleNamespace(**self.synthetic.inputs(number)),
-                    params=SimpleNamespace(layout=self.synthetic.experiment.layout()),
+                    params=SimpleNamespace(**self.synthetic.params(number)),
                     output=None,
                 )
-                runpy.run_path(str(SCRIPTS / f"fig{number:02d}.py"), init_globals={"snakemake": snakemake})
+                runpy.run_path(str(SCRIPTS / "draw_figure.py"), init_globals={"snakemake": snakemake})
         return self._drawn[number]
 
     def table(self, number: int, kind: str) -> pd.DataFrame:
@@ -517,11 +519,11 @@ def draw_all(folder: Path) -> None:
         snakemake = SimpleNamespace(
             rule=name,
             input=SimpleNamespace(**synthetic.inputs(number)),
-            params=SimpleNamespace(layout=synthetic.experiment.layout()),
+            params=SimpleNamespace(**synthetic.params(number)),
             output=SimpleNamespace(**{kind: str(folder / f"{name}.{kind}") for kind in ("pdf", "png", "csv")}),
             log=[str(folder / "logs" / f"{name}.log")],
         )
-        runpy.run_path(str(SCRIPTS / f"{name}.py"), init_globals={"snakemake": snakemake})
+        runpy.run_path(str(SCRIPTS / "draw_figure.py"), init_globals={"snakemake": snakemake})
 
 
 @pytest.fixture(scope="module")

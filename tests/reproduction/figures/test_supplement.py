@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from synthetic_tables import Synthetic, small_config
 
 from eigendrift.sphere import overlap_quantiles
-from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, figure_name, figure_title
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, figure_name
 from reproduction.experiment.runs import Run
 from reproduction.figures.null_models import PROBABILITIES
 from reproduction.figures.panels import Drawn
@@ -61,10 +61,10 @@ def draw(synthetic: Synthetic, name: str, output: Any) -> None:
     """Run a figure's script as Snakemake would."""
     snakemake = SimpleNamespace(
         input=SimpleNamespace(**synthetic.inputs(name)),
-        params=SimpleNamespace(layout=synthetic.experiment.layout(), settings=synthetic.experiment.settings),
+        params=SimpleNamespace(**synthetic.params(name)),
         output=output,
     )
-    script = ROOT / "workflow" / "scripts" / f"fig{name}.py"
+    script = ROOT / "workflow" / "scripts" / "draw_figure.py"
     runpy.run_path(str(script), init_globals={"snakemake": snakemake})
 
 
@@ -251,5 +251,5 @@ def test_captions_are_plain_sentences(name: str) -> None:
 
 def test_names_and_titles() -> None:
     assert [figure_name(number) for number in (1, 21, "S2")] == ["fig01", "fig21", "figS2"]
-    assert figure_title(3) == FIGURES[3]["title"]
-    assert figure_title("S3") == SUPPLEMENT["S3"]["title"]
+    assert drawing(3, {})["title"] == FIGURES[3]["title"]
+    assert drawing("S3", {})["title"] == SUPPLEMENT["S3"]["title"]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from experiments import SCRIPTS, python
 
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawn_by
 from reproduction.jobs.checkout import ROOTS
 from reproduction.jobs.dependencies import library_files
 
+DRAWING = {"draw_figure": sorted(set(map(drawn_by, (*FIGURES, *SUPPLEMENT))))}
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py"))
-FIGURES = [name for name in NAMES if name.startswith("fig") and name[3:].isdigit()]
 
 # One process imports what all scripts share, then forks for each: starting torch forty times would take minutes.
 LOADED = """
@@ -29,6 +30,9 @@ for script in [argument for argument in sys.argv[1:] if argument != "--torch"]:
         tree = ast.parse(open(script).read())
         body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         exec(compile(ast.Module(body, []), script, "exec"), {})
+        if script.endswith("draw_figure.py"):
+            from importlib import import_module
+            list(map(import_module, json.loads(os.environ["DRAWING"])))
         modules = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
         with os.fdopen(writer, "w") as pipe:
             json.dump(modules, pipe)
@@ -45,9 +49,10 @@ print(json.dumps(found))
 def loaded() -> dict[str, dict[str, str | None]]:
     """script name -> modules that importing what it imports loads, with their files."""
     found: dict[str, dict[str, str | None]] = {}
-    others = [name for name in NAMES if name not in FIGURES]
-    for names, options in ((FIGURES, ()), (others, ("--torch",))):
-        done = python(LOADED, *options, *(SCRIPTS / f"{name}.py" for name in names))
+    others = [name for name in NAMES if name not in DRAWING]
+    for names, options in ((list(DRAWING), ()), (others, ("--torch",))):
+        paths = [SCRIPTS / f"{name}.py" for name in names]
+        done = python(LOADED, *options, *paths, DRAWING=json.dumps(DRAWING["draw_figure"]))
         assert done.returncode == 0, done.stderr
         found |= {Path(script).stem: modules for script, modules in json.loads(done.stdout).items()}
     return found
@@ -59,6 +64,11 @@ def own(name: str) -> set[str]:
     return {file for file in files if has_statements(file)} - {str(ROOTS["eigendrift"] / "__init__.py")}
 
 
+def files_of(name: str) -> list[str]:
+    """What a rule has of a script among its inputs."""
+    return library_files(SCRIPTS / f"{name}.py", *DRAWING.get(name, ()))
+
+
 def has_statements(file: str) -> bool:
     """Whether there is more in a file than a docstring."""
     return any(not isinstance(node, ast.Expr) for node in ast.parse(Path(file).read_text()).body)
@@ -68,12 +78,12 @@ def test_there_is_a_script_for_every_rule() -> None:
     assert {"train", "eigensnapshot", "displacement", "ipr", "alignment", "baseline", "claims", "figure_set"} <= set(
         NAMES
     )
-    assert len(FIGURES) == 21
+    assert len(DRAWING["draw_figure"]) > 8
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_that_a_script_loads_is_listed(name: str) -> None:
-    listed = set(library_files(SCRIPTS / f"{name}.py"))
+    listed = set(files_of(name))
     assert not own(name) - listed
     assert str(ROOTS["reproduction"] / "jobs" / "script.py") in listed
     # What is listed and not loaded at once is imported within a function, or for type checkers.
@@ -83,7 +93,7 @@ def test_everything_that_a_script_loads_is_listed(name: str) -> None:
 def lazily(name: str) -> set[str]:
     """Files that the modules of a script import elsewhere than at their top level, and what those import."""
     found: set[str] = set()
-    for file in library_files(SCRIPTS / f"{name}.py"):
+    for file in files_of(name):
         tree = ast.parse(Path(file).read_text())
         nested = [
             node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in tree.body
@@ -101,13 +111,11 @@ def lazily(name: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", DRAWING)
 def test_figures_never_import_torch(name: str) -> None:
     assert "torch" not in loaded()[name]
     assert "reproduction.figures.save" in loaded()[name]
-    assert not {"mlp.py", "operator.py", "loop.py", "model.py"} & {
-        Path(file).name for file in library_files(SCRIPTS / f"{name}.py")
-    }
+    assert not {"mlp.py", "operator.py", "loop.py", "model.py"} & {Path(file).name for file in files_of(name)}
 
 
 @pytest.mark.parametrize("name", ["displacement", "ipr", "alignment", "claims", "figure_set", "paper"])
@@ -167,3 +175,13 @@ def test_the_library_imports_itself_by_its_full_name() -> None:
             if isinstance(node, ast.ImportFrom):
                 assert node.level == 0, file
                 assert node.module != "eigendrift" or not public & {alias.name for alias in node.names}, file
+
+
+def test_a_figure_depends_on_the_module_that_draws_it_and_on_no_other_figures() -> None:
+    modules = {drawn_by(number) for number in (*FIGURES, *SUPPLEMENT)}
+    drawing = {str(ROOTS["reproduction"].joinpath(*module.split(".")[1:]).with_suffix(".py")) for module in modules}
+    assert not drawing & set(library_files(SCRIPTS / "draw_figure.py"))
+    for number in (3, 5, "S2"):
+        own = library_files(SCRIPTS / "draw_figure.py", drawn_by(number))
+        assert [Path(file).stem for file in own if file in drawing] == [drawn_by(number).rpartition(".")[2]]
+        assert not [file for file in own if file.endswith("figure_catalogue.py")]

@@ -41,12 +41,12 @@ SMALL: dict[str, Any] = {
 
 def draw(synthetic: Synthetic, folder: Path) -> None:
     """The 21 figures, all in one process that has no torch."""
-    params = {"layout": synthetic.experiment.layout(), "settings": synthetic.experiment.settings}
     jobs = [
         {
             "rule": figure_name(number),
             "input": synthetic.inputs(number),
-            "params": params,
+            "script": "draw_figure",
+            "params": synthetic.params(number),
             "output": {k: str(folder / "figures" / f"{figure_name(number)}.{k}") for k in ("pdf", "png", "csv")},
             "log": [str(folder / "logs" / f"{figure_name(number)}.log")],
         }

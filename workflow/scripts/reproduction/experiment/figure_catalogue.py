@@ -1,8 +1,9 @@
 """The 21 figures of the paper and those of the supplement, drawn from tables alone.
 
-`FIGURES` says what each figure reads. It imports nothing heavy, so the Snakefile builds its rules from it: the input
-`kind` of figure n is the list of the tables of that kind of every selected run (RUN_KINDS), or one table a dataset
-(DATASET_KINDS: only the key `datasets` counts). A selection's keys are the arguments of `Experiment.select`:
+`FIGURES` says what each figure reads and what draws it. It imports nothing heavy, so the Snakefile builds its rules
+from it: the input `kind` of figure n is the list of the tables of that kind of every selected run (RUN_KINDS), or one
+table a dataset (DATASET_KINDS: only the key `datasets` counts). A selection's keys are the arguments of
+`Experiment.select`:
 
 - datasets: first | last | all of the configured ones, or sweep: the one dataset of the sweeps
 - variants: main | batch_size | learning_rate; a sweep brings the main runs of its seeds, which show its middle value;
@@ -13,7 +14,9 @@ Several selections for one kind mean their union, each run once.
 """
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
+
+from reproduction.experiment.labels import Drawing
 
 RUN_KINDS = ("history", "ipr", "alignment", "displacement", "final_eigenvector")
 DATASET_KINDS = ("baseline", "interpolation", "solutions", "baseline_overlaps", "permuted_overlaps")
@@ -27,11 +30,18 @@ class Selection(TypedDict, total=False):
     seeds: str
 
 
-class FigureInputs(TypedDict):
-    """What a figure shows, in a few words, and what it reads."""
+class FigureEntry(TypedDict):
+    """What a figure shows, in a few words, which function draws it, and what it reads.
+
+    `draw` is a module of `reproduction.figures` and a function in it, which takes the tables in the order of `inputs`,
+    the layout and the `options`; with `settings`, those of the experiment too.
+    """
 
     title: str
+    draw: str
     inputs: dict[str, list[Selection]]
+    options: NotRequired[dict[str, Any]]
+    settings: NotRequired[bool]
 
 
 _FIRST: list[Selection] = [{"datasets": "first", "variants": "main", "seeds": "all"}]
@@ -43,55 +53,124 @@ _ALL_DENSE: list[Selection] = [{"datasets": "all", "variants": "main", "seeds": 
 _BATCH_SIZE: list[Selection] = [{"variants": "batch_size"}]
 _LEARNING_RATE: list[Selection] = [{"variants": "learning_rate"}]
 
-FIGURES: Mapping[int, FigureInputs] = {
+FIGURES: Mapping[int, FigureEntry] = {
     1: {
         "title": "Displacement of the leading eigenvector, first dataset",
+        "draw": "two_time.displacement_by_optimizer",
         "inputs": {"displacement": _FIRST, "baseline": [{"datasets": "first"}]},
     },
-    2: {"title": "Update alignment against gradient alignment", "inputs": {"alignment": _ALL}},
-    3: {"title": "Localization of the leading eigenvector", "inputs": {"ipr": _ALL}},
-    4: {"title": "Training loss", "inputs": {"history": _ALL}},
-    5: {"title": "Final test accuracy", "inputs": {"history": _ALL}},
-    6: {"title": "Leading eigenvalues", "inputs": {"ipr": _ALL}},
-    7: {"title": "Convergence of the leading eigenvectors", "inputs": {"alignment": _ALL}},
+    2: {
+        "title": "Update alignment against gradient alignment",
+        "draw": "alignment.update_against_gradient",
+        "inputs": {"alignment": _ALL},
+    },
+    3: {
+        "title": "Localization of the leading eigenvector",
+        "draw": "localization.ipr_over_training",
+        "inputs": {"ipr": _ALL},
+    },
+    4: {
+        "title": "Training loss",
+        "draw": "performance.training_loss",
+        "inputs": {"history": _ALL},
+    },
+    5: {
+        "title": "Final test accuracy",
+        "draw": "performance.final_accuracy",
+        "inputs": {"history": _ALL},
+    },
+    6: {
+        "title": "Leading eigenvalues",
+        "draw": "spectrum.eigenvalues",
+        "inputs": {"ipr": _ALL},
+    },
+    7: {
+        "title": "Convergence of the leading eigenvectors",
+        "draw": "spectrum.convergence",
+        "inputs": {"alignment": _ALL},
+    },
     8: {
         "title": "Loss between solutions, and their sharpness",
+        "draw": "interpolation.draw_interpolation",
         "inputs": {"interpolation": [{"datasets": "all"}], "solutions": [{"datasets": "all"}]},
     },
     9: {
         "title": "Displacement of the leading eigenvector, last dataset",
+        "draw": "two_time.displacement_by_optimizer",
         "inputs": {"displacement": _LAST, "baseline": [{"datasets": "last"}]},
     },
-    10: {"title": "Displacement of the weights", "inputs": {"displacement": _ALL}},
-    11: {"title": "Two-time update alignment", "inputs": {"displacement": _ALL}},
-    12: {"title": "Alignments during one run, last dataset", "inputs": {"alignment": _LAST_DENSE}},
-    13: {"title": "Run-mean alignments", "inputs": {"alignment": _ALL}},
-    14: {"title": "Run-mean alignments with many eigenvectors", "inputs": {"alignment": _ALL_DENSE}},
-    15: {"title": "Localization of many eigenvectors", "inputs": {"ipr": _ALL_DENSE}},
+    10: {
+        "title": "Displacement of the weights",
+        "draw": "two_time.weight_displacement",
+        "inputs": {"displacement": _ALL},
+    },
+    11: {
+        "title": "Two-time update alignment",
+        "draw": "two_time.two_time_alignment",
+        "inputs": {"displacement": _ALL},
+    },
+    12: {
+        "title": "Alignments during one run, last dataset",
+        "draw": "alignment.alignment_over_training",
+        "inputs": {"alignment": _LAST_DENSE},
+    },
+    13: {
+        "title": "Run-mean alignments",
+        "draw": "alignment.run_means",
+        "inputs": {"alignment": _ALL},
+    },
+    14: {
+        "title": "Run-mean alignments with many eigenvectors",
+        "draw": "alignment.means_of_many",
+        "inputs": {"alignment": _ALL_DENSE},
+    },
+    15: {
+        "title": "Localization of many eigenvectors",
+        "draw": "localization.ipr_of_many",
+        "inputs": {"ipr": _ALL_DENSE},
+    },
     16: {
         "title": "Leading eigenvector in the shape of the layers, first dataset",
+        "draw": "eigenvector_map.draw_eigenvector_map",
         "inputs": {"final_eigenvector": _FIRST_DENSE},
     },
     17: {
         "title": "Update against gradient alignment, by batch size and learning rate",
+        "draw": "alignment_sweeps.update_against_gradient_by_value",
         "inputs": {"alignment": _BATCH_SIZE + _LEARNING_RATE},
     },
-    18: {"title": "Localization by batch size", "inputs": {"ipr": _BATCH_SIZE}},
-    19: {"title": "Localization by learning rate", "inputs": {"ipr": _LEARNING_RATE}},
+    18: {
+        "title": "Localization by batch size",
+        "draw": "localization.ipr_by_value",
+        "options": {"sweep": "batch_size"},
+        "inputs": {"ipr": _BATCH_SIZE},
+    },
+    19: {
+        "title": "Localization by learning rate",
+        "draw": "localization.ipr_by_value",
+        "options": {"sweep": "learning_rate"},
+        "inputs": {"ipr": _LEARNING_RATE},
+    },
     20: {
         "title": "Displacement by batch size",
+        "draw": "two_time.displacement_by_value",
+        "options": {"sweep": "batch_size"},
         "inputs": {"displacement": _BATCH_SIZE, "baseline": [{"datasets": "sweep"}]},
     },
     21: {
         "title": "Displacement by learning rate",
+        "draw": "two_time.displacement_by_value",
+        "options": {"sweep": "learning_rate"},
         "inputs": {"displacement": _LEARNING_RATE, "baseline": [{"datasets": "sweep"}]},
     },
 }
 
 # What answers questions that the paper's own figures leave open; not part of the 21.
-SUPPLEMENT: Mapping[str, FigureInputs] = {
+SUPPLEMENT: Mapping[str, FigureEntry] = {
     "S1": {
         "title": "What the choices that the paper leaves open decide",
+        "draw": "sensitivity.sensitivity",
+        "settings": True,
         "inputs": {
             "ipr": [{"variants": "sensitivity"}],
             "displacement": [{"variants": "sensitivity"}],
@@ -101,20 +180,40 @@ SUPPLEMENT: Mapping[str, FigureInputs] = {
     },
     "S2": {
         "title": "Null models of the overlap between eigenvectors",
+        "draw": "null_models.null_models",
         "inputs": {"baseline_overlaps": [{"datasets": "all"}], "permuted_overlaps": [{"datasets": "all"}]},
     },
     "S3": {
         "title": "Displacement against solver accuracy, and of subspaces",
+        "draw": "solver_accuracy.displacement_and_accuracy",
         "inputs": {"displacement": _ALL},
     },
 }
 
 
 def figure_name(number: int | str) -> str:
-    """The name of a figure's rule, script and files: fig01 for 1, figS1 for S1."""
+    """The name of a figure's rule and files: fig01 for 1, figS1 for S1."""
     return f"fig{number:02d}" if isinstance(number, int) else f"fig{number}"
 
 
-def figure_title(number: int | str) -> str:
-    """The title of a figure or of one of the supplement."""
-    return (FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number])["title"]
+def entry(number: int | str) -> FigureEntry:
+    """What the catalogue has of a figure or of one of the supplement."""
+    return FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number]
+
+
+def drawing(number: int | str, settings: Mapping[str, Any]) -> Drawing:
+    """What a figure's rule gives to its job: with an edit of one entry, one figure is drawn again."""
+    found = entry(number)
+    return {
+        "name": figure_name(number),
+        "number": number,
+        "title": found["title"],
+        "draw": found["draw"],
+        "kinds": list(found["inputs"]),
+        "options": {**found.get("options", {}), **({"settings": settings} if found.get("settings") else {})},
+    }
+
+
+def drawn_by(number: int | str) -> str:
+    """The module that draws a figure."""
+    return f"reproduction.figures.{entry(number)['draw'].partition('.')[0]}"

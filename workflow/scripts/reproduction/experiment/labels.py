@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 # Figures 2, 6, 7, 12, 13 and 17 show the three leading eigenvectors.
 LEADING = 3
@@ -20,3 +21,14 @@ class Layout:
     def leading(self) -> list[int]:
         """The eigenvector indices (from 1) of the figures of leading eigenvectors."""
         return list(range(1, min(self.k, LEADING) + 1))
+
+
+class Drawing(TypedDict):
+    """What the job of a figure is told besides its tables and the layout."""
+
+    name: str
+    number: int | str
+    title: str
+    draw: str
+    kinds: list[str]
+    options: dict[str, Any]

@@ -5,7 +5,7 @@ from typing import Protocol
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
-from reproduction.experiment.figure_catalogue import figure_name, figure_title
+from reproduction.experiment.labels import Drawing
 from reproduction.figures.panels import Drawn
 from reproduction.figures.style import DPI, styled
 from reproduction.files.atomic import atomic_path
@@ -24,9 +24,9 @@ class Outputs(Protocol):
 
 
 @styled
-def save(drawn: Drawn, number: int | str, output: Outputs) -> None:
-    """Write figure `number`: no date and no program version goes into the files."""
-    title, figure = figure_title(number), drawn.figure
+def save(drawn: Drawn, drawing: Drawing, output: Outputs) -> None:
+    """Write a drawn figure: no date and no program version goes into the files."""
+    title, figure = drawing["title"], drawn.figure
     # Straight to the canvases: Figure.savefig would draw everything five times, and lay it out for each file anew.
     figure.set_dpi(DPI)
     with atomic_path(output.png) as part:
@@ -40,5 +40,5 @@ def save(drawn: Drawn, number: int | str, output: Outputs) -> None:
     metadata = {"Title": title, "Creator": None, "Producer": None, "CreationDate": None}
     with atomic_path(output.pdf) as part:
         FigureCanvasPdf(figure).print_pdf(part, metadata=metadata)  # type: ignore[no-untyped-call]
-    identity = {"figure": number, "title": title}
-    write_table(output.csv, drawn.numbers, kind=figure_name(number), identity=identity, units=drawn.units)
+    identity = {"figure": drawing["number"], "title": title}
+    write_table(output.csv, drawn.numbers, kind=drawing["name"], identity=identity, units=drawn.units)

@@ -7,18 +7,20 @@ from pathlib import Path
 from reproduction.jobs.checkout import ROOTS
 
 
-def library_files(script: str | Path) -> list[str]:
+def library_files(script: str | Path, *modules: str) -> list[str]:
     """Paths of all modules of both packages that `script` loads, sorted; read from the source, nothing is imported.
+
+    `modules`: names of those that it imports by name when it runs.
 
     The library's own __init__.py, which only looks names up, and modules without a statement are left out.
     """
     found: set[Path] = set()
-    pending = [Path(script)]
+    pending = [*_imports(Path(script)), *(file for module in modules for file in _files(module))]
     while pending:
-        for path in _imports(pending.pop()):
-            if path not in found and path != ROOTS["eigendrift"] / "__init__.py":
-                found.add(path)
-                pending.append(path)
+        path = pending.pop()
+        if path not in found and path != ROOTS["eigendrift"] / "__init__.py":
+            found.add(path)
+            pending += _imports(path)
     return sorted(str(path) for path in found if _has_statements(path))
 
 

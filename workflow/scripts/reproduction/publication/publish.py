@@ -26,7 +26,7 @@ from reproduction.claims.report import scale_line
 from reproduction.claims.scoring import score_claims
 from reproduction.errors import DataError, EigendriftError
 from reproduction.experiment.config import validate
-from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, figure_name
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, entry, figure_name
 from reproduction.experiment.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, table_paths
 from reproduction.experiment.runs import Experiment
 from reproduction.files.tables import read_header, read_table
@@ -213,13 +213,9 @@ def different(published: Path, build: Path) -> Iterator[str]:
         yield page.name
 
 
-def _inputs(number: int | str) -> Mapping[str, Any]:
-    return (FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number])["inputs"]
-
-
 def _tables(experiment: Experiment, numbers: Sequence[int | str]) -> list[str]:
     """Paths below the results of every table that these figures and the numbers are drawn from."""
-    wanted: list[Mapping[str, Any]] = [*(_inputs(number) for number in numbers), _NUMBERS]
+    wanted: list[Mapping[str, Any]] = [*(entry(number)["inputs"] for number in numbers), _NUMBERS]
     found = (path for one in wanted for kind, chosen in one.items() for path in table_paths(experiment, kind, chosen))
     return list(dict.fromkeys(found))
 
@@ -233,11 +229,12 @@ def _kept(experiment: Experiment) -> list[str]:
 def _figure_job(experiment: Experiment, number: int | str, build: Path) -> dict[str, Any]:
     """What the rule of a figure gives to its script."""
     name = figure_name(number)
-    paths = {kind: table_paths(experiment, kind, chosen) for kind, chosen in _inputs(number).items()}
+    paths = {kind: table_paths(experiment, kind, chosen) for kind, chosen in entry(number)["inputs"].items()}
     return {
         "rule": name,
         "input": {kind: [str(build / path) for path in listed] for kind, listed in paths.items()},
-        "params": {"layout": experiment.layout(), "settings": experiment.settings},
+        "script": "draw_figure",
+        "params": {"layout": experiment.layout(), "figure": drawing(number, experiment.settings)},
         "output": {kind: str(build / "figures" / f"{name}.{kind}") for kind in ("pdf", "png", "csv")},
         "log": [str(build / "logs" / f"{name}.log")],
     }
@@ -259,7 +256,8 @@ def _paper_job(build: Path) -> dict[str, Any]:
 def run_script(job: dict[str, Any]) -> None:
     """Run the script of a rule as Snakemake would, in this process, whose output then goes to the rule's log."""
     named = {key: SimpleNamespace(**value) if isinstance(value, dict) else value for key, value in job.items()}
-    runpy.run_path(str(SCRIPTS / f"{job['rule']}.py"), init_globals={"snakemake": SimpleNamespace(**named)})
+    script = SCRIPTS / f"{job.get('script', job['rule'])}.py"
+    runpy.run_path(str(script), init_globals={"snakemake": SimpleNamespace(**named)})
 
 
 def _figure_set(experiment: Experiment, published: Path, build: Path, record: dict[str, Any]) -> None:
