@@ -31,6 +31,7 @@ def snakemake(job: dict[str, Any]) -> SimpleNamespace:
         log=[job["log"]],
         params=SimpleNamespace(**job["params"]),
         wildcards=SimpleNamespace(**job["wildcards"]),
+        config=job.get("config", {"training": {"device": "auto"}}),
         threads=1,
     )
 

@@ -286,7 +286,8 @@ def small_jobs(rule: str, folder: Path, tiny: TinyRun, experiment: Experiment) -
         return {
             "input": {},
             "output": outputs("digits.safetensors"),
-            "params": {"root": "not used", "download": False},
+            "params": {},
+            "config": {"data": {"root": "not used", "download": False}},
             "wildcards": {"dataset": "digits_noisy"},
         }
     if rule == "baseline":

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from conftest import TinyRun
 from snakemake_process import TINY, planned_jobs, planned_rules, run_snakemake
 
@@ -31,10 +33,10 @@ def test_after_a_full_run_nothing_is_left_to_do_also_when_the_folder_moves(
 
 
 def test_files_that_are_touched_but_not_changed_start_nothing(finished_checkout: Path) -> None:
-    # As when Git goes to another branch and back: new times, old content. Snakemake itself goes by the time of a rule's
-    # own script, so those are left out.
-    for name in ("reproduction/training/loop.py", "reproduction/figures/style.py"):
-        os.utime(finished_checkout / "workflow" / "scripts" / name)
+    # As when Git goes to another branch and back: new times, old content.
+    for folder in ("src", "workflow"):
+        for path in (finished_checkout / folder).rglob("*.py"):
+            os.utime(path)
     for name in ("config.yaml", "tests/tiny.yaml", "paper/claims.yaml", "workflow/report/fig01.rst"):
         os.utime(finished_checkout / name)
     assert plan(finished_checkout) == {}
@@ -79,6 +81,35 @@ def test_a_key_starts_only_what_uses_it(
 ) -> None:
     # The figure set's manifest holds the configuration.
     assert set(plan(finished_checkout, overlay(change))) == {*rules, "figure_set"}
+
+
+def test_where_jobs_run_starts_nothing(finished_checkout: Path, overlay: Callable[[str], str]) -> None:
+    for device in ("cpu", "auto"):
+        assert plan(finished_checkout, overlay(f"training: {{device: {device}}}")) == {}
+
+
+def test_keys_in_another_order_start_nothing(finished_checkout: Path, overlay: Callable[[str], str]) -> None:
+    def reversed_keys(value: Any) -> Any:
+        return {key: reversed_keys(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+    tiny = yaml.safe_load((finished_checkout / "tests" / "tiny.yaml").read_text(encoding="utf-8"))
+    path = finished_checkout / "config.yaml"
+    whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(reversed_keys(whole), sort_keys=False), encoding="utf-8")
+    reordered = overlay(yaml.safe_dump(reversed_keys(tiny), sort_keys=False))
+    assert planned_rules(run_snakemake(finished_checkout, "-n", "--configfile", reordered)) == {}
+
+
+def test_an_edit_of_what_cannot_change_a_number_starts_nothing(finished_checkout: Path) -> None:
+    reproduction = finished_checkout / "workflow" / "scripts" / "reproduction"
+    message = "has a value that cannot be used"
+    text = (reproduction / "errors.py").read_text(encoding="utf-8")
+    assert message in text
+    (reproduction / "errors.py").write_text(text.replace(message, "is wrong"), encoding="utf-8")
+    names = ("progress.py", "files/atomic.py", "files/identity.py", "data/download.py")
+    for name in (*names, *(f"jobs/{path.name}" for path in (reproduction / "jobs").glob("*.py"))):
+        edit(reproduction / name, "\n# another line\n")
+    assert plan(finished_checkout) == {}
 
 
 def test_a_change_of_style_reruns_figures_alone(finished_checkout: Path) -> None:

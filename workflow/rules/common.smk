@@ -50,8 +50,9 @@ def source(path):
 
 
 def library(script, *modules):
-    """The files of ours that a script imports, and with these modules: an edit in one of them reruns the rule."""
-    return [source(file) for file in library_files(source(f"workflow/scripts/{script}.py"), *modules)]
+    """A script and the files of ours that decide, with these modules, what it writes: their content starts it again."""
+    path = source(f"workflow/scripts/{script}.py")
+    return [path, *(source(file) for file in library_files(path, *modules))]
 
 
 def run_of(wildcards):

@@ -17,8 +17,5 @@ rule prepare_data:
     resources:
         mem_mb=1500,
         runtime=30,
-    params:
-        root=lambda wildcards: EXPERIMENT.raw_data(wildcards.dataset)["root"],
-        download=lambda wildcards: EXPERIMENT.raw_data(wildcards.dataset)["download"],
     script:
         "../scripts/prepare_data.py"

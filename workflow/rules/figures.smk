@@ -9,7 +9,6 @@ for number in FIGURES:
             f"fig{number:02d}"
         input:
             **figure_inputs(number),
-            script=source("workflow/scripts/draw_figure.py"),
             modules=library("draw_figure", drawn_by(number)),
         output:
             pdf=f"{RESULTS}/figures/fig{number:02d}.pdf",

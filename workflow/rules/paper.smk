@@ -66,7 +66,7 @@ rule figure_set:
     params:
         layout=EXPERIMENT.layout(),
         roles=rules.claims.params.roles,
-        config=EXPERIMENT.config,
+        config=EXPERIMENT.recorded(),
         scratch=SCRATCH,
     script:
         "../scripts/figure_set.py"

@@ -43,7 +43,6 @@ for number in SUPPLEMENT:
             f"fig{number}"
         input:
             **figure_inputs(number),
-            script=source("workflow/scripts/draw_figure.py"),
             modules=library("draw_figure", drawn_by(number)),
         output:
             pdf=f"{RESULTS}/figures/fig{number}.pdf",

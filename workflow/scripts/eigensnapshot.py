@@ -8,14 +8,14 @@ import torch
 from eigendrift.hessian.operator import HessianOperator
 from reproduction.files.eigenpairs import write_pairs
 from reproduction.files.checkpoint import Scratch
-from reproduction.measure.inputs import build_model, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import build_model, circumstances, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import requests, solve
 from reproduction.files.arrays import ArrayFile
 
 Scratch.discard(snakemake.params.scratch, snakemake.params.finished)
 params, chunk = snakemake.params, int(snakemake.wildcards.chunk)
 eigen = params.eigen
-device = prepare_torch(snakemake.threads, eigen["device"])
+device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
 dataset, samples, _ = load_samples(snakemake.input.data, eigen["scaling"], device)
 trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=params.identity)
 weights, steps = trajectory["weights"], [int(step) for step in trajectory["steps"]]
@@ -28,7 +28,7 @@ depends_on = {
     "eigen": dict(eigen),
     "trajectory": trajectory.sha256,
     "data": data_sha256(snakemake.input.data),
-    "threads": snakemake.threads,
+    "made_with": circumstances(device, snakemake.threads),
 }
 numbers, vectors = solve(
     operator,

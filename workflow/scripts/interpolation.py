@@ -17,7 +17,7 @@ from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import read_run_tables, write_table
 
 inputs, output, options = snakemake.input, snakemake.output, snakemake.params.interpolation
-device = prepare_torch(snakemake.threads, options["device"])
+device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
 dataset, train, test = load_samples(inputs.data, options["scaling"], device)
 files = [ArrayFile(path, kind="final_weights") for path in inputs.final_weights]
 by_run = {(file.identity["optimizer"], file.identity["seed"]): file for file in files}

@@ -15,7 +15,7 @@ from reproduction.seeds import stream_seed
 from reproduction.measure.permuted import permuted
 from reproduction.files.eigenpairs import UNITS
 from reproduction.files.checkpoint import Scratch
-from reproduction.measure.inputs import build_model, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import build_model, circumstances, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import write_table
@@ -28,7 +28,7 @@ def network(trained, layers, optimizer, j):
 
 params = snakemake.params
 options, count, k = params.permuted, params.permuted["permutations"], params.permuted["k"]
-device = prepare_torch(snakemake.threads, options["device"])
+device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
 dataset, samples, _ = load_samples(snakemake.input.data, options["scaling"], device)
 model = build_model(dataset, options["model"], seed=0, device=device)  # its parameters are set at every point
 operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)
@@ -44,7 +44,7 @@ for path in snakemake.input.final_weights:
         "permuted": dict(options),
         "weights": file.sha256,
         "data": data_sha256(snakemake.input.data),
-        "threads": snakemake.threads,
+        "made_with": circumstances(device, snakemake.threads),
     }
     numbers, vectors = solve(
         operator,

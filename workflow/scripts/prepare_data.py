@@ -6,9 +6,5 @@ start(snakemake)
 
 from reproduction.data.sources import prepare
 
-prepare(
-    snakemake.wildcards.dataset,
-    snakemake.params.root,
-    snakemake.params.download,
-    snakemake.output[0],
-)
+raw = snakemake.config["data"]  # no params: where the raw files lie changes nothing in them, which is checked
+prepare(snakemake.wildcards.dataset, raw["root"], raw["download"], snakemake.output[0])

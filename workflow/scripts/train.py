@@ -17,7 +17,7 @@ from reproduction.files.tables import write_table
 from reproduction.training.loop import HISTORY, train
 
 output, params = snakemake.output, snakemake.params
-device = prepare_torch(snakemake.threads, params.run["device"])
+device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
 dataset, train_samples, test_samples = load_samples(snakemake.input.data, params.run["scaling"], device)
 seed, expected = params.run["identity"]["seed"], params.run["identity"]["n_train"]
 if len(train_samples) != expected:
@@ -26,7 +26,7 @@ model = build_model(dataset, params.run["model"], stream_seed("initialization", 
 depends_on = {
     "run": params.run,
     "data": data_sha256(snakemake.input.data),
-    "threads": snakemake.threads,
+    "made_with": circumstances(device, snakemake.threads),
 }
 trajectory = train(
     model,

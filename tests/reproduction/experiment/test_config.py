@@ -2,6 +2,7 @@
 
 import datetime
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -538,3 +539,16 @@ def test_more_dense_pairs_than_the_network_has_parameters() -> None:
     config["eigen"]["dense_k"] = 650
     with pytest.raises(ConfigError, match=r"eigen\.dense_k: 650 is not allowed; the network has 650 parameters"):
         validate(config)
+
+
+def test_the_order_of_keys_changes_nothing() -> None:
+    def reversed_keys(value: Any) -> Any:
+        return {key: reversed_keys(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+    config = pinned(
+        {"optimizers": {"rmsprop": {"class": "RMSprop", "lr": 0.001}, "adamw": {"class": "AdamW", "lr": 0.1}}}
+    )
+    found = validate(reversed_keys(config))
+    assert json.dumps(found) == json.dumps(validate(config))
+    assert list(found["optimizers"]) == ["sgd", "adam", "sam", "adamw", "rmsprop"]
+    assert list(found["sweeps"]["batch_size"]) == ["32", "full"]

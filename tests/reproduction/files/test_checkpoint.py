@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ from experiments import python
 
 from reproduction.errors import WriteError
 from reproduction.files.checkpoint import Scratch, row_sum
+from reproduction.jobs.checkout import ROOTS
 
 KEY = {"run": {"lr": 0.1, "seed": 3}, "data": {"inputs": "abc"}, "threads": 1}
 
@@ -98,6 +100,18 @@ def test_another_version_of_the_code_starts_anew(tmp_path: Path, monkeypatch: py
     torch.__version__ = "0.0"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch", torch)
     assert Scratch(tmp_path / "scratch", "job", KEY).folder not in folders
+
+
+def test_an_edit_of_what_cannot_change_a_number_keeps_the_progress(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = Scratch(tmp_path, "job", KEY).folder
+    for name in ("reproduction.errors", "reproduction.progress", "reproduction.jobs.lock"):
+        module = import_module(name)
+        copy = ROOTS["reproduction"] / "jobs" / "not_there.py"
+        monkeypatch.setattr(module, "__file__", str(copy))
+    # Whose content is not even read.
+    assert Scratch(tmp_path, "job", KEY).folder == before
 
 
 def test_values_that_json_lacks_can_be_part_of_a_key(tmp_path: Path) -> None:

@@ -38,7 +38,11 @@ MAX_RUNS = 100_000
 
 
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration in canonical form (text keys, keys set to null removed), or raise `ConfigError`."""
+    """Return the configuration in canonical form, or raise `ConfigError`.
+
+    Keys are text, those set to null are removed, and their order is one: what order a file has, and in what order files
+    are merged, changes nothing.
+    """
     canonical: dict[str, Any] = _canonical(config, (), itertools.count(1))
     errors = list(_Validator(_schema()).iter_errors(canonical))
     if errors:
@@ -46,8 +50,27 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(_message(min(errors, key=lambda error: (len(error.absolute_path), str(error.absolute_path)))))
     for check in _CHECKS:
         check(canonical)
-    return canonical
+    ordered: dict[str, Any] = _ordered(canonical)
+    return ordered
 
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_ordered(item) for item in value]
+    return {key: _ordered(value[key]) for key in sorted(value, key=_place)} if isinstance(value, dict) else value
+
+
+def _place(key: str) -> tuple[int, float, str]:
+    """The paper's optimizers in the paper's order, then numbers, then text."""
+    if key in _PAPERS:
+        return 0, _PAPERS.index(key), ""
+    try:
+        return 1, float(key), ""
+    except ValueError:
+        return 2, 0.0, key
+
+
+_PAPERS = ("sgd", "adam", "sam")
 
 # JSON Schema takes 2000.0 for an integer; here it would become a part of file names, and `range` refuses it.
 _Validator = jsonschema.validators.extend(

@@ -1,6 +1,7 @@
 """The runs that a configuration asks for: which there are, and what each of them depends on.
 
 Every `parameters` method returns only the keys that its rule uses, so that a change elsewhere starts nothing again.
+Where a job runs is none of them: scripts read the device, and where raw files lie, from Snakemake's configuration.
 """
 
 from collections.abc import Iterator, Mapping
@@ -196,12 +197,6 @@ class Experiment:
             "n_train": samples,
         }
 
-    def raw_data(self, dataset: str) -> dict[str, Any]:
-        """Where a data set's raw files are; nothing for the embedded ones, which have none."""
-        if dataset in ("digits", "digits_noisy"):
-            return {"root": "", "download": False}
-        return {"root": self.config["data"]["root"], "download": self.config["data"]["download"]}
-
     def train_parameters(self, run: Run) -> dict[str, Any]:
         """What a training run depends on, apart from the data file."""
         return {
@@ -210,7 +205,6 @@ class Experiment:
             "optimizer": self._optimizer(run),
             "schedule": self.schedule(run),
             "scaling": self._scaling(run.variant),
-            "device": self.config["training"]["device"],
         }
 
     def eigen_parameters(self, run: Run) -> dict[str, Any]:
@@ -223,7 +217,6 @@ class Experiment:
             "snapshots_per_job": eigen["snapshots_per_job"],
             "model": self._model(run.variant),
             "scaling": self._scaling(run.variant),
-            "device": self.config["training"]["device"],
         }
         if self._is_dense(run):
             parameters["dense"] = {
@@ -246,7 +239,6 @@ class Experiment:
             "tolerance": self.config["eigen"]["tolerance"],
             "model": self._model(variant),
             "scaling": self._scaling(variant),
-            "device": self.config["training"]["device"],
         }
 
     def permuted_parameters(self) -> dict[str, Any]:
@@ -260,8 +252,11 @@ class Experiment:
             **self.config["interpolation"],
             "model": dict(self.config["model"]),
             "scaling": self.config["data"]["scaling"],
-            "device": self.config["training"]["device"],
         }
+
+    def recorded(self) -> dict[str, Any]:
+        """The configuration as results record it: the device that a run was made on stands in its own files."""
+        return {**self.config, "training": {**self.config["training"], "device": "auto"}}
 
     def scale(self) -> dict[str, int]:
         """How large the experiment is, for those who read its claims."""

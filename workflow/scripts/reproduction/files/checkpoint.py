@@ -1,7 +1,7 @@
 """Progress that survives a kill: a folder for one job's half-done work, keyed by all that the work depends on.
 
 Snakemake deletes the declared outputs of a failed job, so progress lives outside of them. Another parameter, another
-input or another version gives another key, so old progress is never taken for this job's.
+input, or another version of what can change a number gives another key, so old progress is never taken for this job's.
 """
 
 import errno
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from reproduction.files.atomic import atomic_path, cannot_write
+from reproduction.jobs.checkout import ROOTS
+from reproduction.jobs.dependencies import is_plumbing
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -117,13 +119,11 @@ def _is_usable(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> b
 
 
 def _code() -> list[str]:
-    """What the work is done by: the version of torch, and checksums of the library's modules that are loaded."""
-    loaded = {
-        name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("eigendrift", "reproduction")
-    }
+    """What the work is done by: torch's version, and checksums of the loaded modules that can change a number."""
+    loaded = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ROOTS}
     sources = [Path(module.__file__) for _, module in sorted(loaded.items()) if module.__file__]
     torch = sys.modules.get("torch")
     return [
         str(getattr(torch, "__version__", "")),
-        *(hashlib.sha256(file.read_bytes()).hexdigest() for file in sources),
+        *(hashlib.sha256(file.read_bytes()).hexdigest() for file in sources if not is_plumbing(file)),
     ]

@@ -1,4 +1,4 @@
-"""Which files of ours a script imports, directly or through others: Snakemake watches the script alone."""
+"""Which files of ours decide what a script writes: Snakemake itself watches the script alone."""
 
 import ast
 from functools import cache
@@ -6,14 +6,28 @@ from pathlib import Path
 
 from reproduction.jobs.checkout import ROOTS
 
+# What cannot change a number: how a process runs, what it says, how it writes and fetches files, of which content is
+# checked. Files of the reproduction, and folders.
+PLUMBING = ("jobs/", "errors.py", "progress.py", "files/atomic.py", "files/identity.py", "data/download.py")
+
 
 def library_files(script: str | Path, *modules: str) -> list[str]:
-    """Paths of all modules of both packages that `script` loads, sorted; read from the source, nothing is imported.
+    """Paths of the modules of both packages that `script` loads and that can change what it writes, sorted.
 
-    `modules`: names of those that it imports by name when it runs.
-
-    The library's own __init__.py, which only looks names up, and modules without a statement are left out.
+    `modules`: names of those that it imports by name when it runs. Read from the source, nothing is imported.
+    Left out are `PLUMBING`, the library's own __init__.py, which only looks names up, and modules without a statement.
     """
+    return [str(path) for path in sorted(loaded_files(script, *modules)) if not is_plumbing(path)]
+
+
+def is_plumbing(path: Path) -> bool:
+    """Whether a module cannot change a number."""
+    root = ROOTS["reproduction"]
+    return path.is_relative_to(root) and path.relative_to(root).as_posix().startswith(PLUMBING)
+
+
+def loaded_files(script: str | Path, *modules: str) -> set[Path]:
+    """Paths of all modules of both packages that `script` loads, and these `modules`."""
     found: set[Path] = set()
     pending = [*_imports(Path(script)), *(file for module in modules for file in _files(module))]
     while pending:
@@ -21,7 +35,7 @@ def library_files(script: str | Path, *modules: str) -> list[str]:
         if path not in found and path != ROOTS["eigendrift"] / "__init__.py":
             found.add(path)
             pending += _imports(path)
-    return sorted(str(path) for path in found if _has_statements(path))
+    return {path for path in found if _has_statements(path)}
 
 
 @cache
