@@ -44,6 +44,7 @@ lint: environment
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/snakefmt --check Snakefile workflow
+	$(PACKAGES) $(VENV)/bin/lint-imports
 
 test: environment lint
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest
