@@ -37,7 +37,7 @@ published: environment
 # from what is kept, OPTIONS=--force restores over it.
 keep restore: environment
 	@test -n "$(NAME)" || { echo "NAME: not given; name a run below results/, as in make $@ NAME=cpu"; exit 1; }
-	$(VENV)/bin/python -m reproduction.publication.kept $@ $(NAME) $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
+	$(PACKAGES) $(VENV)/bin/python -m reproduction.publication.kept $@ $(NAME) $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
 
 lint: environment
 	$(VENV)/bin/ruff check .
