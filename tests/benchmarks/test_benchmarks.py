@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pages import marked, read, rows
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -18,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.double_backward import DoubleBackward  # noqa: E402
 from benchmarks.problem import QUICK, load, network, product_flops, schedule_weights  # noqa: E402
 from benchmarks.reference import Reference, tight_pairs  # noqa: E402
-from benchmarks.report import GPU_TABLES, README, TABLES, fill, fill_rows, readme_rows, requirements  # noqa: E402
+from benchmarks.report import GPU_TABLES, TABLES, TIMES, fill, requirements, times  # noqa: E402
 from benchmarks.solver_tables import mean_over_schedule, summary  # noqa: E402
 from benchmarks.timing import Timing, interleaved  # noqa: E402
 
@@ -249,17 +250,17 @@ def test_unused_reference_vectors_do_not_count() -> None:
 
 
 def test_the_page_on_scale_shows_what_was_measured_on_nodes() -> None:
-    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
-    for row in pd.read_csv(ROOT / "benchmarks" / "results" / "nodes.csv").itertuples():
-        shown = f"{row.nodes} | {row.wall_seconds:.0f} | {row.times_as_fast:.3g} | {row.seconds_of_jobs:.0f}"
-        assert f"| {shown} |" in page
+    shown = rows(marked(read("docs/scale.md"), "nodes"))
+    measured = pd.read_csv(ROOT / "benchmarks" / "results" / "nodes.csv").itertuples()
+    assert shown == [
+        [f"{row.nodes}", f"{row.wall_seconds:.0f}", f"{row.times_as_fast:.3g}", f"{row.seconds_of_jobs:.0f}"]
+        for row in measured
+    ]
 
 
-def test_the_readme_tells_the_times_that_were_measured() -> None:
+def test_the_page_on_performance_has_the_times_that_were_measured() -> None:
     measured = ROOT / "benchmarks" / "results"
-    rows = readme_rows(table(measured, "product"), table(measured, "solvers_runs"))
-    page = README.read_text(encoding="utf-8")
-    assert len(rows) == 2
-    assert all(f"| {first} | {second} |" in page for first, second in rows.items())
-    assert "nan" not in "".join(rows.values())
-    assert fill_rows("| a | 1 |\n| b | 2 |\n", {"a": "3"}) == "| a | 3 |\n| b | 2 |\n"
+    expected = times(table(measured, "product"), table(measured, "solvers_runs"))
+    assert marked(TIMES.read_text(encoding="utf-8"), "times") == expected
+    assert len(rows(expected)) == 2
+    assert "nan" not in expected

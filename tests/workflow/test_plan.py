@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pages import commands, pages, read
 from snakemake_process import Finished, planned_jobs, planned_rules, run_snakemake
 
 TABLES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
@@ -188,9 +189,9 @@ def test_an_experiment_without_sweeps_or_with_other_optimizers_plans_all_figures
     assert {job.wildcards["variant"] for job in jobs if job.rule == "train"} == {"main"}
 
 
-def test_every_command_of_the_readme_is_one_that_snakemake_takes(clean_checkout: Path, root: Path) -> None:
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    commands = [shlex.split(line, comments=True) for line in re.findall(r"^    (snakemake .+)$", readme, re.MULTILINE)]
-    assert len(commands) >= 5
+def test_every_command_of_the_pages_is_one_that_snakemake_takes(clean_checkout: Path) -> None:
+    lines = [line for page in pages() for line in commands(read(page), "snakemake")]
+    shown = sorted({tuple(shlex.split(line, comments=True)) for line in lines})
+    assert len(shown) >= 8
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda command: run_snakemake(clean_checkout, "-n", *command[1:]), commands))
+        list(pool.map(lambda command: run_snakemake(clean_checkout, "-n", *command[1:]), shown))

@@ -1,22 +1,21 @@
-"""The page of promises in the README: each has a test behind it that is there."""
+"""The page of promises: each has a test behind it that is there."""
 
 import re
 
 import pytest
-from experiments import REPOSITORY
+from pages import ROOT, marked, read
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PAGE = README.partition("## What you can rely on\n")[2].partition("\n## ")[0]
+PAGE = marked(read("docs/reliability.md"), "promises")
 PROMISES = [" ".join(item.split()) for item in re.split(r"^- ", PAGE, flags=re.MULTILINE)[1:]]
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda text: text[:40])
 def test_a_promise_names_the_tests_that_hold_it(promise: str) -> None:
-    named = re.findall(r"\[(\w+\.py)\]\((tests/[\w/]+\.py)\)", promise)
+    named = re.findall(r"\[(\w+\.py)\]\(\.\./(tests/[\w/]+\.py)\)", promise)
     assert named
     for shown, path in named:
         assert path.endswith(f"/{shown}")
-        assert "def test_" in (REPOSITORY / path).read_text(encoding="utf-8")
+        assert "def test_" in (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_the_page_is_there() -> None:

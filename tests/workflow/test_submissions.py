@@ -5,7 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from experiments import overlaid, read
+from experiments import overlaid
+from experiments import read as read_yaml
+from pages import marked, read, rows
 from snakemake_process import run_snakemake
 
 from reproduction.experiment.config import validate
@@ -40,7 +42,7 @@ def submissions(clean_checkout: Path) -> list[Submission]:
 
 @pytest.fixture(scope="module")
 def paper() -> Experiment:
-    return Experiment(validate(overlaid(read("config/paper.yaml"))))
+    return Experiment(validate(overlaid(read_yaml("config/paper.yaml"))))
 
 
 def test_the_paper_takes_fewer_than_four_hundred_submissions(submissions: list[Submission], paper: Experiment) -> None:
@@ -70,30 +72,17 @@ def test_no_submission_is_shorter_than_a_minute(submissions: list[Submission], p
         assert sum(seconds(*job, durations) for job in jobs) >= 60, (name, jobs)
 
 
-def test_the_page_on_scale_says_what_is_submitted(submissions: list[Submission], root: Path) -> None:
-    page = (root / "docs" / "scale.md").read_text(encoding="utf-8")
-    jobs = sum(len(jobs) for _, jobs in submissions)
-    assert f"plans {jobs} jobs" in page
-    assert f"in {len(submissions)} submissions" in page
+def test_the_page_on_scale_says_what_is_submitted(submissions: list[Submission]) -> None:
+    page = read("docs/scale.md")
+    assert int(marked(page, "jobs")) == sum(len(jobs) for _, jobs in submissions)
+    assert int(marked(page, "submissions")) == len(submissions)
     counts, sizes = Counter(name for name, _ in submissions), {name: len(jobs) for name, jobs in submissions}
-    named = dict(zip(("trainings", "chunks", "networks", "tables", "report"), table(page, 0), strict=True))
+    shown = rows(marked(page, "submitted"))
+    named = dict(zip(("trainings", "chunks", "networks", "tables", "report"), shown, strict=True))
     assert {name: int(row[2]) for name, row in named.items()} == counts
     assert {name: int(row[1]) for name, row in named.items()} == sizes
 
 
-def test_page_and_readme_show_what_the_model_gives(
-    submissions: list[Submission], paper: Experiment, root: Path
-) -> None:
-    page = (root / "docs" / "scale.md").read_text(encoding="utf-8")
+def test_the_page_on_scale_shows_what_the_model_gives(paper: Experiment, root: Path) -> None:
     model = Model(Durations(paper, Speed()), components(root / "profiles" / "slurm" / "config.yaml"))
-    assert "\n".join(model.lines((1, 4, 8, 16, 64))) in page
-    one, eight, many = (f"{model.on(gpus).hours:.1f}" for gpus in (1, 8, 64))
-    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
-    assert f"the paper's {sum(len(jobs) for _, jobs in submissions)} jobs are {len(submissions)} submissions" in readme
-    assert f"models {one} hours on one GPU like an A100, {eight} on eight and {many} on 64" in readme
-
-
-def table(page: str, number: int) -> list[list[str]]:
-    """The rows of a table of a page, without its head."""
-    found = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)[number]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines()[2:]]
+    assert marked(read("docs/scale.md"), "model").splitlines() == list(model.lines((1, 4, 8, 16, 64)))
