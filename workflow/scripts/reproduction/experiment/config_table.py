@@ -1,4 +1,4 @@
-"""The README's table of configuration keys, made from the schema and config.yaml.
+"""The table of configuration keys in docs/configuration.md, made from the schema and config.yaml.
 
 PYTHONPATH=workflow/scripts python -m reproduction.experiment.config_table
 """
