@@ -196,8 +196,8 @@ def test_double_backward_is_the_hessian_in_chunks_and_with_a_kept_graph() -> Non
     point = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
     v = torch.randn(len(point), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.autograd.functional.hvp(loss, point, v)[1]
-    for rows, keep_graph in ((None, False), (16, False), (16, True)):
-        product = DoubleBackward(model, inputs, targets, rows, keep_graph)
+    for chunk, keep_graph in ((None, False), (16, False), (16, True)):
+        product = DoubleBackward(model, inputs, targets, chunk, keep_graph)
         for _ in range(2):
             torch.testing.assert_close(product(v), expected, rtol=1e-10, atol=1e-12)
         assert product.products == 2
