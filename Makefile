@@ -6,7 +6,7 @@ SNAKEMAKE := $(VENV)/bin/snakemake
 # Only the library is installed: the reproduction is run from where it lies.
 PACKAGES := PYTHONPATH="$(CURDIR)/src:$(CURDIR)/workflow/scripts"
 
-.PHONY: all environment demo paper publish published keep restore test lint coverage format benchmark
+.PHONY: all environment demo paper publish published keep restore check test lint coverage format benchmark
 
 all: demo
 
@@ -46,8 +46,15 @@ lint: environment
 	$(VENV)/bin/snakefmt --check Snakefile workflow
 	$(PACKAGES) $(VENV)/bin/lint-imports
 
+# Test files are spread over the cores, one thread of torch each.
+PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(CORES) --dist loadfile
+
+# What to run while working: style, types, and the tests of single functions.
+check: environment lint
+	$(PYTEST) tests/eigendrift tests/reproduction
+
 test: environment lint
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 # Which lines of the library no test runs, in processes that the tests start too; half as long again as the tests.
 coverage: environment

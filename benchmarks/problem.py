@@ -134,7 +134,7 @@ class Data:
 
 @cache
 def load(dataset: str) -> Data:
-    """The data set from EIGENDRIFT_DATA, from ../shared/data, or from data/, into which it is fetched if need be."""
+    """The data set from EIGENDRIFT_DATA, or from data/, into which it is fetched if need be."""
     root = data_folder(dataset)
     raw = load_raw(dataset, root, download=root == HOME.parent / "data")
     scaling = Scaling.fit(raw.train_inputs, "standard")
@@ -153,8 +153,7 @@ def load(dataset: str) -> Data:
 def data_folder(dataset: str) -> Path:
     if named := os.environ.get("EIGENDRIFT_DATA"):
         return Path(named)
-    shared = HOME.parent.parent / "shared" / "data"
-    return shared if (shared / dataset).is_dir() else HOME.parent / "data"
+    return HOME.parent / "data"
 
 
 def network(data: Data, hidden: Sequence[int]) -> nn.Sequential:

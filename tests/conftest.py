@@ -1,5 +1,7 @@
 """What the tests of the whole workflow share. They work in copies: nobody's results are touched."""
 
+import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from snakemake_process import ROOT, TINY, Finished, copy_checkout, run_snakemake
 
 # A test that cannot do its work is skipped on a user's machine; in CI it fails.
@@ -79,9 +82,21 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     has_tex = all(map(shutil.which, ("latexmk", "pdflatex")))
     if IN_CI and not has_tex:
         pytest.fail("latexmk or pdflatex is missing")
-    folder = copy_checkout(tmp_path_factory.mktemp("tiny") / "checkout")
-    finished = run_snakemake(folder, "--cores", "2", *TINY, "--", "all", *(["paper"] if has_tex else []))
-    return TinyRun(folder, finished, has_tex)
+    # Processes that run tests side by side share one run: the first that asks makes it, the others wait.
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, record = base / "tiny" / "checkout", base / "tiny.json"
+    with FileLock(base / "tiny.lock"):
+        if not record.exists():
+            copy_checkout(folder)
+            made = run_snakemake(folder, "--cores", "2", *TINY, "--", "all", *(["paper"] if has_tex else []))
+            record.write_text(json.dumps(dataclasses.asdict(made)), encoding="utf-8")
+    return TinyRun(folder, Finished(**json.loads(record.read_text(encoding="utf-8"))), has_tex)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that processes that share the files end together."""
+    items.sort(key=lambda item: "system" not in item.path.parts)
 
 
 @pytest.fixture

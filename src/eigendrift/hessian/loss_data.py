@@ -233,7 +233,7 @@ def takes_outputs(loss: Any) -> bool:
     inner = loss
     while isinstance(inner, functools.partial):
         inner = inner.func
-    return isinstance(inner, nn.Module) or getattr(inner, "__module__", "").startswith("torch.nn")
+    return isinstance(inner, nn.Module) or (getattr(inner, "__module__", None) or "").startswith("torch.nn")
 
 
 class PairLoss:

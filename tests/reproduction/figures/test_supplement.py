@@ -100,10 +100,10 @@ def test_every_run_of_every_reading_is_a_point(figures: dict[tuple[str, str], Dr
     assert len(numbers) == 2 * 5 * 2 * 2
     assert list(numbers["variant"].unique()) == [
         "main",
-        "scaling-unit",
-        "scaling-symmetric",
-        "scaling-pixelwise",
         "init-xavier_normal",
+        "scaling-pixelwise",
+        "scaling-symmetric",
+        "scaling-unit",
     ]
     shown = np.sort(points(drawn.figure, "data")[:, 0])
     np.testing.assert_allclose(shown, np.sort(numbers[list(VALUES)].to_numpy().ravel()), rtol=1e-12)
