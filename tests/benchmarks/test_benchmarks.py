@@ -22,7 +22,7 @@ from benchmarks.reference import Reference, tight_pairs  # noqa: E402
 from benchmarks.report import GPU_TABLES, TABLES, TIMES, fill, requirements, times  # noqa: E402
 from benchmarks.solver_tables import mean_over_schedule, summary  # noqa: E402
 from benchmarks.timing import Timing, interleaved  # noqa: E402
-from eigendrift.eigensolver.lanczos import PROBE_MATVECS
+from eigendrift.eigensolver.lanczos import PROBE_MATVECS  # noqa: E402
 
 COLUMNS = {
     "snapshots": ["optimizer", "step", "train_loss", "test_loss", "train_accuracy", "test_accuracy"],
