@@ -47,7 +47,7 @@ lint: environment
 	$(PACKAGES) $(VENV)/bin/lint-imports
 
 # Test files are spread over the cores, one thread of torch each.
-PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(CORES) --dist loadfile
+PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder
 
 # What to run while working: style, types, and the tests of single functions.
 check: environment lint

@@ -18,8 +18,8 @@ class Operator(Protocol):
         ...
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Type in which products are taken."""
+    def dtype(self) -> Any:
+        """Type in which products are taken; where it is NumPy's, the operator has torch's as `torch_dtype`."""
         ...
 
     @property
@@ -69,6 +69,11 @@ class RefinableOperator(Operator, Protocol):
         ...
 
 
+def torch_type(operator: Any) -> Any:
+    """The torch.dtype of an operator; another type, or None, where it has none."""
+    return getattr(operator, "torch_dtype", None) or getattr(operator, "dtype", None)
+
+
 def as_operator(given: Any) -> Operator:
     """`given` as an Operator: a dense symmetric tensor or array, a SciPy LinearOperator, or anything with shape and @.
 
@@ -84,7 +89,7 @@ def as_operator(given: Any) -> Operator:
         )
     if shape[0] != shape[1] or shape[0] < 1:
         raise ValueError(f"operator has shape {tuple(shape)}; give one of shape (N, N) with N >= 1")
-    if hasattr(given, "product") and isinstance(getattr(given, "dtype", None), torch.dtype):
+    if hasattr(given, "product") and isinstance(torch_type(given), torch.dtype):
         operator: Operator = given
         return operator
     if isinstance(given, np.ndarray):
@@ -93,7 +98,7 @@ def as_operator(given: Any) -> Operator:
         return _dense(given)
     if not hasattr(given, "__matmul__"):
         raise TypeError(f"operator is {type(given).__name__}, which has no @; give one that multiplies")
-    if isinstance(getattr(given, "dtype", None), torch.dtype):
+    if isinstance(torch_type(given), torch.dtype):
         return _TorchColumns(given)
     return _NumPyColumns(given)
 
@@ -128,7 +133,7 @@ class _TorchColumns:
     """An object that multiplies (N, b) tensors."""
 
     def __init__(self, given: Any) -> None:
-        self.given, self.dtype = given, given.dtype
+        self.given, self.dtype = given, torch_type(given)
         self.device = torch.device(getattr(given, "device", "cpu"))
         self.shape = (int(given.shape[0]), int(given.shape[1]))
 
@@ -159,7 +164,7 @@ class Negated:
 
     def __init__(self, operator: Operator) -> None:
         self.operator, self.shape = operator, operator.shape
-        self.dtype, self.device = operator.dtype, operator.device
+        self.dtype, self.device = torch_type(operator), operator.device
 
     @property
     def shares_out(self) -> bool:

@@ -118,8 +118,19 @@ def test_figures_are_pdf_png_and_the_plotted_numbers(results: Path) -> None:
         assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF-"), name
         assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n"), name
         # Its own script drew it: the kind and the number are in the table.
-        assert read_header(results / "figures" / f"{name}.csv", kind=name)["identity"]["figure"] == number
+        identity = read_header(results / "figures" / f"{name}.csv", kind=name)["identity"]
+        assert identity["figure"] == number
+        assert identity["drawn_by"].startswith("reproduction.figures.")
         assert len(read_table(results / "figures" / f"{name}.csv", kind=name)) > 0, name
+
+
+def test_a_figure_names_the_tables_that_it_was_drawn_from(results: Path) -> None:
+    """From a point of figure 3 to its files: by kind, run and checksum."""
+    named = read_header(results / "figures" / "fig03.csv", kind="fig03")["identity"]["tables"]
+    assert len(named) == 2 * 3 * 2
+    for table in named:
+        run = results / "runs" / table["dataset"] / table["optimizer"] / table["variant"] / f"seed{table['seed']}"
+        assert table["sha256"] == read_header(run / f"{table['kind']}.csv", kind=table["kind"])["sha256"]
 
 
 def test_every_claim_is_stated_and_none_is_decided_at_this_scale(results: Path) -> None:

@@ -25,12 +25,13 @@ Lanczos 1950; Parlett, The Symmetric Eigenvalue Problem (1998), chapters 11 and 
 pass.
 """
 
+import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import torch
 from torch import Tensor
@@ -38,7 +39,16 @@ from torch import Tensor
 from eigendrift._threads import single_threaded_torch
 from eigendrift.eigensolver.missed import at_most, largest_ritz_value, largest_unseen, next_eigenvalue_bound
 from eigendrift.eigensolver.result import CLUSTER, BoundSource, ConvergenceWarning, EigenPairs, assess, orthogonality
-from eigendrift.operators import Negated, Operator, RefinableOperator, Which, as_operator, coarse_level, shares_out
+from eigendrift.operators import (
+    Negated,
+    Operator,
+    RefinableOperator,
+    Which,
+    as_operator,
+    coarse_level,
+    shares_out,
+    torch_type,
+)
 from eigendrift.sphere import overlap_quantiles
 
 __all__ = ["ConvergenceWarning", "EigenPairs", "Operator", "top_eigenpairs"]
@@ -68,7 +78,7 @@ class _Basis:
         n = operator.shape[0]
         self.operator, self.size, self.m, self.matvecs = operator, size, 0, 0
         # In half precision 100 eps is 0.78: no direction would ever count as new.
-        dtype = operator.dtype if operator.dtype.itemsize >= 4 else torch.float32
+        dtype = torch_type(operator) if torch_type(operator).itemsize >= 4 else torch.float32
         self.q = torch.empty(size, n, dtype=dtype, device=operator.device)
         self.w = torch.empty_like(self.q)
         self.t = torch.zeros(size, size, dtype=torch.float64)
@@ -96,7 +106,7 @@ class _Basis:
         return self.m - first
 
     def _multiply(self, first: int) -> None:
-        product = self.operator.product(self.q[first : self.m].to(self.operator.dtype))
+        product = self.operator.product(self.q[first : self.m].to(torch_type(self.operator)))
         w = self.w[first : self.m] = product
         self.matvecs += self.m - first
         norm = torch.linalg.vector_norm(self.w[self.m - 1]).expand(1, len(w))
@@ -250,6 +260,21 @@ class _Solved:
     stalled: bool
 
 
+Arguments = ParamSpec("Arguments")
+
+
+def _with_small_tensors_on_the_cpu(solver: Callable[Arguments, EigenPairs]) -> Callable[Arguments, EigenPairs]:
+    """The projected problem is solved on the CPU, whatever the caller has made torch's default device."""
+
+    @functools.wraps(solver)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> EigenPairs:
+        with torch.device("cpu"):
+            return solver(*args, **kwargs)
+
+    return wrapped
+
+
+@_with_small_tensors_on_the_cpu
 def top_eigenpairs(
     operator: Any,
     k: int,
@@ -482,26 +507,26 @@ def _pairs(
         matvecs=solved.basis.matvecs,
         surrogate_matvecs=0 if known is None else known.matvecs,
     )
-    _warn(pairs, tol, solved.stalled, operator.dtype)
+    _warn(pairs, tol, solved.stalled, torch_type(operator))
     return pairs
 
 
 def _dense_pairs(operator: Operator, k: int, tol: float, which: Which) -> EigenPairs:
     """k pairs of an operator that is multiplied out."""
     n = operator.shape[0]
-    unit = torch.eye(n, dtype=operator.dtype, device=operator.device)
+    unit = torch.eye(n, dtype=torch_type(operator), device=operator.device)
     products = torch.cat([operator.product(block) for block in unit.split(DENSE_ORDER)]).double().cpu()
     _check_products(products)
-    _refuse_asymmetry(products, operator.dtype)
+    _refuse_asymmetry(products, torch_type(operator))
     values, columns = torch.linalg.eigh((products + products.T) / 2)
     values, vectors = values.flip(0), columns.flip(1).T.contiguous()
     largest = float(values.abs().max())
-    dtype = operator.dtype if operator.dtype.itemsize >= 4 else torch.float32
+    dtype = torch_type(operator) if torch_type(operator).itemsize >= 4 else torch.float32
     y = vectors.to(dtype)
     norms = torch.linalg.vector_norm(y.double() @ products - values[:, None] * y.double(), dim=1)
-    residuals = _relative(norms, values, largest, _rounding(operator.dtype) * largest)
+    residuals = _relative(norms, values, largest, _rounding(torch_type(operator)) * largest)
     # Of all eigenvalues, so that each gap is that to any other.
-    known = assess(values, norms, residuals, -math.inf, 10 * torch.finfo(operator.dtype).eps * largest)
+    known = assess(values, norms, residuals, -math.inf, 10 * torch.finfo(torch_type(operator)).eps * largest)
     order = {"LA": range(n), "SA": range(n - 1, -1, -1), "LM": values.abs().argsort(descending=True).tolist()}[which]
     chosen, others = list(order[:k]), order[k : k + 1]
     ends = {"LA": -math.inf, "SA": math.inf, "LM": 0.0}
@@ -518,7 +543,7 @@ def _dense_pairs(operator: Operator, k: int, tol: float, which: Which) -> EigenP
         surrogate_matvecs=0,
         orthogonality=orthogonality(y[chosen]),
     )
-    _warn(pairs, tol, True, operator.dtype)
+    _warn(pairs, tol, True, torch_type(operator))
     return pairs
 
 
@@ -548,7 +573,7 @@ def _check_products(products: Tensor) -> None:
 def _check_symmetry(basis: _Basis) -> None:
     """Bounds on angles and on what was missed hold for symmetric operators alone."""
     projected = (basis.q[: basis.m] @ basis.w[: basis.m].T).double().cpu()
-    _refuse_asymmetry(projected, basis.operator.dtype)
+    _refuse_asymmetry(projected, torch_type(basis.operator))
 
 
 def _refuse_asymmetry(projected: Tensor, dtype: torch.dtype) -> None:
@@ -577,8 +602,8 @@ def _solve(
     # Estimates of residual norms hold in a Krylov space alone.
     krylov = preconditioner is None and not start
     new, next_bound, probes, delta = not start, math.inf, 0, task.delta
-    factor = _rounding(operator.dtype)
-    eps = max(torch.finfo(basis.q.dtype).eps, torch.finfo(operator.dtype).eps)
+    factor = _rounding(torch_type(operator))
+    eps = max(torch.finfo(basis.q.dtype).eps, torch.finfo(torch_type(operator)).eps)
     if basis.extend(directions, new) == 0:
         basis.extend([_random(operator, random)])
     while True:

@@ -111,7 +111,7 @@ class HessianOperator:
         self._source = beneath(model)
         self.names = chosen(self._source, params)
         self._every_name = [name for name, _ in self._source.named_parameters()]
-        self.dtype, self.device = _type_and_device(self._source)
+        self.torch_dtype, self.device = _type_and_device(self._source)
         self.products = 0
         self._moves = 0
         self._follows = True
@@ -143,8 +143,8 @@ class HessianOperator:
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"{len(x)} inputs and {len(y)} targets; give as many of one as of the other, at least one")
         self._watched = [(weakref.ref(t), t._version) for t in (inputs, targets) if _counts_changes(t)]
-        x = _usual(x, self.device, self.dtype)
-        y = _usual(y, self.device, self.dtype)
+        x = _usual(x, self.device, self.torch_dtype)
+        y = _usual(y, self.device, self.torch_dtype)
         if not y.is_floating_point() and y.dtype != torch.bool:
             y = y.long()
         # By the extremes, which NaN passes into: isfinite would take as much memory as the data.
@@ -173,7 +173,7 @@ class HessianOperator:
                 self.path = found
                 return
         twice = method == "autograd"
-        checks = Checks(evaluation, self._state, self.names, combined, self.dtype)
+        checks = Checks(evaluation, self._state, self.names, combined, self.torch_dtype)
         if isinstance(chunks, TensorChunks):
             several = len(chunks) > 1
             # Enough of them that not every target is one that the loss ignores.
@@ -183,13 +183,13 @@ class HessianOperator:
                 combined.total(0.0)
             checks.everything(few, cut_in_two(chunks.some(SOME)) if several and twice else [], twice)
             if several and not combined.known:
-                checks.outputs(chunks, self._state, self.dtype)
+                checks.outputs(chunks, self._state, self.torch_dtype)
         else:
             self._check_batches(checks, chunks, twice, trusted=size is not None)
         self._state = {n: t.to(self._state[n].dtype) for n, t in checks.state.items()}
         kind = FunctionalHessian if twice else DifferenceHessian
         data = chunks.data if isinstance(chunks, BatchChunks) and isinstance(chunks.data, list) else chunks
-        self.path = kind(evaluation, data, combined, self._state, self.names, self.dtype)
+        self.path = kind(evaluation, data, combined, self._state, self.names, self.torch_dtype)
         if isinstance(data, BatchChunks):
             self._check_same_data(data)
 
@@ -234,9 +234,13 @@ class HessianOperator:
         if not is_plain_cross_entropy(loss) or y.ndim != 1 or y.dtype != torch.int64 or self._source_is_narrow():
             return None
         network = evaluation.network()
-        if network is None or (x.ndim != 2 and not network.flattens) or network.linear[0].weight.dtype != self.dtype:
+        if (
+            network is None
+            or (x.ndim != 2 and not network.flattens)
+            or network.linear[0].weight.dtype != self.torch_dtype
+        ):
             return None
-        x = x.to(self.dtype).flatten(1)
+        x = x.to(self.torch_dtype).flatten(1)
         if x.shape[1] != network.linear[0].in_features or (ignored is not None and bool(torch.eq(y, ignored).any())):
             return None
         classes = network.linear[-1].out_features
@@ -245,7 +249,7 @@ class HessianOperator:
             raise ValueError(f"target {int(wrong[0])} is not a class; the model has {classes} outputs")
         few = chunks.some(FEW)
         if not chunks.inputs.is_floating_point():
-            few = few[0].to(self.dtype), few[1]
+            few = few[0].to(self.torch_dtype), few[1]
         if not self._agrees(network, few, evaluation, loss):
             return None
         self._whole = self._chosen_entries()
@@ -253,7 +257,7 @@ class HessianOperator:
 
     def _agrees(self, network: Network, few: Batch, evaluation: Evaluation, loss: Any) -> bool:
         """Whether the analytic path and autograd say the same of a few samples, in float64."""
-        checks = Checks(evaluation, self._state, self._every_name, combination(loss, None, None), self.dtype)
+        checks = Checks(evaluation, self._state, self._every_name, combination(loss, None, None), self.torch_dtype)
         try:
             checks.probe(few)
             checks._widen(few)
@@ -286,12 +290,12 @@ class HessianOperator:
     _whole: Tensor | None = None
 
     def _source_is_narrow(self) -> bool:
-        return any(p.dtype != self.dtype for p in self._source.parameters())
+        return any(p.dtype != self.torch_dtype for p in self._source.parameters())
 
     def _models_state(self) -> State:
         """The operator's own copies of the model's present parameters and buffers."""
         found = [*self._source.named_parameters(), *self._source.named_buffers()]
-        return {name: _usual(t.detach().clone(), self.device, self.dtype) for name, t in found}
+        return {name: _usual(t.detach().clone(), self.device, self.torch_dtype) for name, t in found}
 
     def _check_finite(self) -> None:
         for name, _ in self._source.named_parameters():
@@ -331,6 +335,11 @@ class HessianOperator:
     def shares_out(self) -> bool:
         """Whether products use torch's threads one by one, so that the solver leaves them all to these."""
         return isinstance(self.path, MLPHessian) and self.device.type == "cpu"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type in which products are taken, as NumPy and SciPy name it; `torch_dtype` is torch's."""
+        return np.dtype(np.float64 if self.torch_dtype == torch.float64 else np.float32)
 
     @property
     def T(self) -> "HessianOperator":  # noqa: N802
@@ -431,7 +440,7 @@ class HessianOperator:
         On the analytic path it is this operator, until it moves, with the forward pass taken in float64; elsewhere it
         is `in_float64`.
         """
-        if self.dtype == torch.float64 or not isinstance(self.path, MLPHessian):
+        if self.torch_dtype == torch.float64 or not isinstance(self.path, MLPHessian):
             return self.in_float64()
         self._check_current()
         with full_precision(self.device):
@@ -444,14 +453,14 @@ class HessianOperator:
         It has a copy of the point, and on the analytic path of the data, made at the first call. On a CPU a solve to
         1e-7 and above takes a fifth to a third less time with a mixed-precision surrogate.
         """
-        if self.dtype == torch.float64:
+        if self.torch_dtype == torch.float64:
             return self
         self._check_current()
         if self._double is None:
             with full_precision(self.device):
                 double = object.__new__(type(self))
                 vars(double).update(vars(self))
-                double.dtype, double.products, double._parent = torch.float64, 0, self
+                double.torch_dtype, double.products, double._parent = torch.float64, 0, self
                 double._state = _wide(self._state)
                 double.path = self.path.in_float64()
                 self._double = double
@@ -511,7 +520,7 @@ class HessianOperator:
             found = product[0] if one else product.T
         if not isinstance(vector, np.ndarray):
             return found
-        kind = vector.dtype if vector.dtype in (np.float32, np.float64) else self._numpy_dtype()
+        kind = vector.dtype if vector.dtype in (np.float32, np.float64) else self.dtype
         return found.cpu().numpy().astype(kind, copy=False)
 
     def _rows(self, vector: Any, name: str) -> tuple[Tensor, bool]:
@@ -529,15 +538,12 @@ class HessianOperator:
         if isinstance(vector, np.ndarray):
             if vector.dtype.kind not in "fiub":
                 raise ValueError(f"{name} has dtype {vector.dtype}, expected real numbers")
-            vector = torch.from_numpy(np.array(vector, dtype=self._numpy_dtype(), order="C"))
+            vector = torch.from_numpy(np.array(vector, dtype=self.dtype, order="C"))
         if vector.is_complex():
             raise ValueError(f"{name} has dtype {vector.dtype}, expected real numbers")
         vector = vector.detach()
-        vector = (vector if vector.layout == torch.strided else vector.to_dense()).to(self.device, self.dtype)
+        vector = (vector if vector.layout == torch.strided else vector.to_dense()).to(self.device, self.torch_dtype)
         return (vector[None] if one else vector.T).contiguous(), one
-
-    def _numpy_dtype(self) -> np.dtype:
-        return np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
 
     # NumPy leaves array @ H to __rmatmul__.
     __array_ufunc__ = None
@@ -569,7 +575,7 @@ class HessianOperator:
             return self @ np.asarray(vectors)
 
         return LinearOperator(
-            self.shape, multiply, rmatvec=multiply, matmat=multiply, rmatmat=multiply, dtype=self._numpy_dtype()
+            self.shape, multiply, rmatvec=multiply, matmat=multiply, rmatmat=multiply, dtype=self.dtype
         )
 
     def __getstate__(self) -> dict[str, Any]:

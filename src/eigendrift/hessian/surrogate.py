@@ -5,7 +5,7 @@ from torch import Tensor
 
 from eigendrift.hessian.mixed_precision import multiplying_in
 from eigendrift.hessian.mlp import MLPHessian
-from eigendrift.operators import Operator, RefinableOperator
+from eigendrift.operators import Operator, RefinableOperator, torch_type
 
 # Below, products with all samples are cheap enough.
 FEWEST_SAMPLES = 10_000
@@ -52,7 +52,7 @@ class MixedPrecisionOperator:
 
     def product(self, vectors: Tensor) -> Tensor:
         """The float32 operator's H v for each row of (b, N), in float64."""
-        return self.operator.product(vectors.to(self.operator.dtype)).to(self.dtype)
+        return self.operator.product(vectors.to(torch_type(self.operator))).to(self.dtype)
 
 
 def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[Operator, Operator | None]:
@@ -63,7 +63,7 @@ def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[O
         tol: the relative residual that is wanted.
         seed: of the samples that a surrogate takes.
     """
-    if operator.dtype.itemsize < 4:
+    if torch_type(operator).itemsize < 4:
         # The rounding of half precision is larger than any useful tolerance.
         return operator.in_float64(), None
     if tol >= SURROGATE_TOLERANCE:

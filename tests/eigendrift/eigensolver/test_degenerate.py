@@ -35,7 +35,7 @@ def operator(model: nn.Module, inputs: Tensor, targets: Tensor) -> HessianOperat
 
 
 def dense(H: HessianOperator) -> Tensor:
-    return (H @ torch.eye(H.shape[0], dtype=H.dtype)).double()
+    return (H @ torch.eye(H.shape[0], dtype=H.torch_dtype)).double()
 
 
 @pytest.mark.parametrize("n", [1, 2])

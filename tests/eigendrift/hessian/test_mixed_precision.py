@@ -65,7 +65,7 @@ class Coarse:
     def __init__(self, plain: HessianOperator) -> None:
         assert isinstance(plain.path, MLPHessian)
         self.path = plain.path.in_precision("tf32")
-        self.shape, self.dtype, self.device = plain.shape, plain.dtype, plain.device
+        self.shape, self.dtype, self.device = plain.shape, plain.torch_dtype, plain.device
 
     def product(self, vectors: Tensor) -> Tensor:
         with TensorFloat32():

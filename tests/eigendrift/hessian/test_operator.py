@@ -47,7 +47,7 @@ def dense(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss=CROSS_ENTROPY
 
 
 def identity(operator: HessianOperator) -> torch.Tensor:
-    return operator @ torch.eye(operator.shape[0], dtype=operator.dtype)
+    return operator @ torch.eye(operator.shape[0], dtype=operator.torch_dtype)
 
 
 @pytest.mark.parametrize("hidden", [(), (5,), (6, 5), (4, 3, 5)])
@@ -310,9 +310,9 @@ def test_the_float64_twin_follows_and_agrees() -> None:
     rounded = HessianOperator(network("relu"), CROSS_ENTROPY, x.float().double(), y)
     theta = flatten(exact.model) * 1.3
     for operator in (exact, single, rounded):
-        operator.move_to(theta.to(operator.dtype))
+        operator.move_to(theta.to(operator.torch_dtype))
     twin = single.in_float64()
-    assert twin.dtype == torch.float64
+    assert twin.torch_dtype == torch.float64
     assert single.in_float64() is twin
     assert exact.in_float64() is exact
     rounded.move_to(theta.float().double())
@@ -353,7 +353,7 @@ def test_a_sharpened_forward_pass_leaves_the_rounding_of_the_products_alone() ->
 
     plain = error()
     assert single.with_float64_forward() is single
-    assert single.dtype == torch.float32
+    assert single.torch_dtype == torch.float32
     assert error() < 0.5 * plain
     assert single.loss == pytest.approx(single.in_float64().loss, rel=1e-12)
     single.move_to(theta)
@@ -363,4 +363,4 @@ def test_a_sharpened_forward_pass_leaves_the_rounding_of_the_products_alone() ->
 def test_the_general_path_is_sharpened_in_float64() -> None:
     x, y = samples(n=50)
     operator = HessianOperator(network("gelu").float(), general, x.float(), y)
-    assert operator.with_float64_forward().dtype == torch.float64
+    assert operator.with_float64_forward().torch_dtype == torch.float64

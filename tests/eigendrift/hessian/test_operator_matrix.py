@@ -59,7 +59,7 @@ def exact(model: nn.Module, value: Callable[[nn.Module], Tensor], names: list[st
 
 
 def matrix(H: HessianOperator) -> Tensor:
-    return H @ torch.eye(H.shape[0], dtype=H.dtype)
+    return H @ torch.eye(H.shape[0], dtype=H.torch_dtype)
 
 
 def check(H: HessianOperator, expected: Tensor) -> None:
@@ -610,7 +610,7 @@ def test_narrow_models_have_the_hessian_of_their_values_in_float32(kind: torch.d
     torch.manual_seed(0)
     model, x, y = chain(nn.LayerNorm(5), nn.GELU()).to(kind), drawn(N, D).to(kind), labels(N)
     H = HessianOperator(model, nn.CrossEntropyLoss(), x, y, rows=ROWS)
-    assert H.dtype == torch.float32
+    assert H.torch_dtype == torch.float32
     check(H, exact(model, lambda m: functional.cross_entropy(m(x.double()), y)))
 
 

@@ -377,7 +377,7 @@ def test_the_operator_as_others_take_one() -> None:
     n, vector = H.shape[0], drawn(H.shape[0])
     assert H.T is H
     assert H.adjoint() is H
-    assert H.dtype == torch.float32
+    assert H.torch_dtype == torch.float32
     assert torch.equal(H.matvec(vector), H @ vector)
     assert torch.equal(H.matmat(vector[:, None]), H @ vector[:, None])
     assert np.array_equal(vector.numpy() @ H, H @ vector.numpy())

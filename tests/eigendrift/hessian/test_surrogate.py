@@ -62,7 +62,7 @@ def test_products_of_guide_and_operator_are_counted_apart(trained: HessianOperat
 
 def test_a_bad_guide_costs_products_but_no_accuracy(trained: HessianOperator) -> None:
     class Wrong:
-        shape, dtype, device = trained.shape, trained.dtype, trained.device
+        shape, dtype, device = trained.shape, trained.torch_dtype, trained.device
 
         def product(self, vectors: torch.Tensor) -> torch.Tensor:
             return vectors * torch.linspace(1, 2, self.shape[0], dtype=self.dtype)

@@ -7,6 +7,8 @@ from typing import Any
 from reproduction.experiment.labels import Drawing, Layout
 from reproduction.figures.inputs import read_datasets, read_final_eigenvectors, read_overlaps, read_runs
 from reproduction.figures.panels import Drawn
+from reproduction.files.arrays import ArrayFile
+from reproduction.files.tables import read_header
 
 _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(("history", "ipr", "alignment", "displacement"), read_runs),
@@ -14,6 +16,32 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(("baseline_overlaps", "permuted_overlaps"), read_overlaps),
     "final_eigenvector": lambda paths, kind: read_final_eigenvectors(paths),
 }
+
+
+# What says of a table whose it is.
+_WHOSE = ("dataset", "optimizer", "variant", "seed")
+
+
+def sources(figure: Drawing, tables: Any) -> dict[str, Any]:
+    """What a figure's own file says of its origin: the function that drew it, and every table that it read.
+
+    Each table has its kind, whose it is, and the sha256 of its content, so that a point of the figure leads to the
+    file that it comes from.
+    """
+    return {
+        "drawn_by": f"reproduction.figures.{figure['draw']}",
+        "tables": [_source(path, kind) for kind in figure["kinds"] for path in getattr(tables, kind)],
+    }
+
+
+def _source(path: str, kind: str) -> dict[str, Any]:
+    if path.endswith(".csv"):
+        header = read_header(path, kind=kind)
+        identity, sha256 = header["identity"], header["sha256"]
+    else:
+        file = ArrayFile(path, kind=kind)
+        identity, sha256 = file.identity, file.sha256
+    return {"kind": kind, **{key: identity[key] for key in _WHOSE if key in identity}, "sha256": sha256}
 
 
 def draw(figure: Drawing, tables: Any, layout: Layout) -> Drawn:

@@ -1,6 +1,7 @@
 """Write a figure as PDF and PNG, and its numbers as a table; the same figure gives the same bytes."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -24,8 +25,11 @@ class Outputs(Protocol):
 
 
 @styled
-def save(drawn: Drawn, drawing: Drawing, output: Outputs) -> None:
-    """Write a drawn figure: no date and no program version goes into the files."""
+def save(drawn: Drawn, drawing: Drawing, output: Outputs, sources: Mapping[str, Any]) -> None:
+    """Write a drawn figure: no date and no program version goes into the files.
+
+    `sources` (`draw.sources`) go into the header of the plotted numbers.
+    """
     title, figure = drawing["title"], drawn.figure
     # Straight to the canvases: Figure.savefig would draw everything five times, and lay it out for each file anew.
     figure.set_dpi(DPI)
@@ -40,5 +44,5 @@ def save(drawn: Drawn, drawing: Drawing, output: Outputs) -> None:
     metadata = {"Title": title, "Creator": None, "Producer": None, "CreationDate": None}
     with atomic_path(output.pdf) as part:
         FigureCanvasPdf(figure).print_pdf(part, metadata=metadata)  # type: ignore[no-untyped-call]
-    identity = {"figure": drawing["number"], "title": title}
+    identity = {"figure": drawing["number"], "title": title, **sources}
     write_table(output.csv, drawn.numbers, kind=drawing["name"], identity=identity, units=drawn.units)
