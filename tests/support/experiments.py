@@ -17,8 +17,9 @@ PACKAGES = os.pathsep.join(map(str, (REPOSITORY / "src", SCRIPTS)))
 
 
 def script_of(rule: str) -> Path:
-    """The script of a rule: all figures share one."""
-    return SCRIPTS / f"{'draw_figure' if rule.startswith('fig') and rule != 'figure_set' else rule}.py"
+    """The script of a rule: all figures share one, and so do both baselines."""
+    shared = "draw_figure" if rule.startswith("fig") and rule != "figure_set" else rule
+    return SCRIPTS / f"{shared.removeprefix('variant_')}.py"
 
 
 def read(name: str) -> dict[str, Any]:

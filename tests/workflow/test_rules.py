@@ -19,9 +19,9 @@ FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
 SUPPLEMENT = ["figS1", "figS2", "figS3"]
 TARGETS = {"all", "supplement"}
 COMPUTING = ["prepare_data", "train", "eigensnapshot", "baseline", "displacement", "ipr", "alignment", "interpolation"]
-COMPUTING += ["permuted", "identity", "localization", "stability"]
+COMPUTING += ["variant_baseline", "permuted", "identity", "localization", "stability"]
 ENDS = ["claims", "figure_set", "paper", "plan"]
-USES_GPU = {"train", "eigensnapshot", "baseline", "interpolation", "permuted"}
+USES_GPU = {"train", "eigensnapshot", "baseline", "variant_baseline", "interpolation", "permuted"}
 IMPORTS_TORCH = {*USES_GPU, "prepare_data", "plan"}
 ORDER = ["name", "input", "output", "log", "benchmark", "priority", "conda", "threads", "resources", "params", "script"]
 

@@ -59,14 +59,20 @@ rule baseline:
         "../scripts/baseline.py"
 
 
-use rule baseline as variant_baseline with:
+rule variant_baseline:
+    input:
+        data=rules.prepare_data.output[0],
+        modules=library("baseline"),
     output:
         baseline=f"{RESULTS}/baseline/{{variant}}/{{dataset}}.csv",
         overlaps=f"{RESULTS}/baseline/{{variant}}/{{dataset}}.overlaps.csv",
     log:
-        f"{LOGS}/baseline/{{dataset}}.{{variant}}.log",
+        f"{LOGS}/variant_baseline/{{dataset}}.{{variant}}.log",
     benchmark:
-        f"{BENCHMARKS}/baseline/{{dataset}}.{{variant}}.tsv"
+        f"{BENCHMARKS}/variant_baseline/{{dataset}}.{{variant}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
     resources:
         mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset, wildcards.variant),
         runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset, wildcards.variant),
@@ -74,7 +80,9 @@ use rule baseline as variant_baseline with:
     params:
         baseline=lambda wildcards: EXPERIMENT.baseline_parameters(wildcards.variant),
         scratch=SUPPLEMENT_SCRATCH,
-        job="baseline/{variant}/{dataset}",
+        job="variant_baseline/{variant}/{dataset}",
+    script:
+        "../scripts/baseline.py"
 
 
 rule interpolation:

@@ -106,7 +106,7 @@ def _variant_part(experiment: Experiment, kind: str, pattern: str, variant: str,
         _plain({**parameters, **identity}),
         identity,
         noted={name: parameters},
-        benchmarks=(f"baseline/{dataset}.{variant}.tsv",) if kind == "variant_baseline" else (),
+        benchmarks=(f"variant_baseline/{dataset}.{variant}.tsv",) if kind == "variant_baseline" else (),
     )
 
 
