@@ -50,7 +50,7 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clean_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository without results, for tests that only plan."""
     return copy_checkout(tmp_path_factory.mktemp("clean") / "checkout")

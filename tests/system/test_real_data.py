@@ -20,9 +20,9 @@ from reproduction.training.batches import Samples
 from reproduction.training.loop import Trajectory, train
 from reproduction.training.model import flatten, initialize, mlp
 
-WIDTHS = (784, 100, 100, 10)
+WIDTHS = (784, 100, 100, 10, 10)
 N_PARAMETERS = 89_720
-STEPS, K, TOLERANCE = 300, 3, 1e-3
+STEPS, K, TOLERANCE = 600, 3, 1e-3
 CPU = torch.device("cpu")
 
 
@@ -54,7 +54,7 @@ def samples(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sampl
 
 @pytest.fixture(scope="module")
 def trajectory(samples: tuple[Samples, Samples], tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
-    model = mlp(784, (100, 100), 10)
+    model = mlp(784, WIDTHS[1:-1], 10)
     initialize(model, seed=1)
     scratch = Scratch(tmp_path_factory.mktemp("scratch"), "train", {})
     sgd = {"class": "SGD", "lr": 0.01}
@@ -63,9 +63,9 @@ def trajectory(samples: tuple[Samples, Samples], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="module")
 def pairs(samples: tuple[Samples, Samples], trajectory: Trajectory) -> dict[int, EigenPairs]:
-    """The top pairs at steps 100 and 300."""
+    """The top pairs at steps 100 and 600."""
     train_samples, _ = samples
-    model = mlp(784, (100, 100), 10)
+    model = mlp(784, WIDTHS[1:-1], 10)
     operator = HessianOperator(model, nn.CrossEntropyLoss(), train_samples.inputs, train_samples.targets)
     found = {}
     for row, step in enumerate(trajectory.steps):
@@ -140,7 +140,7 @@ def test_residuals_hold_in_independent_float64_products_on_all_images(
 def test_another_start_finds_the_same_vector(
     samples: tuple[Samples, Samples], trajectory: Trajectory, pairs: dict[int, EigenPairs]
 ) -> None:
-    model = mlp(784, (100, 100), 10)
+    model = mlp(784, WIDTHS[1:-1], 10)
     nn.utils.vector_to_parameters(torch.from_numpy(trajectory.weights[-1]), model.parameters())
     np.testing.assert_array_equal(flatten(model), trajectory.weights[-1])
     operator = HessianOperator(model, nn.CrossEntropyLoss(), samples[0].inputs, samples[0].targets)

@@ -21,6 +21,7 @@ from snakemake_process import TINY, Finished, run_snakemake
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.resources import Needs
+from reproduction.experiment.result_paths import KEPT_TABLES
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.files.eigenpairs import read_pairs, read_run
 
@@ -102,7 +103,9 @@ def minutes(job: dict[str, str]) -> int:
 def test_the_results_are_those_of_a_local_run(slurm_run: SlurmRun, tiny_run: TinyRun) -> None:
     remade = [path for made in REMADE for path in tiny_run.results.glob(made)]
     files = [file for path in remade for file in (path.rglob("*") if path.is_dir() else [path])]
-    compared = [file.relative_to(tiny_run.results) for file in files if file.suffix in (".csv", ".safetensors", ".md")]
+    # No figure asks for the tables that later questions need, so that this run of four targets does not make them.
+    wanted = [file for file in files if file.stem not in KEPT_TABLES and file.suffix in (".csv", ".safetensors", ".md")]
+    compared = [file.relative_to(tiny_run.results) for file in wanted]
     assert len(compared) > 25
     for name in compared:
         made = slurm_run.folder / "results" / "tiny" / name

@@ -48,7 +48,7 @@ for i in range(1, k + 1):
     rows.append({"i": i, **dataclasses.asdict(statistics)})
     pairs += [(a, b, i, overlaps[a, b]) for a, b in itertools.combinations(range(count), 2)]
 # Of the main runs' baseline the path says nothing, and of a variant's it does.
-variant = {"variant": snakemake.wildcards.variant} if "variant" in snakemake.wildcards.keys() else {}  # noqa: SIM118
+variant = {"variant": snakemake.wildcards.variant} if hasattr(snakemake.wildcards, "variant") else {}
 identity = {"dataset": dataset.name, **variant, "n_parameters": n_parameters}
 table = pd.DataFrame(rows)
 write_table(
