@@ -55,12 +55,14 @@ def _imports(path: Path) -> frozenset[Path]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return frozenset(file for name in names if name.split(".")[0] in ROOTS for file in _files(name))
+    return frozenset(file for name in names for file in _files(name))
 
 
 def _files(name: str) -> list[Path]:
-    """The files that importing a dotted name runs: each package's __init__.py on the way, and the module."""
+    """The files of ours that importing a dotted name runs: each __init__.py on the way, and the module."""
     package, *parts = name.split(".")
+    if package not in ROOTS:
+        return []
     root = ROOTS[package]
     folders = [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
     candidates = [folder / "__init__.py" for folder in folders]
