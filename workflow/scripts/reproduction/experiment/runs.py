@@ -10,6 +10,7 @@ from typing import Any
 
 from reproduction.experiment.architecture import FullyConnected
 from reproduction.experiment.datasets import DATASETS
+from reproduction.experiment.optimizer_arguments import class_of, source_of
 from reproduction.experiment.schedule import scaled_every, snapshot_steps
 
 MAIN = "main"
@@ -180,6 +181,11 @@ class Experiment:
         optimizer["lr"] *= self._variants[run.variant].get("factor", 1.0)
         return optimizer
 
+    def optimizer_sources(self, run: Run) -> list[str]:
+        """The file of a run's optimizer, if that is neither torch's nor out of reach: an edit of it changes the run."""
+        found = source_of(self.config["optimizers"][run.optimizer])
+        return [] if found is None else [str(found)]
+
     def _scaling(self, variant: str) -> str:
         return str(self._variants[variant].get("scaling", self.config["data"]["scaling"]))
 
@@ -291,6 +297,8 @@ class Experiment:
 
 def optimizer_label(spec: Mapping[str, Any]) -> str:
     """What a figure calls an optimizer: its class, with what sets it apart from another of the same class."""
+    # Of package.module:Class the class.
+    name = class_of(spec).rpartition(":")[2]
     if spec["class"] == "SAM":
-        return "SAM" if spec["base"] == "SGD" else f"SAM ({spec['base']})"
-    return f"{spec['class']} (momentum {spec['momentum']:g})" if spec.get("momentum") else str(spec["class"])
+        return "SAM" if name == "SGD" else f"SAM ({name})"
+    return f"{name} (momentum {spec['momentum']:g})" if spec.get("momentum") else name

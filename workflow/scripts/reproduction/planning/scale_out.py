@@ -18,6 +18,7 @@ import yaml
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.datasets import DATASETS
+from reproduction.experiment.optimizer_arguments import gradients_per_step
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.measure.eigenpairs import requests
 from reproduction.planning.plan import METRIC_RULES, products
@@ -57,7 +58,7 @@ class Durations:
     def train(self, run: Run) -> float:
         """A training run."""
         identity = self.experiment.identity(run)
-        passes = 2 if self.experiment.config["optimizers"][run.optimizer]["class"] == "SAM" else 1
+        passes = gradients_per_step(self.experiment.config["optimizers"][run.optimizer])
         step = passes * max(self.speed.step, 6.0 * identity["batch_size"] * identity["n_parameters"] / self.speed.flops)
         evaluations = len(self.experiment.snapshots(run)) * 0.3 * self._products(run.dataset)
         return float(self.speed.start + identity["steps"] * step + evaluations)
