@@ -40,7 +40,7 @@ def _check(raw: RawData, record: DatasetRecord) -> None:
     ):
         if found != expected:
             raise DataError(
-                f"data set {record.name}: {key} {found}, but {expected} in its record (experiment/datasets.py)"
+                f"data set {record.name}: {key} {found}, but its record in experiment/datasets.py says {expected}"
             )
 
 
