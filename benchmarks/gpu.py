@@ -36,7 +36,7 @@ from benchmarks.gpu_measures import (
 )
 from benchmarks.problem import OPTIMIZERS, Scale, load, schedule_weights
 from benchmarks.results import arguments, scale_of, write
-from reproduction.data.idx_files import FILES
+from reproduction.experiment.datasets import DATASETS
 from reproduction.measure.inputs import be_deterministic
 
 # The main runs of config/paper.yaml: their steps and snapshots, and of each optimizer's runs how many take so many
@@ -112,7 +112,7 @@ def raw_files(folder: Path | None) -> Iterator[None]:
     with TemporaryDirectory() as staging:
         target = Path(staging) / "MNIST" / "raw"
         target.mkdir(parents=True)
-        for file in FILES["MNIST"]:
+        for file in DATASETS["MNIST"].files:
             for suffix, read in openers.items():
                 found = [path for path in sorted(folder.rglob(file.name + suffix)) if "Fashion" not in str(path)]
                 if found:

@@ -15,8 +15,8 @@ import torch
 import yaml
 from experiments import overlaid
 
-from reproduction.data.idx_files import FILES
 from reproduction.experiment.config import validate
+from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.runs import Experiment
 from reproduction.measure.eigenpairs import requests
 
@@ -129,11 +129,11 @@ def test_raw_files_are_found_however_they_are_packed(
     for dataset in ("FashionMNIST", "some/MNIST"):
         folder = tmp_path / dataset
         folder.mkdir(parents=True)
-        for file in FILES["MNIST"]:
+        for file in DATASETS["MNIST"].files:
             (folder / f"{file.name}{suffix}").write_bytes(pack(f"{dataset} {file.name}".encode()))
     with raw_files(tmp_path):
         read = Path(os.environ["EIGENDRIFT_DATA"]) / "MNIST" / "raw"
-        for file in FILES["MNIST"]:
+        for file in DATASETS["MNIST"].files:
             assert (read / file.name).read_text(encoding="utf-8") == f"some/MNIST {file.name}"
     assert os.environ["EIGENDRIFT_DATA"] == "elsewhere"
     assert not read.exists()

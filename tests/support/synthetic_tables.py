@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from reproduction.experiment.config import DATASET_SIZES, validate
+from reproduction.experiment.config import validate
+from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.figure_catalogue import DATASET_KINDS, drawing, entry
 from reproduction.experiment.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
 from reproduction.experiment.runs import Experiment, Run
@@ -150,7 +151,7 @@ class Synthetic:
         random: np.random.Generator,
         size: int,
     ) -> None:
-        widths = [DATASET_SIZES[run.dataset][1], *experiment.config["model"]["hidden"], 10]
+        widths = [DATASETS[run.dataset].inputs, *experiment.config["model"]["hidden"], 10]
         layers = []
         for layer, (inputs, outputs) in enumerate(pairwise(widths)):
             layers += [[f"{2 * layer}.weight", [outputs, inputs]], [f"{2 * layer}.bias", [outputs]]]

@@ -7,6 +7,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
 
 from reproduction.experiment.config import validate
 from reproduction.errors import ConfigError
+from reproduction.experiment.datasets import loader_modules
 from reproduction.jobs.slurm import watch
 from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, drawn_by, entry
 from reproduction.jobs.checkout import use_this_copy

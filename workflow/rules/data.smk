@@ -4,7 +4,7 @@
 
 rule prepare_data:
     input:
-        modules=library("prepare_data"),
+        modules=library("prepare_data", *loader_modules()),
     output:
         f"{RESULTS}/data/{{dataset}}.safetensors",
     log:

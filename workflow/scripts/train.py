@@ -15,9 +15,11 @@ from reproduction.measure.inputs import build_model, circumstances, data_sha256,
 from reproduction.files.arrays import write_arrays
 from reproduction.files.tables import write_table
 from reproduction.training.loop import HISTORY, train
+from reproduction.training.optimizers import check_optimizer_is_made
 
 output, params = snakemake.output, snakemake.params
 device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
+check_optimizer_is_made(f"optimizers.{params.run['identity']['optimizer']}", params.run["optimizer"])
 dataset, train_samples, test_samples = load_samples(snakemake.input.data, params.run["scaling"], device)
 seed, expected = params.run["identity"]["seed"], params.run["identity"]["n_train"]
 if len(train_samples) != expected:

@@ -14,8 +14,9 @@ from eigendrift.scaling import SCALINGS, Scaling
 from reproduction.data import embedded
 from reproduction.data.prepared import load_dataset, read_prepared
 from reproduction.data.raw import RawData
-from reproduction.data.sources import DATASETS, load_raw, prepare
+from reproduction.data.sources import load_raw, prepare
 from reproduction.errors import DamagedFileError, DataError
+from reproduction.experiment.datasets import DATASETS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,10 @@ import numpy as np
 import pytest
 from experiments import PACKAGES
 
-from reproduction.data import idx_files
 from reproduction.data.download import Patience, fetch, mirrors_from_environment
-from reproduction.data.idx_files import FILES, RawFile
 from reproduction.data.sources import load_raw
 from reproduction.errors import DataError
+from reproduction.experiment.datasets import DATASETS, RawFile
 
 QUICK = Patience(silence=0.3, attempt=0.8, rounds=2, pause=0.0)
 CONTENT = np.random.RandomState(0).bytes(200_000)
@@ -287,13 +287,13 @@ def archives(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes
     random = np.random.RandomState(1)
     arrays = [random.randint(0, 10, shape).astype(np.uint8) for shape in ((20, 28, 28), (20,), (10, 28, 28), (10,))]
     files, packed = [], {}
-    for file, array in zip(FILES["MNIST"], arrays, strict=True):
+    for file, array in zip(DATASETS["MNIST"].files, arrays, strict=True):
         sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
         content = bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
         archive = packed[file.archive] = gzip.compress(content, mtime=0)
         files.append(RawFile(file.name, hashlib.md5(content).hexdigest(), hashlib.md5(archive).hexdigest()))
         server.files[f"MNIST/{file.archive}"] = archive
-    monkeypatch.setattr(idx_files, "FILES", {"MNIST": tuple(files)})
+    monkeypatch.setitem(DATASETS, "MNIST", replace(DATASETS["MNIST"], samples=20, files=tuple(files)))
     return packed
 
 

@@ -6,18 +6,19 @@ import os
 import resource
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eigendrift.scaling import Scaling
-from reproduction.data import idx_files
-from reproduction.data.idx_files import FILES, RawFile
 from reproduction.data.prepared import read_prepared
 from reproduction.data.sources import load_raw, prepare
 from reproduction.errors import DataError
+from reproduction.experiment.datasets import DATASETS, RawFile
 
+FILES = {name: record.files for name, record in DATASETS.items() if record.files}
 REPOSITORY = Path(__file__).resolve().parents[3]
 REAL_DATA = Path(os.environ.get("EIGENDRIFT_DATA") or REPOSITORY.parent / "shared" / "data")
 needs_real_data = pytest.mark.skipif(
@@ -44,17 +45,16 @@ Contents = dict[str, list[bytes]]
 def contents(monkeypatch: pytest.MonkeyPatch) -> Contents:
     """The contents of the four files of both stand-ins; the checksums that the library knows are theirs."""
     random = np.random.RandomState(0)
-    known: dict[str, tuple[RawFile, ...]] = {}
     made: Contents = {}
     for name in FILES:
         images = [random.randint(0, 256, (n, 28, 28)).astype(np.uint8) for n in (20, 10)]
         labels = [random.randint(0, 10, n).astype(np.uint8) for n in (20, 10)]
         made[name] = [idx(images[0]), idx(labels[0]), idx(images[1]), idx(labels[1])]
-        known[name] = tuple(
+        known = tuple(
             RawFile(file.name, md5(content), md5(gzip.compress(content, mtime=0)))
             for file, content in zip(FILES[name], made[name], strict=True)
         )
-    monkeypatch.setattr(idx_files, "FILES", known)
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], samples=20, files=known))
     return made
 
 

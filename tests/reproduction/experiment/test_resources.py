@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from experiments import overlaid, read
 
-from reproduction.experiment.config import DATASET_SIZES, validate
+from reproduction.experiment.config import validate
+from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.resources import TORCH_MB, Needs, gpus
 from reproduction.experiment.runs import Experiment, Run
 
@@ -29,7 +30,7 @@ def paper() -> Needs:
 
 
 def test_training_holds_three_rows_a_snapshot_and_the_data(paper: Needs) -> None:
-    samples, inputs = DATASET_SIZES["MNIST"]
+    samples, inputs = DATASETS["MNIST"].samples, DATASETS["MNIST"].inputs
     arrays = megabytes(3 * 1584, 89_720) + 1.16 * 4 * samples * inputs / 1e6
     assert arrays + TORCH_MB < paper.train_megabytes(PAPER_RUN) < 3 * arrays + TORCH_MB
 
@@ -139,7 +140,9 @@ def test_kept_graphs_have_room_where_there_is_no_analytic_path(paper: Needs) -> 
 
 def test_activations_without_an_analytic_path_are_known() -> None:
     from eigendrift.fully_connected import ACTIVATIONS as ANALYTIC
-    from reproduction.experiment.resources import GENERAL
-    from reproduction.training.model import ACTIVATIONS
+    from reproduction.experiment.architecture import ACTIVATIONS
+    from reproduction.experiment.importable import load
 
-    assert {name for name, make in ACTIVATIONS.items() if type(make()) not in ANALYTIC} == set(GENERAL)
+    assert {name for name, record in ACTIVATIONS.items() if load(record.module) in ANALYTIC} == {
+        name for name, record in ACTIVATIONS.items() if record.by_hand
+    }

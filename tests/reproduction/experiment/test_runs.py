@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from experiments import pinned
 
-from reproduction.experiment.config import n_parameters, validate
+from reproduction.experiment.config import validate
 from reproduction.experiment.runs import Experiment, Run, optimizer_label
 from reproduction.experiment.schedule import two_time_pairs
 from reproduction.training.model import mlp
@@ -178,7 +178,9 @@ def test_variants_stand_beside_the_main_runs() -> None:
     assert experiment.schedule(unit)["waiting_times"] == experiment.config["sensitivity"]["snapshots"]["waiting_times"]
     wide = Run("digits", "sgd", "wide", 1)
     assert (
-        experiment.identity(wide)["n_parameters"] == n_parameters(64, [7]) == experiment.n_parameters("digits", "wide")
+        experiment.identity(wide)["n_parameters"]
+        == 64 * 7 + 7 + 7 * 10 + 10
+        == experiment.n_parameters("digits", "wide")
     )
     assert experiment.identity(unit)["n_parameters"] == experiment.n_parameters("digits")
     assert experiment.baseline_parameters("wide")["model"] == experiment.train_parameters(wide)["model"]

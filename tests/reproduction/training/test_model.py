@@ -7,9 +7,11 @@ import torch
 from experiments import python
 from torch import nn
 
+from reproduction.experiment.architecture import ACTIVATIONS
+from reproduction.experiment.importable import load
 from reproduction.measure.inputs import pick_device
 from reproduction.seeds import stream_seed
-from reproduction.training.model import ACTIVATIONS, flatten, initialize, layer_shapes, mlp
+from reproduction.training.model import flatten, initialize, layer_shapes, mlp
 
 
 def test_layout_of_the_papers_network() -> None:
@@ -33,7 +35,7 @@ def test_layout_of_the_papers_network() -> None:
 def test_the_activation_stands_between_the_layers_and_not_at_the_end(name: str) -> None:
     model = mlp(3, [4, 5], 2, name)
     kinds = [type(layer) for layer in model]
-    activation = type(ACTIVATIONS[name]())
+    activation = load(ACTIVATIONS[name].module)
     assert kinds == [nn.Linear, activation, nn.Linear, activation, nn.Linear]
     assert activation.__name__.lower() == name
 

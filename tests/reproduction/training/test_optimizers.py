@@ -10,8 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from reproduction.errors import ConfigError
 from reproduction.experiment.optimizer_arguments import torch_optimizers
-from reproduction.training.optimizers import Step
+from reproduction.training.optimizers import Step, check_optimizer_is_made
 
 Vector = NDArray[np.float64]
 N, SPLIT, STEPS = 7, 3, 12
@@ -276,3 +277,73 @@ def test_adam_is_torch_s_to_the_bit_or_to_the_rounding_of_a_loop(
             torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
     # The first two make the states of two parameters; all else but the step without a gradient is the operator's alone.
     assert len([each for each in taken if each is not optimizer]) == 3
+
+
+# Classes that are not torch's, and values that a constructor refuses
+
+
+class Halving(torch.optim.Optimizer):
+    """theta <- theta - lr g / 2, with a state of its own."""
+
+    def __init__(self, params: Any, lr: float, power: int = 1) -> None:
+        if power < 0:
+            raise ValueError(f"power must not be negative,\nnot {power}")
+        super().__init__(params, {"lr": lr, "power": power})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p -= group["lr"] * p.grad * 0.5 ** group["power"]
+                self.state[p]["taken"] = self.state[p].get("taken", 0) + 1
+
+
+class NeedsClosure(Halving):
+    def step(self, closure: Any) -> None:  # type: ignore[override]
+        pass
+
+
+OUTSIDE = f"{__name__}:Halving"
+
+
+def test_a_class_from_anywhere_takes_the_step() -> None:
+    steps = Run({"class": OUTSIDE, "lr": 0.2})(4)
+    theta = START
+    for taken in steps:
+        theta = theta - 0.1 * slope(theta)
+        np.testing.assert_allclose(taken, theta, rtol=1e-14)
+    sam = Run({"class": "SAM", "base": OUTSIDE, "lr": 0.2, "rho": 0.05})
+    plain = Run({"class": "SAM", "base": "SGD", "lr": 0.1, "rho": 0.05})
+    np.testing.assert_allclose(sam(4), plain(4), rtol=1e-13)
+    assert sam.step.state()["state"][0]["taken"] == 4
+    assert not sam.step.capturable
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"class": "absent_package:Lion"}, ["x.class: 'absent_package:Lion'", "cannot be imported", "absent_package"]),
+        ({"class": f"{__name__}:Absent"}, ["x.class: ", "cannot be imported", "Absent"]),
+        ({"class": "collections:OrderedDict"}, ["x.class: 'collections:OrderedDict'", "no torch.optim.Optimizer"]),
+        ({"class": f"{__name__}:slope"}, ["x.class: ", "no torch.optim.Optimizer"]),
+        ({"class": f"{__name__}:NeedsClosure"}, ["x.class: ", "without a closure"]),
+        ({"class": "SAM", "base": "absent_package:Lion", "rho": 0.1}, ["x.base: 'absent_package:Lion'", "imported"]),
+        ({"class": OUTSIDE, "powr": 1}, ["x.powr: 1", "unexpected keyword"]),
+        ({"class": OUTSIDE, "power": -1}, ["x.power: -1", "must not be negative, not -1"]),
+        ({"class": "SGD", "momentum": -0.9}, ["x.momentum: -0.9", "Invalid momentum"]),
+        ({"class": "SGD", "nesterov": True}, ["x.nesterov: True", "momentum"]),
+        ({"class": "Adam", "betas": [0.9, 1.0]}, ["x: ", "[0.9, 1.0]", "Invalid beta"]),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_training(change: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_optimizer_is_made("optimizers.x", {"lr": 0.1, **change})
+    message = str(refused.value)
+    assert message.startswith("config: optimizers.")
+    assert message.isprintable()
+    assert all(word in message for word in words), message
+
+
+def test_what_can_be_made_passes() -> None:
+    for spec in ({"class": OUTSIDE}, {"class": "Adam"}, {"class": "SAM", "base": OUTSIDE, "rho": 0.1}):
+        check_optimizer_is_made("optimizers.x", {"lr": 0.1, **spec})

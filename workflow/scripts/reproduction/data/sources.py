@@ -2,23 +2,15 @@
 
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 
-from reproduction.data.embedded import load_digits, load_digits_noisy
 from reproduction.data.idx_files import load_idx_files
 from reproduction.data.prepared import KIND, UNITS
 from reproduction.data.raw import RawData
 from reproduction.errors import DataError
+from reproduction.experiment.datasets import DATASETS, DatasetRecord
+from reproduction.experiment.importable import load
 from reproduction.files.arrays import write_arrays
-
-_EMBEDDED: Mapping[str, Callable[[], RawData]] = {"digits": load_digits, "digits_noisy": load_digits_noisy}
-
-
-_FROM_FILES = ("MNIST", "FashionMNIST")
-
-
-DATASETS = (*_EMBEDDED, *_FROM_FILES)
 
 
 def load_raw(name: str, root: str | os.PathLike[str], download: bool, mirrors: Sequence[str] | None = None) -> RawData:
@@ -27,13 +19,29 @@ def load_raw(name: str, root: str | os.PathLike[str], download: bool, mirrors: S
     `root` is the folder that holds, or will hold, MNIST/raw and FashionMNIST/raw; the embedded data sets do not use
     it. `mirrors` are base addresses, tried in order, each holding the folders MNIST and FashionMNIST with the four
     archives; without it the environment variable EIGENDRIFT_MIRRORS (separated by spaces), then torchvision's list.
-    Raises `DataError` for an unknown name and for a file that is missing, damaged or cannot be fetched.
+    Raises `DataError` for an unknown name, for a file that is missing, damaged or cannot be fetched, and for data that
+    are not what the record says.
     """
-    loaders = dict(_EMBEDDED)
-    loaders.update({each: partial(load_idx_files, each, root, download, mirrors) for each in _FROM_FILES})
-    if name not in loaders:
+    if name not in DATASETS:
         raise DataError(_unknown(name))
-    return loaders[name]()
+    record = DATASETS[name]
+    raw: RawData = load_idx_files(record, root, download, mirrors) if record.files else load(record.loader)()
+    _check(raw, record)
+    return raw
+
+
+def _check(raw: RawData, record: DatasetRecord) -> None:
+    """Sizes of networks, memory and time are computed from the record before there are data."""
+    for key, found, expected in (
+        ("training inputs", raw.train_inputs.shape, (record.samples, record.inputs)),
+        ("test inputs", raw.test_inputs.shape[1:], (record.inputs,)),
+        ("image_shape", tuple(raw.image_shape), record.image_shape),
+        ("classes", raw.n_classes, record.classes),
+    ):
+        if found != expected:
+            raise DataError(
+                f"data set {record.name}: {key} {found}, but its record in experiment/datasets.py says {expected}"
+            )
 
 
 def prepare(name: str, root: str | os.PathLike[str], download: bool, output: str | os.PathLike[str]) -> None:

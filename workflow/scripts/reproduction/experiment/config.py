@@ -7,9 +7,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,12 @@ import jsonschema
 import yaml
 
 from reproduction.errors import ConfigError, dotted, nearest, shown
+from reproduction.experiment.architecture import ACTIVATIONS, FullyConnected
+from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.optimizer_arguments import check_optimizer
 from reproduction.experiment.schedule import most_snapshots, scaled_every
 
 SCHEMA = Path(__file__).parents[3] / "schemas" / "config.schema.yaml"
-# Training samples and inputs of each dataset, for checks that must not wait for the data.
-DATASET_SIZES = {
-    "digits": (1438, 64),
-    "digits_noisy": (1438, 64),
-    "MNIST": (60_000, 784),
-    "FashionMNIST": (60_000, 784),
-}
-CLASSES = 10
 # Limits that stop a slip of the keyboard before it fills the memory or the disk; ten times what anyone would ask for.
 MAX_DEPTH = 12
 MAX_VALUES = 1_000_000
@@ -44,7 +37,7 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     are merged, changes nothing.
     """
     canonical: dict[str, Any] = _canonical(config, (), itertools.count(1))
-    errors = list(_Validator(_schema()).iter_errors(canonical))
+    errors = list(_Validator(full_schema()).iter_errors(canonical))
     if errors:
         # The least deep error is the cause; what lies below it follows from it.
         raise ConfigError(_message(min(errors, key=lambda error: (len(error.absolute_path), str(error.absolute_path)))))
@@ -85,9 +78,18 @@ _Validator = jsonschema.validators.extend(
 
 
 @cache
-def _schema() -> dict[str, Any]:
+def _schema_file() -> dict[str, Any]:
     schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     return schema
+
+
+def full_schema() -> dict[str, Any]:
+    """The schema with the choices that the file leaves to the records: names of data sets and activations."""
+    schema = _schema_file()
+    definitions = dict(schema["$defs"])
+    for name, records in (("dataset", DATASETS), ("activation", ACTIVATIONS)):
+        definitions[name] = {**definitions[name], "enum": list(records)}
+    return {**schema, "$defs": definitions}
 
 
 def _canonical(value: Any, path: tuple[str, ...], seen: Iterator[int]) -> Any:
@@ -295,10 +297,9 @@ def _check_sweeps(config: Mapping[str, Any]) -> None:
 def _check_tolerances(config: Mapping[str, Any]) -> None:
     for dataset, optimizers in config["eigen"]["tolerance_for"].items():
         path = ("eigen", "tolerance_for", dataset)
-        if dataset not in DATASET_SIZES:
+        if dataset not in DATASETS:
             raise ConfigError(
-                f"config: {dotted(*path)}: unknown dataset{nearest(dataset, DATASET_SIZES)} "
-                f"(known: {', '.join(DATASET_SIZES)})"
+                f"config: {dotted(*path)}: unknown dataset{nearest(dataset, DATASETS)} (known: {', '.join(DATASETS)})"
             )
         for optimizer in optimizers:
             if optimizer not in config["optimizers"]:
@@ -372,20 +373,22 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
             f"config: eigen.dense_k: {eigen['dense_k']} is not allowed; give at least eigen.k = {eigen['k']}"
         )
     for dataset in config["datasets"]:
-        samples, inputs = DATASET_SIZES[dataset]
+        record = DATASETS[dataset]
+        samples = record.samples
         sizes = [("training.batch_size", config["training"]["batch_size"])]
         if dataset == config["sweeps"]["dataset"]:
             sizes += [(f"sweeps.batch_size.{size}", size) for size in config["sweeps"]["batch_size"]]
         for path, size in sizes:
             if size != "full" and int(size) > samples:
                 raise ConfigError(f"config: {path}: {size} is not allowed; {dataset} has {samples} training samples")
-        parameters = n_parameters(inputs, config["model"]["hidden"])
+        parameters = FullyConnected(record.inputs, config["model"]["hidden"], record.classes).n_parameters
         if eigen["dense_k"] >= parameters:
             raise ConfigError(
                 f"config: eigen.dense_k: {eigen['dense_k']} is not allowed; the network has {parameters} parameters"
             )
         for name, changes in config["sensitivity"]["variants"].items():
-            parameters = n_parameters(inputs, changes.get("hidden", config["model"]["hidden"]))
+            hidden = changes.get("hidden", config["model"]["hidden"])
+            parameters = FullyConnected(record.inputs, hidden, record.classes).n_parameters
             if eigen["k"] >= parameters:
                 raise ConfigError(
                     f"config: sensitivity.variants.{name}: its network has {parameters} parameters on {dataset}; "
@@ -414,9 +417,3 @@ _CHECKS = (
     _check_sizes,
     _check_ranges,
 )
-
-
-def n_parameters(inputs: int, hidden: Iterable[int], outputs: int = CLASSES) -> int:
-    """Number of weights and biases of a fully connected network."""
-    widths = [inputs, *hidden, outputs]
-    return sum(a * b + b for a, b in pairwise(widths))

@@ -16,7 +16,7 @@ Several selections for one kind mean their union, each run once.
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
-from reproduction.experiment.labels import Drawing
+from reproduction.experiment.labels import Drawing, drawing_function
 
 RUN_KINDS = ("history", "ipr", "alignment", "displacement", "final_eigenvector")
 DATASET_KINDS = ("baseline", "interpolation", "solutions", "baseline_overlaps", "permuted_overlaps")
@@ -33,7 +33,8 @@ class Selection(TypedDict, total=False):
 class FigureEntry(TypedDict):
     """What a figure shows, in a few words, which function draws it, and what it reads.
 
-    `draw` is a module of `reproduction.figures` and a function in it, which takes the tables in the order of `inputs`,
+    `draw` is a module of `reproduction.figures` and a function in it, `module.function`, or any other function as
+    `package.module:function`. It takes the tables in the order of `inputs`,
     the layout and the `options`; with `settings`, those of the experiment too.
     """
 
@@ -216,4 +217,4 @@ def drawing(number: int | str, settings: Mapping[str, Any]) -> Drawing:
 
 def drawn_by(number: int | str) -> str:
     """The module that draws a figure."""
-    return f"reproduction.figures.{entry(number)['draw'].partition('.')[0]}"
+    return drawing_function(entry(number)["draw"]).partition(":")[0]

@@ -23,6 +23,11 @@ class Layout:
         return list(range(1, min(self.k, LEADING) + 1))
 
 
+def drawing_function(draw: str) -> str:
+    """The function that a catalogue entry's `draw` means, as `package.module:function`."""
+    return draw if ":" in draw else f"reproduction.figures.{draw.replace('.', ':')}"
+
+
 class Drawing(TypedDict):
     """What the job of a figure is told besides its tables and the layout."""
 

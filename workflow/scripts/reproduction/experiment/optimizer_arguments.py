@@ -1,18 +1,18 @@
-"""Check an optimizer's arguments against the signature of its torch.optim class, without importing torch.
+"""Check the names and keywords of an optimizer against its constructor's source, without importing torch.
 
-Importing torch takes seconds and a controller machine may not have it, so the signatures are read from its source.
-Where torch is not installed, the check is left to the training job, which fails on a wrong argument at its first step.
+Importing torch takes seconds and a controller machine may not have it, so constructors are read from their source.
+What the source does not show, and the values, are left to the training job, which makes the optimizer before it reads
+any data (`training.optimizers.check_optimizer_is_made`).
 """
 
 import ast
-import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from reproduction.errors import ConfigError, dotted, nearest, shown
+from reproduction.experiment import importable
 
 # Their step needs a closure, sparse gradients or matrices only.
 UNSUITABLE = {
@@ -25,35 +25,64 @@ UNSUITABLE = {
 RESERVED = ("self", "params", "maximize", "differentiable", "capturable")
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What an optimizer's constructor takes: its arguments with their defaults, and the conditions it refuses."""
-
-    defaults: Mapping[str, Any]
-    refused: tuple[ast.expr, ...]
-
-
 @cache
-def torch_optimizers() -> Mapping[str, Signature]:
-    """Name -> signature of every torch.optim class that training can use; empty where torch is not installed."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
+def torch_optimizers() -> Mapping[str, Mapping[str, Any]]:
+    """Name -> arguments of every torch.optim class that training can use; empty where torch is not installed."""
+    origin = importable.source("torch")
+    if origin is None:
         return {}
-    classes: dict[str, tuple[ast.ClassDef, ast.FunctionDef]] = {}
-    for path in sorted((Path(spec.origin).parent / "optim").glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef):
-                for item in node.body:
-                    if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                        classes[node.name] = node, item
-    found: dict[str, Signature] = {}
-    for name, (node, constructor) in classes.items():
-        defaults = _defaults(constructor)
-        if "lr" in defaults and not name.startswith("_") and name not in UNSUITABLE:
-            parents = [classes[base.id][1] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
-            refused = tuple(test for each in (constructor, *parents) for test in _refused(each))
-            found[name] = Signature(defaults, refused)
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted((origin.parent / "optim").glob("*.py")):
+        for name, constructor in _constructors(path).items():
+            defaults = _defaults(constructor)
+            if "lr" in defaults and not name.startswith("_") and name not in UNSUITABLE:
+                found[name] = defaults
     return found
+
+
+def arguments_of(name: str) -> Mapping[str, Any] | None:
+    """Arguments of the class `package.module:Class` with their defaults; None where its source does not show them."""
+    module, _, attribute = name.partition(":")
+    path = importable.source(module)
+    constructor = None if path is None else _constructors(path).get(attribute)
+    return None if constructor is None or constructor.args.kwarg is not None else _defaults(constructor)
+
+
+def source_of(spec: Mapping[str, Any]) -> Path | None:
+    """The file of an entry's class that is no torch.optim class, where it is found: its content decides the run."""
+    name = class_of(spec)
+    return importable.source(name.partition(":")[0]) if importable.is_path(name) else None
+
+
+def class_of(spec: Mapping[str, Any]) -> str:
+    """The class that takes the step: SAM's base, or the class itself."""
+    return str(spec["base"] if spec["class"] == "SAM" else spec["class"])
+
+
+def own_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What that class is made with. rho is SAM's alone: Adadelta has one of its own."""
+    ours = ("class", "base", "rho") if spec["class"] == "SAM" else ("class",)
+    return {key: value for key, value in spec.items() if key not in ours}
+
+
+def gradients_per_step(spec: Mapping[str, Any]) -> int:
+    """Gradients that one step takes."""
+    return 2 if spec["class"] == "SAM" else 1
+
+
+def _constructors(path: Path) -> dict[str, ast.FunctionDef]:
+    """The constructor of each class at the top of a file that has one of its own."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    return {
+        node.name: item
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        for item in node.body
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__"
+    }
 
 
 def _defaults(constructor: ast.FunctionDef) -> dict[str, Any]:
@@ -71,51 +100,54 @@ def _literal(node: ast.expr | None) -> Any:
         return ...
 
 
-def _refused(constructor: ast.FunctionDef) -> list[ast.expr]:
-    """The conditions under which a constructor raises an error at once."""
-    return [node.test for node in constructor.body if isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise)]
-
-
 def check_optimizer(path: str, arguments: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where the class is unknown or does not take an argument or its value.
+    """Raise `ConfigError` where the class is unknown or does not take an argument, or a value of its kind.
 
     `path` is the entry's own key, for the message.
     """
-    known = torch_optimizers()
-    name = arguments["class"]
-    is_sam = name == "SAM"
-    if is_sam:
-        for key in ("base", "rho"):
-            if key not in arguments:
-                raise ConfigError(
-                    f"config: {path}.{key}: missing; SAM needs base (a torch.optim class) and rho (its radius)"
-                )
-        name = arguments["base"]
-    key = f"{path}.base" if is_sam else f"{path}.class"
-    if name in UNSUITABLE:
-        raise ConfigError(f"config: {key}: {name!r} is not allowed; {UNSUITABLE[name]}")
-    if not known:
+    is_sam = arguments["class"] == "SAM"
+    for key in ("base", "rho") if is_sam else ():
+        if key not in arguments:
+            raise ConfigError(
+                f"config: {path}.{key}: missing; SAM needs base (a torch.optim class) and rho (its radius)"
+            )
+    taken = _arguments_of_class(f"{path}.{'base' if is_sam else 'class'}", class_of(arguments), is_sam)
+    if taken is None:
         return
-    if name not in known:
-        choices = list(known) if is_sam else [*known, "SAM"]
-        raise ConfigError(
-            f"config: {key}: {shown(name)} is not allowed; give one of {', '.join(choices)}{nearest(name, choices)}"
-        )
-    own = {
-        key: value
-        for key, value in arguments.items()
-        if key not in (("class", "base", "rho") if is_sam else ("class",))
-    }
-    allowed = [*known[name].defaults, "class", *(("base", "rho") if is_sam else ())]
-    for argument, value in own.items():
-        if argument not in known[name].defaults:
+    allowed = [*taken, "class", *(("base", "rho") if is_sam else ())]
+    for argument, value in own_arguments(arguments).items():
+        if argument not in taken:
             raise ConfigError(
                 f"config: {dotted(path, argument)}: unknown key{nearest(argument, allowed)} "
                 f"(allowed here: {', '.join(allowed)})"
             )
-        if (wanted := _wanted(value, known[name].defaults[argument])) is not None:
+        if (wanted := _wanted(value, taken[argument])) is not None:
             raise ConfigError(f"config: {path}.{argument}: {shown(value)} is not allowed; give {wanted}")
-    _check_values(path, name, known[name], own)
+
+
+def _arguments_of_class(key: str, name: str, is_sam: bool) -> Mapping[str, Any] | None:
+    """What a class takes, None where that cannot be told here; `ConfigError` for a name that is none."""
+    if name in UNSUITABLE:
+        raise ConfigError(f"config: {key}: {name!r} is not allowed; {UNSUITABLE[name]}")
+    if name.startswith(("torch.optim:", "torch.optim.")):
+        raise ConfigError(
+            f"config: {key}: {shown(name)} is not allowed; give a class of torch.optim by its name alone, such as SGD"
+        )
+    if importable.is_path(name):
+        return arguments_of(name)
+    if {":", "."} & set(name):
+        raise ConfigError(
+            f"config: {key}: {shown(name)} is not allowed; give the name of a torch.optim class, or any other class as "
+            "package.module:Class"
+        )
+    known = torch_optimizers()
+    if known and name not in known:
+        choices = list(known) if is_sam else [*known, "SAM"]
+        raise ConfigError(
+            f"config: {key}: {shown(name)} is not allowed; give one of {', '.join(choices)}{nearest(name, choices)}, "
+            "or package.module:Class"
+        )
+    return known.get(name)
 
 
 def _wanted(value: Any, default: Any) -> str | None:
@@ -132,27 +164,3 @@ def _wanted(value: Any, default: Any) -> str | None:
 
 def _is_number(value: Any, default: Any) -> bool:
     return (isinstance(value, (int, float)) and not isinstance(value, bool)) or (value is None and default is None)
-
-
-def _check_values(path: str, name: str, signature: Signature, own: Mapping[str, Any]) -> None:
-    """Evaluate the constructor's own conditions, so that what is allowed is what this version of torch allows."""
-    values = {**signature.defaults, **own}
-    for test in signature.refused:
-        named = {node.id for node in ast.walk(test) if isinstance(node, ast.Name)}
-        given = [argument for argument in own if argument in named]
-        if given and _is_true(test, values):
-            needs = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
-            condition = ast.unparse(test.operand if isinstance(test, ast.UnaryOp) and needs else test)
-            raise ConfigError(
-                f"config: {path}.{given[0]}: {shown(own[given[0]])} is not allowed; torch.optim.{name} "
-                f"{'needs' if needs else 'refuses'} {condition}"
-            )
-
-
-def _is_true(test: ast.expr, values: Mapping[str, Any]) -> bool:
-    known = {"__builtins__": {}, "isinstance": isinstance, "float": float, "Tensor": type("Tensor", (), {})}
-    try:
-        return bool(eval(compile(ast.Expression(test), "<torch.optim>", "eval"), known, dict(values)))
-    except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError):
-        # A condition on something that only torch knows is left to training.
-        return False

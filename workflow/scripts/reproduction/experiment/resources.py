@@ -2,9 +2,8 @@
 
 import math
 import os
-from itertools import pairwise
 
-from reproduction.experiment.config import CLASSES, DATASET_SIZES
+from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.runs import MAIN, Experiment, Run
 
 # An interpreter with torch; with CUDA's libraries it maps more, which counts on some clusters.
@@ -13,8 +12,7 @@ TORCH_MB = 1500
 FLOPS_PER_SECOND = {"cpu": 15e9, "auto": 15e9, "cuda": 150e9}
 # Products of one solve at tolerance 1e-3 and 1e-6 with room to spare, a pair.
 PRODUCTS_PER_PAIR = 8
-# Activations without an analytic path; their graphs are kept (autograd.GRAPH_BYTES, which imports torch).
-GENERAL = ("gelu", "silu", "elu")
+# Of an activation without an analytic path the graphs are kept (autograd.GRAPH_BYTES, which imports torch).
 GRAPH_MB = 2200
 
 
@@ -29,19 +27,16 @@ class Needs:
         return 4 * self.experiment.n_parameters(run.dataset, run.variant)
 
     def _data_megabytes(self, dataset: str, variant: str = MAIN) -> int:
-        samples, inputs = DATASET_SIZES[dataset]
+        samples, inputs = DATASETS[dataset].samples, DATASETS[dataset].inputs
         # 8-bit pixels of both sets, their float32 inputs twice while they are scaled, the activations that are kept.
-        widths: int = sum(self.experiment.hidden(variant)) * 3 + 4 * CLASSES
-        return math.ceil(samples * (1.2 * inputs * (1 + 8) + 4 * widths) / 1e6)
+        kept = self.experiment.network(dataset, variant).kept_values
+        return math.ceil(samples * (1.2 * inputs * (1 + 8) + 4 * kept) / 1e6)
 
-    def _graph_megabytes(self, variant: str = MAIN) -> int:
-        return GRAPH_MB if self.experiment.settings_of(variant)["activation"] in GENERAL else 0
+    def _graph_megabytes(self, dataset: str, variant: str = MAIN) -> int:
+        return GRAPH_MB if self.experiment.network(dataset, variant).keeps_graph else 0
 
     def _product_flops(self, dataset: str, variant: str = MAIN) -> float:
-        samples, inputs = DATASET_SIZES[dataset]
-        widths = [inputs, *self.experiment.hidden(variant), CLASSES]
-        sizes: list[int] = [a * b for a, b in pairwise(widths)]
-        return 2.0 * samples * (2 * sizes[0] + 6 * sum(sizes[1:]))
+        return self.experiment.network(dataset, variant).product_flops(DATASETS[dataset].samples)
 
     def train_megabytes(self, run: Run) -> int:
         """Training: the trajectory is on disk while it grows and passes through memory at the end."""
@@ -70,7 +65,7 @@ class Needs:
         snapshots, k = self._chunk_pairs(run)
         rows = len(self.experiment.snapshots(run)) + 2 * snapshots * k + 4 * max(2 * k + 40, 60)
         # float32, and a copy in float64 for tight tolerances.
-        data = 3 * self._data_megabytes(run.dataset, run.variant) + self._graph_megabytes(run.variant)
+        data = 3 * self._data_megabytes(run.dataset, run.variant) + self._graph_megabytes(run.dataset, run.variant)
         return TORCH_MB + data + math.ceil(rows * self._row_bytes(run) / 1e6)
 
     def eigen_minutes(self, run: Run) -> int:
@@ -90,7 +85,7 @@ class Needs:
     def _networks_megabytes(self, dataset: str, count: int, variant: str = MAIN) -> int:
         vectors: int = self.experiment.config["eigen"]["k"] * count
         row = 4 * self.experiment.n_parameters(dataset, variant)
-        data = self._data_megabytes(dataset, variant) + self._graph_megabytes(variant)
+        data = self._data_megabytes(dataset, variant) + self._graph_megabytes(dataset, variant)
         return TORCH_MB + data + math.ceil((vectors + 200) * row / 1e6)
 
     def baseline_minutes(self, dataset: str, variant: str = MAIN) -> int:
@@ -112,7 +107,7 @@ class Needs:
         config = self.experiment.config
         optimizers, points = len(config["optimizers"]), config["interpolation"]["points"]
         searches = optimizers * len(config["interpolation"]["epsilon"]) * 40 * 3
-        forward = 2.4 * DATASET_SIZES[dataset][0] * self.experiment.n_parameters(dataset)
+        forward = 2.4 * DATASETS[dataset].samples * self.experiment.n_parameters(dataset)
         evaluations = optimizers * (optimizers - 1) // 2 * points + searches
         return _minutes(evaluations * forward / self.flops_per_second)
 

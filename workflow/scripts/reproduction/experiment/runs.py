@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reproduction.experiment.config import DATASET_SIZES, n_parameters
+from reproduction.experiment.architecture import FullyConnected
+from reproduction.experiment.datasets import DATASETS
+from reproduction.experiment.optimizer_arguments import class_of, source_of
 from reproduction.experiment.schedule import scaled_every, snapshot_steps
 
 MAIN = "main"
@@ -140,7 +142,12 @@ class Experiment:
 
     def n_parameters(self, dataset: str, variant: str = MAIN) -> int:
         """N of a variant's network for a data set."""
-        return n_parameters(DATASET_SIZES[dataset][1], self.hidden(variant))
+        return self.network(dataset, variant).n_parameters
+
+    def network(self, dataset: str, variant: str = MAIN) -> FullyConnected:
+        """A variant's network for a data set."""
+        record, model = DATASETS[dataset], self._model(variant)
+        return FullyConnected(record.inputs, model["hidden"], record.classes, model["activation"])
 
     def schedule(self, run: Run) -> dict[str, Any]:
         """Arguments of `snapshot_steps`, and of `two_time_pairs` without `every`."""
@@ -174,6 +181,11 @@ class Experiment:
         optimizer["lr"] *= self._variants[run.variant].get("factor", 1.0)
         return optimizer
 
+    def optimizer_sources(self, run: Run) -> list[str]:
+        """The file of a run's optimizer, if that is neither torch's nor out of reach: an edit of it changes the run."""
+        found = source_of(self.config["optimizers"][run.optimizer])
+        return [] if found is None else [str(found)]
+
     def _scaling(self, variant: str) -> str:
         return str(self._variants[variant].get("scaling", self.config["data"]["scaling"]))
 
@@ -183,7 +195,7 @@ class Experiment:
 
     def identity(self, run: Run) -> dict[str, Any]:
         """What the files of a run say of themselves."""
-        samples, _ = DATASET_SIZES[run.dataset]
+        samples = DATASETS[run.dataset].samples
         size = self._variants[run.variant].get("batch_size", self.config["training"]["batch_size"])
         return {
             "dataset": run.dataset,
@@ -276,18 +288,17 @@ class Experiment:
         labels = {name: optimizer_label(spec) for name, spec in self.config["optimizers"].items()}
         shared = {label for label in labels.values() if list(labels.values()).count(label) > 1}
         return {
-            "datasets": {name: _DATASET_LABELS.get(name, name) for name in self.config["datasets"]},
+            "datasets": {name: DATASETS[name].title for name in self.config["datasets"]},
             "optimizers": {n: f"{label} ({n})" if label in shared else label for n, label in labels.items()},
             "dense_seed": self.config["eigen"]["dense_seed"],
             "k": self.config["eigen"]["k"],
         }
 
 
-_DATASET_LABELS = {"digits": "digits", "digits_noisy": "noisy digits"}
-
-
 def optimizer_label(spec: Mapping[str, Any]) -> str:
     """What a figure calls an optimizer: its class, with what sets it apart from another of the same class."""
+    # Of package.module:Class the class.
+    name = class_of(spec).rpartition(":")[2]
     if spec["class"] == "SAM":
-        return "SAM" if spec["base"] == "SGD" else f"SAM ({spec['base']})"
-    return f"{spec['class']} (momentum {spec['momentum']:g})" if spec.get("momentum") else str(spec["class"])
+        return "SAM" if name == "SGD" else f"SAM ({name})"
+    return f"{name} (momentum {spec['momentum']:g})" if spec.get("momentum") else name

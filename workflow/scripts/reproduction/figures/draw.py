@@ -1,10 +1,10 @@
 """Draw any figure of the catalogue: read its tables, call the function that the catalogue names."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
-from reproduction.experiment.labels import Drawing, Layout
+from reproduction.experiment.importable import load
+from reproduction.experiment.labels import Drawing, Layout, drawing_function
 from reproduction.figures.inputs import read_datasets, read_final_eigenvectors, read_overlaps, read_runs
 from reproduction.figures.panels import Drawn
 from reproduction.files.arrays import ArrayFile
@@ -29,7 +29,7 @@ def sources(figure: Drawing, tables: Any) -> dict[str, Any]:
     file that it comes from.
     """
     return {
-        "drawn_by": f"reproduction.figures.{figure['draw']}",
+        "drawn_by": drawing_function(figure["draw"]).replace(":", "."),
         "tables": [_source(path, kind) for kind in figure["kinds"] for path in getattr(tables, kind)],
     }
 
@@ -49,8 +49,7 @@ def draw(figure: Drawing, tables: Any, layout: Layout) -> Drawn:
 
     Only the module that draws this figure is imported, so that an edit of it reruns the figures that it draws.
     """
-    module, _, name = figure["draw"].partition(".")
-    function = getattr(import_module(f"reproduction.figures.{module}"), name)
+    function = load(drawing_function(figure["draw"]))
     read = [_READERS[kind](getattr(tables, kind), kind) for kind in figure["kinds"]]
     drawn: Drawn = function(*read, layout, **figure["options"])
     return drawn

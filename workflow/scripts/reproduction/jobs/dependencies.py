@@ -4,6 +4,7 @@ import ast
 from functools import cache
 from pathlib import Path
 
+from reproduction.experiment import importable
 from reproduction.jobs.checkout import ROOTS
 
 # What cannot change a number: how a process runs, what it says, how it writes and fetches files, of which content is
@@ -14,8 +15,9 @@ PLUMBING = ("jobs/", "errors.py", "progress.py", "files/atomic.py", "files/ident
 def library_files(script: str | Path, *modules: str) -> list[str]:
     """Paths of the modules of both packages that `script` loads and that can change what it writes, sorted.
 
-    `modules`: names of those that it imports by name when it runs. Read from the source, nothing is imported.
-    Left out are `PLUMBING`, the library's own __init__.py, which only looks names up, and modules without a statement.
+    `modules`: names of those that it imports by name when it runs, which may be another package's. Read from the
+    source, nothing is imported. Left out are `PLUMBING`, the library's own __init__.py, which only looks names up, and
+    modules without a statement.
     """
     return [str(path) for path in sorted(loaded_files(script, *modules)) if not is_plumbing(path)]
 
@@ -29,7 +31,7 @@ def is_plumbing(path: Path) -> bool:
 def loaded_files(script: str | Path, *modules: str) -> set[Path]:
     """Paths of all modules of both packages that `script` loads, and these `modules`."""
     found: set[Path] = set()
-    pending = [*_imports(Path(script)), *(file for module in modules for file in _files(module))]
+    pending = [*_imports(Path(script)), *(file for module in modules for file in _named(module))]
     while pending:
         path = pending.pop()
         if path not in found and path != ROOTS["eigendrift"] / "__init__.py":
@@ -55,12 +57,22 @@ def _imports(path: Path) -> frozenset[Path]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return frozenset(file for name in names if name.split(".")[0] in ROOTS for file in _files(name))
+    return frozenset(file for name in names for file in _files(name))
+
+
+def _named(module: str) -> list[Path]:
+    """The files of a module that a record names: of ours, or the one file of another package's."""
+    if module.split(".")[0] in ROOTS:
+        return _files(module)
+    found = importable.source(module)
+    return [] if found is None else [found]
 
 
 def _files(name: str) -> list[Path]:
-    """The files that importing a dotted name runs: each package's __init__.py on the way, and the module."""
+    """The files of ours that importing a dotted name runs: each __init__.py on the way, and the module."""
     package, *parts = name.split(".")
+    if package not in ROOTS:
+        return []
     root = ROOTS[package]
     folders = [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
     candidates = [folder / "__init__.py" for folder in folders]

@@ -16,7 +16,7 @@ from torch import nn
 
 from eigendrift.hessian.operator import HessianOperator
 from eigendrift.hessian.surrogate import FEWEST_SAMPLES, FLOAT32_TOLERANCE, SURROGATE_TOLERANCE
-from reproduction.experiment.config import CLASSES, DATASET_SIZES
+from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.figure_catalogue import FIGURES
 from reproduction.experiment.runs import MAIN, SENSITIVITY, Experiment, Run
 from reproduction.measure.eigenpairs import Request, requests
@@ -109,7 +109,7 @@ def _solves(experiment: Experiment, run: Run) -> list[Request]:
 
 
 def _eigen_seconds(experiment: Experiment, run: Run, costs: Costs) -> float:
-    samples = DATASET_SIZES[run.dataset][0]
+    samples = DATASETS[run.dataset].samples
     taken = sum(products(solve.k, solve.tolerance, samples) for solve in _solves(experiment, run))
     return taken * samples * costs.product[run.dataset]
 
@@ -125,7 +125,7 @@ def _train_seconds(experiment: Experiment, run: Run, costs: Costs) -> float:
 
 
 def _baseline_seconds(experiment: Experiment, dataset: str, costs: Costs, variant: str = MAIN) -> float:
-    own, samples = experiment.baseline_parameters(variant), DATASET_SIZES[dataset][0]
+    own, samples = experiment.baseline_parameters(variant), DATASETS[dataset].samples
     each = products(own["k"], own["tolerance"], samples) * samples * costs.product[dataset]
     return float(own["initializations"] * each)
 
@@ -141,14 +141,15 @@ def measure(experiment: Experiment, device: torch.device) -> Costs:
     product, step = {}, {}
     batch = experiment.config["training"]["batch_size"]
     for dataset in experiment.datasets():
-        n, inputs = DATASET_SIZES[dataset]
+        record = DATASETS[dataset]
+        n, inputs = record.samples, record.inputs
         generator = torch.Generator().manual_seed(0)
         # A GPU is not ten times as fast with a tenth of the samples.
         samples = n if device.type == "cuda" else min(n, SAMPLES)
         x = torch.randn(samples, inputs, generator=generator).to(device)
-        y = torch.randint(CLASSES, (len(x),), generator=generator).to(device)
+        y = torch.randint(record.classes, (len(x),), generator=generator).to(device)
         model = experiment.config["model"]
-        network = mlp(inputs, model["hidden"], CLASSES, model["activation"]).to(device)
+        network = mlp(inputs, model["hidden"], record.classes, model["activation"]).to(device)
         operator = HessianOperator(network, nn.functional.cross_entropy, x, y)
         vector = torch.randn(1, operator.shape[0], generator=generator).to(device)
         product[dataset] = _seconds(partial(operator.product, vector), device) / len(x)

@@ -11,13 +11,14 @@ import random
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from reproduction.experiment.config import CLASSES, DATASET_SIZES, validate
+from reproduction.experiment.config import validate
+from reproduction.experiment.datasets import DATASETS
+from reproduction.experiment.optimizer_arguments import gradients_per_step
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.measure.eigenpairs import requests
 from reproduction.planning.plan import METRIC_RULES, products
@@ -52,14 +53,12 @@ class Durations:
 
     def _products(self, dataset: str) -> float:
         """One full Hessian product."""
-        samples, inputs = DATASET_SIZES[dataset]
-        sizes: list[int] = [a * b for a, b in pairwise([inputs, *self.experiment.hidden(), CLASSES])]
-        return 2.0 * samples * (2 * sizes[0] + 6 * sum(sizes[1:])) / self.speed.flops
+        return self.experiment.network(dataset).product_flops(DATASETS[dataset].samples) / self.speed.flops
 
     def train(self, run: Run) -> float:
         """A training run."""
         identity = self.experiment.identity(run)
-        passes = 2 if self.experiment.config["optimizers"][run.optimizer]["class"] == "SAM" else 1
+        passes = gradients_per_step(self.experiment.config["optimizers"][run.optimizer])
         step = passes * max(self.speed.step, 6.0 * identity["batch_size"] * identity["n_parameters"] / self.speed.flops)
         evaluations = len(self.experiment.snapshots(run)) * 0.3 * self._products(run.dataset)
         return float(self.speed.start + identity["steps"] * step + evaluations)
@@ -68,13 +67,13 @@ class Durations:
         """The eigenpairs of a run, chunk by chunk."""
         own = self.experiment.eigen_parameters(run)
         wanted = requests(self.experiment.snapshots(run), own["k"], own["tolerance"], own.get("dense"))
-        samples, each = DATASET_SIZES[run.dataset][0], self._products(run.dataset)
+        samples, each = DATASETS[run.dataset].samples, self._products(run.dataset)
         seconds = [solve.k * self.speed.pair + products(solve.k, solve.tolerance, samples) * each for solve in wanted]
         return [self.speed.start + sum(chunk) for chunk in _cut(seconds, own["snapshots_per_job"])]
 
     def baseline(self, dataset: str) -> float:
         """The baseline of a data set; the interpolation is taken to last as long."""
-        own, samples = self.experiment.baseline_parameters(), DATASET_SIZES[dataset][0]
+        own, samples = self.experiment.baseline_parameters(), DATASETS[dataset].samples
         solve = own["k"] * self.speed.pair + products(own["k"], own["tolerance"], samples) * self._products(dataset)
         return float(self.speed.start + own["initializations"] * solve)
 

@@ -7,23 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "softplus": nn.Softplus,
-    "elu": nn.ELU,
-}
+from reproduction.experiment.architecture import ACTIVATIONS
+from reproduction.experiment.importable import load
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "relu") -> nn.Sequential:
     """Linear layers with biases and `activation` between them; parameters in the order weight, bias, layer by layer."""
     widths = [inputs, *hidden, outputs]
+    between = load(ACTIVATIONS[activation].module)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
-        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
+        layers += [nn.Linear(fan_in, fan_out), between()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -1,6 +1,7 @@
-"""The optimizers: any torch.optim class, and sharpness-aware minimization over any of them."""
+"""The optimizers: any torch.optim class or importable one, and sharpness-aware minimization over any of them."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from reproduction.errors import ConfigError, shown
+from reproduction.experiment import importable
+from reproduction.experiment.optimizer_arguments import class_of, own_arguments
 from reproduction.training.compiled import compiled
 from reproduction.training.gradients import FlatParameters
 
@@ -19,6 +23,48 @@ _FUSED = ("Adam", "AdamW", "Adagrad")
 
 # Evaluates the loss at the current parameters, leaves its gradient in the parameters' .grad.
 Gradient = Callable[[], None]
+
+
+def optimizer_class(name: str, key: str = "optimizers") -> type[torch.optim.Optimizer]:
+    """The class of torch.optim of this name, or the one that `package.module:Class` names.
+
+    Raises:
+        ConfigError: It cannot be imported, is no optimizer, or its step needs a closure; the message names `key`.
+    """
+    try:
+        found = importable.load(name) if importable.is_path(name) else getattr(torch.optim, name)
+    except Exception as error:  # importing another package's module runs its code, which may raise anything
+        raise _refusal(key, name, f"it cannot be imported ({type(error).__name__}: {error})") from None
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise _refusal(key, name, "it is no torch.optim.Optimizer")
+    needed = list(inspect.signature(found.step).parameters.values())[1:]
+    if any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in needed):
+        raise _refusal(key, name, "its step evaluates the loss, and must do without a closure")
+    return found
+
+
+def check_optimizer_is_made(path: str, spec: Mapping[str, Any]) -> None:
+    """Make an optimizer of the configuration once, on a vector of zeros, so that a refused value costs no training.
+
+    Args:
+        path: The entry's key, for the message.
+        spec: The entry, as `Step` takes it.
+
+    Raises:
+        ConfigError: The class cannot be used, or refuses its arguments.
+    """
+    name, arguments = class_of(spec), own_arguments(spec)
+    made_by = optimizer_class(name, f"{path}.{'base' if spec['class'] == 'SAM' else 'class'}")
+    try:
+        made_by([torch.zeros(2, requires_grad=True)], **arguments)
+    except Exception as error:  # whatever another package's constructor raises
+        named = next((key for key in arguments if re.search(rf"\b{key}\b", str(error), re.IGNORECASE)), None)
+        key, value = (path, arguments) if named is None else (f"{path}.{named}", arguments[named])
+        raise _refusal(key, value, f"{name} refuses it: {error}") from None
+
+
+def _refusal(key: str, value: Any, reason: str) -> ConfigError:
+    return ConfigError(f"config: {key}: {shown(value)} is not allowed; {' '.join(reason.split())}")
 
 
 class _PlainSGD:
@@ -124,20 +170,20 @@ class Step:
         """`spec` is the configuration's entry: class, lr and the class's own arguments; SAM also has base and rho."""
         self.parameters = list(parameters)
         self.rho: float | None = spec["rho"] if spec["class"] == "SAM" else None
-        name = spec["base"] if self.rho is not None else spec["class"]
+        name = class_of(spec)
+        made_by = optimizer_class(name)
         on_cpu = all(p.device.type == "cpu" for p in self.parameters)
         if self.rho is not None:
             self._places = [(p.detach(), torch.empty_like(p.detach())) for p in self.parameters]
-        # rho is SAM's alone: Adadelta has one of its own.
-        ours = ("class", "base", "rho") if self.rho is not None else ("class",)
-        arguments = {key: value for key, value in spec.items() if key not in ours}
+        arguments = own_arguments(spec)
         has_operator = on_cpu and hasattr(torch, "_fused_adam_")
         plain_adam = name == "Adam" and has_operator and set(arguments) <= _PlainAdam.ARGUMENTS
         in_line = all(p.is_contiguous() and p.dtype == self.parameters[0].dtype for p in self.parameters)
         loops = compiled(self.parameters[0]) if plain_adam and in_line else None
         if name in _FUSED and not plain_adam and not {"fused", "foreach"} & set(arguments):
             arguments["fused"] = True
-        records = "capturable" in inspect.signature(getattr(torch.optim, name)).parameters
+        # What another package means by the word is not known.
+        records = hasattr(torch.optim, name) and "capturable" in inspect.signature(made_by).parameters
         if records and self.parameters[0].device.type == "cuda":
             # Counts its steps on the GPU, so that a CUDA graph of a step can be replayed.
             arguments.setdefault("capturable", True)
@@ -151,12 +197,12 @@ class Step:
         elif plain_adam:
             self.optimizer = _PlainAdam(self.parameters, **arguments)
         else:
-            self.optimizer = getattr(torch.optim, name)(self.parameters, **arguments)
+            self.optimizer = made_by(self.parameters, **arguments)
 
     @classmethod
     def of(cls, flat: FlatParameters, spec: Mapping[str, Any]) -> "Step":
         """The step of a model's parameters, on one vector where that makes no difference but of time."""
-        name = spec.get("base", spec["class"])
+        name = class_of(spec)
         return cls([flat.vector] if name in _ELEMENTWISE else flat.model.parameters(), spec)
 
     def __call__(self, gradient: Gradient) -> None:
