@@ -50,10 +50,6 @@ def single_threaded_torch() -> Iterator[None]:
         _WORKERS.reset(workers)
 
 
-# The names that MLPHessian knows them by.
-shared_out, lent_threads = parallel_map, single_threaded_torch
-
-
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))

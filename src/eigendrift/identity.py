@@ -125,11 +125,11 @@ def exchange_share(displacement: ArrayLike, followed: ArrayLike) -> Floats:
     `displacement` is that of v_i(s) to v_i(t), `followed` that of v_i(s) to its accepted partner v_j(t), nan where it
     has none: nothing is known to be an exchange then, and the share is 0, as it is where nothing has moved.
     """
-    whole, rest = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (displacement, followed)))
-    if not (np.isfinite(whole) & (whole >= 0)).all() or (rest < 0).any():
+    whole, remaining = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (displacement, followed)))
+    if not (np.isfinite(whole) & (whole >= 0)).all() or (remaining < 0).any():
         raise ValueError("displacement must be finite, and both at least 0")
     share = np.zeros(whole.shape)
-    np.divide(whole - rest, whole, out=share, where=(whole > 0) & np.isfinite(rest))
+    np.divide(whole - remaining, whole, out=share, where=(whole > 0) & np.isfinite(remaining))
     result: Floats = np.clip(share, 0.0, 1.0)
     return result
 

@@ -41,13 +41,13 @@ class MultilevelOperator(Protocol):
 
 @runtime_checkable
 class ThreadedOperator(Protocol):
-    """An operator whose products run on a pool of single-threaded workers while `shares_out` is true.
+    """An operator whose products run on a pool of single-threaded workers while `uses_thread_pool` is true.
 
     The solver then keeps torch's own threads from occupying the cores between the products.
     """
 
     @property
-    def shares_out(self) -> bool:
+    def uses_thread_pool(self) -> bool:
         """Whether products use the pool."""
         ...
 
@@ -167,9 +167,9 @@ class Negated:
         self.dtype, self.device = torch_type(operator), operator.device
 
     @property
-    def shares_out(self) -> bool:
+    def uses_thread_pool(self) -> bool:
         """As of the operator itself."""
-        return shares_out(self.operator)
+        return uses_thread_pool(self.operator)
 
     @property
     def coarse(self) -> Operator | None:
@@ -182,9 +182,9 @@ class Negated:
         return -self.operator.product(vectors)
 
 
-def shares_out(operator: Operator) -> bool:
+def uses_thread_pool(operator: Operator) -> bool:
     """Whether the operator's products run on a pool of threads."""
-    return isinstance(operator, ThreadedOperator) and operator.shares_out
+    return isinstance(operator, ThreadedOperator) and operator.uses_thread_pool
 
 
 def coarse_level(operator: Operator) -> Operator | None:

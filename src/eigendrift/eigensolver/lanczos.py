@@ -46,8 +46,8 @@ from eigendrift.operators import (
     Which,
     as_operator,
     coarse_level,
-    shares_out,
     torch_type,
+    uses_thread_pool,
 )
 from eigendrift.sphere import overlap_quantiles
 
@@ -336,7 +336,7 @@ def top_eigenpairs(
     n = given.shape[0]
     _check(n, k, tol, which, miss_probability, max_matvecs, max_basis, probe)
     if n <= max_matvecs and (n <= DENSE_ORDER or n <= (max_basis or _basis_size(k, n)) + 1):
-        with single_threaded_torch() if shares_out(given) else nullcontext():
+        with single_threaded_torch() if uses_thread_pool(given) else nullcontext():
             return _dense_pairs(_exact(given, tol, seed) if surrogate == "auto" else given, k, tol, which)
     if which == "LM":
         return _of_both_ends(
@@ -367,7 +367,7 @@ def top_eigenpairs(
         given, chosen = Negated(given), None
     probe = "operator" if probe is None or (chosen is None and probe == "surrogate") else probe
     start = _start(v0, given)
-    with single_threaded_torch() if shares_out(given) else nullcontext():
+    with single_threaded_torch() if uses_thread_pool(given) else nullcontext():
         pairs = _pairs(given, k, tol, seed, chosen, probe, miss_probability, start, max_matvecs, max_basis)
     return pairs if which == "LA" else replace(pairs, values=-pairs.values, next_bound=-pairs.next_bound)
 
@@ -610,16 +610,16 @@ def _solve(
         _check_products(basis.t[: basis.m, : basis.m])
         values, coefficients = basis.rayleigh_ritz()
         # One pair more than is wanted: its residual tells how far its value can be trusted as the next eigenvalue.
-        y, rests = basis.ritz(values[: k + 1], coefficients[: k + 1])
+        y, residual_vectors = basis.ritz(values[: k + 1], coefficients[: k + 1])
         largest = float(values.abs().max())
         rounding = factor * largest
         ends = basis.matvecs >= task.max_matvecs
         norms = basis.estimated_norms(coefficients[: k + 1])
         residuals = _relative(norms[:k], values[:k], largest, rounding)
         worst = int(residuals.argmax())
-        far = residuals[worst] > ESTIMATE_FACTOR * tol and norms[worst] > ESTIMATE_FACTOR * rounding
-        if not krylov or ends or not far:
-            norms = torch.linalg.vector_norm(rests, dim=1).double().cpu()
+        clearly_above = residuals[worst] > ESTIMATE_FACTOR * tol and norms[worst] > ESTIMATE_FACTOR * rounding
+        if not krylov or ends or not clearly_above:
+            norms = torch.linalg.vector_norm(residual_vectors, dim=1).double().cpu()
             residuals = _relative(norms[:k], values[:k], largest, rounding)
             worst = int(residuals.argmax())
         # Without a preconditioner at least one vector more is looked at.
@@ -643,11 +643,11 @@ def _solve(
             return _Solved(basis, values[: k + 1], y, norms, residuals, next_bound, 10 * eps * largest, stalled)
         if preconditioner is None:
             # A residual is orthogonal to the basis, up to rounding.
-            directions, new = [rests[worst]], bool(norms[worst] > rounding)
+            directions, new = [residual_vectors[worst]], bool(norms[worst] > rounding)
         else:
             new = False
             wanted = [i for i in range(len(residuals)) if not residuals[i] <= tol]
-            directions = [*waiting, *(preconditioner.correct(rests[i], float(values[i])) for i in wanted)]
+            directions = [*waiting, *(preconditioner.correct(residual_vectors[i], float(values[i])) for i in wanted)]
             waiting = []
         if basis.m + len(directions) > size:
             keep = min(k + (size - k) // 2, size - len(directions))

@@ -53,7 +53,7 @@ class Evaluation:
         self._prepare()
 
     def _prepare(self) -> None:
-        self._lent = _Lent(self.module)
+        self._substituted = _Substituted(self.module)
         modules = list(self.module.modules())
         self._modes = [(m, m.training) for m in modules]
         self._structure = _structure(modules)
@@ -88,7 +88,7 @@ class Evaluation:
                 state = {name: tensor.clone() for name, tensor in state.items()}
             with self._undone():
                 before = _fingerprint(self.device)
-                found = self._lent.call(function, state, batch)
+                found = self._substituted.call(function, state, batch)
                 self.drew = before != _fingerprint(self.device)
                 return found
 
@@ -188,7 +188,7 @@ def _without_checkpoints() -> Iterator[None]:
             setattr(module, name, value)
 
 
-class _Lent(nn.Module):
+class _Substituted(nn.Module):
     """Lends its module other parameters and buffers while a function uses it."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -196,8 +196,8 @@ class _Lent(nn.Module):
         self.module = module
 
     def call(self, function: Callable[[nn.Module, Batch], Any], state: State, batch: Batch) -> Any:
-        lent = {f"module.{name}": tensor for name, tensor in state.items()}
-        return torch.func.functional_call(self, lent, (function, batch))
+        substitutes = {f"module.{name}": tensor for name, tensor in state.items()}
+        return torch.func.functional_call(self, substitutes, (function, batch))
 
     def forward(self, function: Callable[[nn.Module, Batch], Any], batch: Batch) -> Any:
         return function(self.module, batch)

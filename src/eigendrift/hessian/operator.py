@@ -332,7 +332,7 @@ class HessianOperator:
             )
 
     @property
-    def shares_out(self) -> bool:
+    def uses_thread_pool(self) -> bool:
         """Whether products use torch's threads one by one, so that the solver leaves them all to these."""
         return isinstance(self.path, MLPHessian) and self.device.type == "cpu"
 

@@ -1,7 +1,7 @@
 """Inputs without what is the same for many samples, in an order in which the rest is dense.
 
 Images have a background. An inputs matrix X (n, d) is 1 b' + Y with b the most frequent value of each column, and Y is
-zero wherever a sample shows its background. Ordered suitably, rows and columns make of Y a staircase: each block of
+zero wherever a sample shows its background. Ordered suitably, rows and columns make of Y a skyline: each block of
 rows is zero beyond its first columns. Then X W is 1 (b'W) plus products with the blocks, of the first rows of W only,
 and X'D is b (1'D) plus the same of the transposes: exact, with half of the multiplications on MNIST and three quarters
 on FashionMNIST.
@@ -23,12 +23,12 @@ _LOOKED_AT = 1000
 _ORDERED_BY = 4000
 # Rows that are compared with the background at once.
 _AT_ONCE = 1024
-# A staircase that leaves more than this of X is not worth a copy of it.
+# A skyline that leaves more than this of X is not worth a copy of it.
 _WORTH = 0.95
 
 
 @dataclass(frozen=True)
-class Staircase:
+class SkylineInputs:
     """X (n, d) with rows in another order: X[rows] = 1 background' + the blocks, each zero beyond its width.
 
     rows (n,): the sample of each row; columns (d,): the column of X that each column of the blocks is; background
@@ -76,19 +76,21 @@ class Staircase:
         whole[self.columns] = total.addr_(self.background, sums)
         return whole.T
 
-    def to(self, dtype: torch.dtype) -> "Staircase":
+    def to(self, dtype: torch.dtype) -> "SkylineInputs":
         """The same in another floating-point type."""
         blocks = [block.to(dtype) for block in self.blocks]
-        return Staircase(self.rows, self.columns, self.background.to(dtype), blocks, self.size)
+        return SkylineInputs(self.rows, self.columns, self.background.to(dtype), blocks, self.size)
 
-    def take(self, chosen: Tensor) -> "Staircase":
-        """The staircase of some of its rows, given by ascending indices (m,) into them."""
+    def take(self, chosen: Tensor) -> "SkylineInputs":
+        """The skyline of some of its rows, given by ascending indices (m,) into them."""
         parts = []
         bounds = torch.arange(0, len(self) + 1, self.size, device=chosen.device)
         ends = torch.searchsorted(chosen, torch.cat([bounds, chosen.new_tensor([len(self)])])).tolist()
         for index, block in enumerate(self.blocks):
             parts.append(block[chosen[ends[index] : ends[index + 1]] - index * self.size])
-        return Staircase(self.rows[chosen], self.columns, self.background, list(_joined(parts, self.size)), self.size)
+        return SkylineInputs(
+            self.rows[chosen], self.columns, self.background, list(_joined(parts, self.size)), self.size
+        )
 
     def dense(self) -> Tensor:
         """X in the order of the rows here, (n, d)."""
@@ -98,8 +100,8 @@ class Staircase:
         return found[:, torch.argsort(self.columns)]
 
 
-def staircase(inputs: Tensor, size: int) -> Staircase:
-    """The staircase of inputs (n, d), in blocks of `size` rows; `plain` where it would leave nearly everything."""
+def skyline(inputs: Tensor, size: int) -> SkylineInputs:
+    """The skyline of inputs (n, d), in blocks of `size` rows; `plain` where it would leave nearly everything."""
     n, d = inputs.shape
     background = inputs[:: max(1, n // _LOOKED_AT)].mode(dim=0).values
     with single_threaded_torch():
@@ -127,14 +129,14 @@ def staircase(inputs: Tensor, size: int) -> Staircase:
             block.sub_(background[:width])
 
     parallel_map(fill, range(len(blocks)))
-    return Staircase(rows, columns, background, blocks, size)
+    return SkylineInputs(rows, columns, background, blocks, size)
 
 
-def plain(inputs: Tensor, size: int) -> Staircase:
+def plain(inputs: Tensor, size: int) -> SkylineInputs:
     """Blocks that are views of the inputs as they are, over a background of zero."""
     n, d = inputs.shape
     everything = torch.arange(max(n, d), device=inputs.device)
-    return Staircase(everything[:n], everything[:d], inputs.new_zeros(d), list(inputs.split(size)), size)
+    return SkylineInputs(everything[:n], everything[:d], inputs.new_zeros(d), list(inputs.split(size)), size)
 
 
 def _column_order(shown: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ class SurrogateHessian:
         self.dtype, self.device = path.dtype, path.device
 
     @property
-    def shares_out(self) -> bool:
+    def uses_thread_pool(self) -> bool:
         """Whether products use a pool of threads."""
         return self.device.type == "cpu"
 
