@@ -1,4 +1,4 @@
-"""Fifteen pairs to 1e-3 where some eigenvalues nearly coincide: is every cluster told, and its span right?
+"""Fifteen pairs to 1e-3 where some eigenvalues nearly coincide: is every cluster reported, and its span right?
 
 The snapshots were chosen because a relative gap there is below 1e-2, which is rare among the first three pairs.
 """

@@ -8,8 +8,8 @@ class DoubleBackward:
     """H v of the mean cross-entropy over all samples, in the type of the model's parameters.
 
     `rows` samples are differentiated at a time. With `keep_graph` the graph of the gradient is built once for all
-    samples, so that a product is a second backward pass alone; without it every product takes the forward pass and the
-    gradient anew, which is the common form and needs memory for one chunk only.
+    samples, so that a product is a second backward pass alone; without it every product repeats the forward pass and
+    the gradient, which is the common form and needs memory for one chunk only.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class DoubleBackward:
         parts = [part.view_as(p) for part, p in zip(vector.split(sizes), self.parameters, strict=True)]
         total = torch.zeros_like(vector)
         for index, start in enumerate(self._starts()):
-            slope = self.kept[index] if self.kept is not None else self._gradient(start)
-            products = torch.autograd.grad(slope, self.parameters, parts, retain_graph=self.kept is not None)
+            gradient = self.kept[index] if self.kept is not None else self._gradient(start)
+            products = torch.autograd.grad(gradient, self.parameters, parts, retain_graph=self.kept is not None)
             total += torch.cat([each.reshape(-1) for each in products])
         return total

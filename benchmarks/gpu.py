@@ -161,7 +161,7 @@ def mean_solve(solved: pd.DataFrame, method: str, optimizer: str, k: int, tolera
 
 
 def run_rows(card: Card, solved: pd.DataFrame, steps: pd.DataFrame) -> list[Row]:
-    """The paper's main runs, reckoned from what was measured here: minutes of training and of eigenpairs."""
+    """The paper's main runs, estimated from the measurements here: minutes of training and of eigenpairs."""
     rows: list[Row] = []
     for optimizer, k, tolerance, runs in PAPER_RUNS:
         step = steps.set_index("optimizer").loc[optimizer]

@@ -257,15 +257,15 @@ def solve_rows(
     exact = card.operator.in_float64()
     tight = top_eigenpairs(exact, k, 1e-7, seed=987)
 
-    def judged(seconds: float, values: Tensor, vectors: Tensor, products: int, guide: int) -> Row:
+    def judged(seconds: float, values: Tensor, vectors: Tensor, products: int, surrogate_products: int) -> Row:
         values, columns = values.to(card.device), vectors.to(card.device).double()
-        rests = (exact @ columns - columns * values).norm(dim=0) / values.abs()
+        residuals = (exact @ columns - columns * values).norm(dim=0) / values.abs()
         overlaps = (columns * tight.vectors).sum(0).abs() / columns.norm(dim=0)
         return {
             "ms": 1e3 * seconds,
             "products": products,
-            "guide_products": guide,
-            "worst_true_residual": float(rests.max()),
+            "guide_products": surrogate_products,
+            "worst_true_residual": float(residuals.max()),
             "worst_overlap": float(overlaps.min()),
         }
 

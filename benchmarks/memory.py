@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.problem import SEED, Scale, layer_widths, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from eigendrift import HessianOperator, top_eigenpairs
-from eigendrift._threads import shared_out
+from eigendrift._threads import parallel_map
 from reproduction.training.model import flatten, initialize, mlp
 
 # The operator alone, the operator beside the caller's inputs, many solves.
@@ -61,7 +61,7 @@ def peak(folder: Path, keep: bool) -> dict[str, float]:
     warm = torch.randn(2000, widths[0])
     for _ in range(3):
         warm @ torch.randn(widths[0], 100)
-        shared_out(lambda share: [warm @ torch.randn(widths[0], 100) for _ in share], range(16))
+        parallel_map(lambda share: [warm @ torch.randn(widths[0], 100) for _ in share], range(16))
     before = resident("VmRSS")
     inputs = torch.from_numpy(np.load(folder / "inputs.npy"))
     targets = torch.from_numpy(np.load(folder / "targets.npy"))

@@ -1,4 +1,4 @@
-"""The plots, from the tables that the parts left."""
+"""The plots, from the tables that the parts of the benchmark wrote."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

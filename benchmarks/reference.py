@@ -47,7 +47,7 @@ class Reference:
         return bool(self.values[i] - self.values[i + 1] < CLUSTER * self.values[i].abs())
 
     def overlap(self, i: int, vector: Tensor) -> float:
-        """Length of the unit `vector` (N,) within the span of pair i's cluster: |cos| for a pair on its own."""
+        """Norm of the projection of the unit `vector` (N,) on the span of pair i's cluster: |cos| for a single pair."""
         span = torch.linalg.qr(self.vectors[:, self.cluster(i)]).Q
         return min(float((span.T @ vector.double()).norm()), 1.0)
 
@@ -77,8 +77,8 @@ def tight_pairs(product: Product, n: int, k: int, seed: int, tol: float = TIGHT,
         # Each residual from products that were taken, not from the recurrence.
         s = columns[:, : wanted + 1].T
         vectors = s @ basis[: m + 1]
-        rests = s @ products[: m + 1] - values[: wanted + 1, None] * vectors
-        residuals = rests.norm(dim=1) / values[: wanted + 1].abs()
+        residual_vectors = s @ products[: m + 1] - values[: wanted + 1, None] * vectors
+        residuals = residual_vectors.norm(dim=1) / values[: wanted + 1].abs()
         if bool((residuals[:wanted] <= tol).all()) or m + 1 == n:
             return Reference(values[: wanted + 1], vectors.T.contiguous(), float(residuals[:k].max()))
     raise RuntimeError(f"the reference did not reach {tol} in {limit} products; residuals {residuals[:k].tolist()}")
@@ -102,7 +102,7 @@ def cached_pairs(folder: Path, weights: Tensor, k: int, compute: Callable[[], Re
 
 
 def true_residuals(product: Product, values: Tensor, vectors: Tensor) -> Tensor:
-    """|H v - lambda v| / |lambda| of each column, with `product` for (N, b), taken anew."""
-    rests = product(vectors).double() - vectors.double() * values
-    residuals: Tensor = rests.norm(dim=0) / values.abs()
+    """|H v - lambda v| / |lambda| of each column, with `product` for (N, b), with fresh products."""
+    residual_vectors = product(vectors).double() - vectors.double() * values
+    residuals: Tensor = residual_vectors.norm(dim=0) / values.abs()
     return residuals

@@ -46,7 +46,7 @@ def write(folder: Path, name: str, frame: pd.DataFrame) -> None:
 
 
 def read(folder: Path, name: str) -> pd.DataFrame | None:
-    """A table that an earlier part left, if it did."""
+    """The table that an earlier part of the benchmark wrote, if there is one."""
     path = folder / f"{name}.csv"
     return pd.read_csv(path) if path.exists() else None
 
@@ -65,7 +65,7 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         if value != value:
             return ""
-        # What is nearly 1 is told by its distance from 1.
+        # A value near 1 is shown by its distance from 1.
         if 0.999 < value < 1:
             return f"1 - {1 - value:.1e}"
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,6 +1,6 @@
 """All parts in turn, each in a process of its own (a quick run stays in one): python -m benchmarks.run [--quick].
 
-The comparison of the solvers comes last and takes what is left of the time; no part of it is started that would end
+The comparison of the solvers comes last and takes the remaining time; no part of it is started that would end
 after `--minutes`.
 """
 

@@ -26,7 +26,7 @@ from reproduction.training import batches, compiled, gradients, loop, mlp_gradie
 from reproduction.training.batches import Samples
 from reproduction.training.loop import HISTORY, Trajectory, train
 
-# Modules that what a run leaves depends on; the parts of the benchmark load different ones beside them.
+# A run's results depend on these modules; the parts of the benchmark load different ones besides.
 _TRAINING = (
     loop,
     batches,
@@ -53,8 +53,8 @@ def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
     kept = cache / "runs" / scale.dataset / f"{optimizer}-{key}.npz"
     if kept.exists():
         with np.load(kept, allow_pickle=False) as arrays:
-            steps, weights, slopes, updates, history = (arrays[name] for name in _ARRAYS)
-            return Trajectory(steps, weights, slopes, updates, history, diverged_at=None)
+            steps, weights, gradients_, updates, history = (arrays[name] for name in _ARRAYS)
+            return Trajectory(steps, weights, gradients_, updates, history, diverged_at=None)
     with TemporaryDirectory() as folder:
         run = train(
             network(data, scale.hidden),
@@ -69,10 +69,10 @@ def trajectory(scale: Scale, optimizer: str, cache: Path) -> Trajectory:
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_suffix(".part.npz")
         # Copies, since the run's arrays are files of the folder.
-        steps_, weights, slopes, updates, history = (np.array(getattr(run, name)) for name in _ARRAYS)
-        np.savez(part, steps=steps_, weights=weights, gradients=slopes, updates=updates, history=history)
+        steps_, weights, gradients_, updates, history = (np.array(getattr(run, name)) for name in _ARRAYS)
+        np.savez(part, steps=steps_, weights=weights, gradients=gradients_, updates=updates, history=history)
         part.replace(kept)
-        return Trajectory(steps_, weights, slopes, updates, history, run.diverged_at)
+        return Trajectory(steps_, weights, gradients_, updates, history, run.diverged_at)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ OURS = "eigendrift"
 
 
 def mean_over_schedule(frame: pd.DataFrame, column: str, last: int) -> float:
-    """Mean over the paper's snapshots: in each run every measured snapshot stands for the steps nearest to it."""
+    """Mean over the paper's snapshots: in each run, every measured snapshot represents the steps nearest to it."""
     means = []
     for _, run in frame.groupby("optimizer"):
         ordered = run.sort_values("step")

@@ -25,7 +25,7 @@ from eigendrift import HessianOperator
 K = 3
 TOLERANCE = 1e-3
 OURS = "eigendrift"
-# Run at the first compared snapshot of each optimizer only: they are slow, and one snapshot tells what they return.
+# Run at the first compared snapshot of each optimizer only: they are slow, and one snapshot shows what they return.
 ONCE = ("PyHessian", "hessian-eigenthings")
 
 
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ours = Timing(tuple(outcomes[OURS].seconds)).median
             runs += [run_row(name, outcome, ours, where) for name, outcome in outcomes.items()]
             pairs += list(pair_rows(point, bench.reference(point), outcomes, where))
-            # Later rounds leave out the slow libraries, so the first round's time would be too careful a forecast.
+            # Later rounds leave out the slow libraries, so the first round's time would be too high an estimate.
             longest = time.monotonic() - begun if turn else 0.7 * (time.monotonic() - begun)
             print(f"{optimizer} {step}: {time.monotonic() - begun:.0f} s", flush=True)
     runs_frame, pairs_frame = pd.DataFrame(runs), pd.DataFrame(pairs)

@@ -17,7 +17,7 @@ from benchmarks.problem import OPTIMIZERS, Scale
 from benchmarks.results import arguments, passed_on, scale_of, write
 from benchmarks.timing import interleaved, stopwatch
 
-# Steps timed at a time: few enough that some stretches are left alone by what else the machine does.
+# Steps timed at a time: few enough that other processes of the machine do not disturb every stretch.
 STRETCH = 25
 
 

@@ -1,4 +1,4 @@
-"""Work on several cores, one thread of torch each: for many small operations that beats all threads on each of them."""
+"""Work on several cores, one thread of torch each: for many small operations faster than all threads on each one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,30 +12,37 @@ import torch
 Share = TypeVar("Share")
 Result = TypeVar("Result")
 
-# Torch's number of threads outside of `single_threaded_torch`; 0 outside of it.
+# Inside `single_threaded_torch` the number of threads that torch has outside of it; 0 outside.
 _WORKERS: ContextVar[int] = ContextVar("number of workers", default=0)
 
 
 def parallel_map(work: Callable[[Sequence[Share]], Result], items: Sequence[Share]) -> list[Result]:
-    """`work` on as many shares of the items as torch has threads, one worker each; results in the order of the shares.
+    """Apply `work` to as many shares of the items as torch has threads, one worker a share.
 
-    The shares depend on the number of threads alone, and so do the bits of what is summed over them. `work` must not
-    call torch from other threads of its own. Few items are one share.
+    The shares depend on the number of threads alone, and so do the bits of sums over them. `work` must not call torch
+    from other threads of its own. A few items make one share.
+
+    Args:
+        work: A function of a share of the items.
+        items: The items, neighbours of which take similar time.
+
+    Returns:
+        The results, in the order of the shares.
     """
     threads = _WORKERS.get() or torch.get_num_threads()
     if threads == 1 or len(items) < 2 * threads:
         return [work(items)]
     with single_threaded_torch():
-        # Neighbours are alike: dealt out in turn, they make shares of the same weight.
+        # Neighbouring items take similar time: dealt out in turn, they make shares of equal work.
         shares = [items[start::threads] for start in range(threads)]
         return list(_pool(threads).map(work, shares))
 
 
 @contextmanager
 def single_threaded_torch() -> Iterator[None]:
-    """Torch itself has one thread in here, and `parallel_map` as many workers as torch had threads.
+    """Give torch itself one thread inside, and `parallel_map` as many workers as torch had threads.
 
-    Between operations OpenMP's threads spin and would occupy the cores that the workers need.
+    OpenMP workers spin between operations and would occupy the cores that the pool needs.
     """
     threads = torch.get_num_threads()
     if _WORKERS.get() or threads == 1:
@@ -48,10 +55,6 @@ def single_threaded_torch() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         _WORKERS.reset(workers)
-
-
-# The names that MLPHessian knows them by.
-shared_out, lent_threads = parallel_map, single_threaded_torch
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Which models are fully connected networks that gradients and Hessians by hand can take, and their activations."""
+"""Recognize the fully connected networks that have analytic gradients and Hessians, and their activations."""
 
 import math
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class _Rectifier(Activation):
 
 
 class ActivationOfInput(Activation):
-    """phi' and phi'' as functions of z, where phi(z) does not tell them; phi'(z) is kept, and `back` takes it."""
+    """phi' and phi'' as functions of z, where they do not follow from phi(z); phi'(z) is kept, and `back` takes it."""
 
     def back(self, error: Tensor, a: Tensor) -> Tensor:
         """dL/dz from dL/da, in its memory; `a` is phi'(z)."""
@@ -72,7 +72,7 @@ def _silu_second(z: Tensor) -> Tensor:
     return s * (1 - s) * (2 + z * (1 - 2 * s))
 
 
-# Those that gradients by hand know too.
+# Activations of the analytic gradients too.
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU: _Rectifier(torch.sign, None),
     nn.Tanh: Activation(lambda a: 1 - a * a, lambda a: -2 * a * (1 - a * a)),
@@ -89,7 +89,7 @@ def activation_of(module: nn.Module) -> Activation | None:
             fits = type(module) is nn.Softplus and module.beta > 0 and module.threshold >= 20
             return _softplus(float(module.beta)) if fits else None
         case nn.LeakyReLU():
-            # The output tells the sign of the input for a positive factor alone.
+            # The output has the sign of the input for a positive factor alone.
             factor = float(module.negative_slope)
             fits = type(module) is nn.LeakyReLU and factor > 0
             rule = Activation(lambda a: torch.full_like(a, factor).masked_fill_(a > 0, 1.0), None)
@@ -113,9 +113,9 @@ def activation_of(module: nn.Module) -> Activation | None:
 
 
 def mlp_layers(model: nn.Module) -> tuple[list[nn.Linear], list[nn.Module]] | None:
-    """The linear layers and the activations of a model whose gradients can be taken by hand, else None.
+    """The linear layers and the activations of a model that has an analytic gradient, else None.
 
-    It takes an nn.Sequential of linear layers with biases and one activation of `ACTIVATIONS` between each two.
+    Such a model is an nn.Sequential of linear layers with biases and one activation of `ACTIVATIONS` between each two.
     """
     if type(model) is not nn.Sequential or len(model) % 2 == 0 or not is_plain(model):
         return None
@@ -140,7 +140,7 @@ def is_plain(model: nn.Module) -> bool:
     )
     if any(getattr(torch.nn.modules.module, name, None) for name in shared):
         return False
-    # A forward pass of one's own may also be set on the object.
+    # A forward method may also be set on the object itself.
     return not any("forward" in vars(m) or any(getattr(m, name, None) for name in hooks) for m in model.modules())
 
 
@@ -174,15 +174,15 @@ _FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
     functional.softplus: lambda beta=1.0, threshold=20.0: nn.Softplus(beta, threshold),
 }
 _FLATTENING = (torch.flatten, "flatten", "view", "reshape", torch.reshape)
-# What is asked of a tensor's shape on the way to `view`.
+# Methods that read a tensor's shape before `view`.
 _OF_SHAPE = ("size", "dim", "__len__")
 
 
 def read_network(model: nn.Module) -> Network | None:
     """The fully connected network that a model is, None for any other.
 
-    Its computation is traced (torch.fx), so that an nn.Sequential, nested ones and classes of one's own are all taken.
-    What the trace cannot see, such as the arguments of `view`, is left to the caller, who compares the result with the
+    Its computation is traced (torch.fx), so that an nn.Sequential, nested ones and user-defined classes are recognized.
+    The trace does not see everything, such as the arguments of `view`, so the caller has to compare the result with the
     model.
     """
     leaves = [m for m in model.modules() if not next(m.children(), None)]
@@ -195,7 +195,7 @@ def read_network(model: nn.Module) -> Network | None:
         return Network([model], [], False)
     try:
         graph = fx.Tracer().trace(model)
-    except Exception:  # A forward pass may do anything with what the trace hands to it; then it is not for us.
+    except Exception:  # A forward pass may fail with any error on traced values; then it is not recognized.
         return None
     network = _read(graph, dict(model.named_modules()))
     return network if network is not None and owns_all(model, network.linear) else None

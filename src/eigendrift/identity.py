@@ -1,10 +1,10 @@
 """Which eigenvector is which after the eigenvalues have crossed, from overlaps |cos| alone; no units.
 
-The i-th eigenvector is the one of the i-th largest eigenvalue: where two eigenvalues cross, v_1 and v_2 change places,
-and v_1 seems to jump by 90 degrees. Here a direction is followed instead. C_ij = |v_i(s) . v_j(t)| are the overlaps of
-two orthonormal bases, so that the squares of a row and those of a column sum to at most 1, and at most one entry of a
-row and of a column has a square above 1/2: a direction that keeps more than half of its square has one successor, and
-that has one predecessor. An overlap has no sign, so nothing here depends on those of the vectors.
+The i-th eigenvector is the one of the i-th largest eigenvalue: where two eigenvalues cross, v_1 and v_2 exchange
+places, and v_1 seems to jump by 90 degrees. Here a direction is followed instead. C_ij = |v_i(s) . v_j(t)| are the
+overlaps of two orthonormal bases, so that the squares of a row and those of a column sum to at most 1, and at most one
+entry of a row and of a column has a square above 1/2: a direction that keeps more than half of its square has one
+successor, and that has one predecessor. An overlap has no sign, so nothing here depends on those of the vectors.
 
 A computed eigenvector lies within an angle a of the true one, of which the solver bounds the sine
 (`metrics.angle_bound`). Angles between lines obey the triangle inequality, so that the true overlap lies between
@@ -32,9 +32,9 @@ class Matching:
     """For each of k vectors its partner among m others.
 
     Attributes:
-        partner: Index of the partner (k,), from 0; -1 where there is none to be had (m < k).
+        partner: Index of the partner (k,), from 0; -1 for a vector without one (m < k).
         overlap: |cos| with the partner (k,); nan without one.
-        accepted: Whether the overlap's square is above 1/2 (k,): the partner is the same direction, moved.
+        accepted: Whether the overlap's square is above 1/2 (k,): the partner is the same direction, rotated.
     """
 
     partner: Integers
@@ -43,14 +43,24 @@ class Matching:
 
 
 def match(overlaps: ArrayLike) -> Matching:
-    """Assign the vectors of two bases to each other, one to one, from their overlaps C (k, m).
+    """Assign the vectors of two bases to each other, one to one, from their overlaps.
 
     Accepted partners, C^2 > 1/2, are unique by themselves. The others are assigned so that the sum of all overlaps is
-    largest (`scipy.optimize.linear_sum_assignment`), which alone would now and then give up one overlap above 1/sqrt(2)
-    for two below it.
+    largest (`scipy.optimize.linear_sum_assignment`). That assignment alone would now and then give up one overlap above
+    1/sqrt(2) for two below it.
+
+    Args:
+        overlaps: C_ij = |v_i(s) . v_j(t)| (k, m), without a unit.
+
+    Returns:
+        The partner of each of the k vectors.
 
     Raises:
-        ValueError: If C is not (k, m), not within 0 and 1, or not that of two orthonormal bases.
+        ValueError: C is not (k, m), not within 0 and 1, or not the matrix of two orthonormal bases.
+
+    Example:
+        >>> match([[0.1, 0.9], [0.8, 0.2]]).partner.tolist()
+        [1, 0]
     """
     matrix = _checked(overlaps)
     good = matrix > np.cos(LARGEST_ANGLE)
@@ -62,15 +72,22 @@ def match(overlaps: ArrayLike) -> Matching:
 
 
 def certified(overlaps: ArrayLike, first_bounds: ArrayLike, second_bounds: ArrayLike) -> Truths:
-    """Where the true eigenvectors too have an overlap above 1/sqrt(2), whatever the solver's errors: (k, m).
+    """Where the true eigenvectors too have an overlap above 1/sqrt(2), whatever the solver's errors.
 
     Args:
-        overlaps: C (k, m).
+        overlaps: C (k, m), without a unit.
         first_bounds: Bounds (k,) on the sine of the angle between computed and true v_i(s); 1 bounds nothing.
-        second_bounds: The same (m,) of v_j(t).
+        second_bounds: The same bounds (m,) for v_j(t).
+
+    Returns:
+        Whether the overlap of the true v_i(s) and v_j(t) is certain to be above 1/sqrt(2), (k, m) bool.
 
     Raises:
-        ValueError: As `match`, and for bounds that are not within 0 and 1 or of another number.
+        ValueError: C is refused by `match`, or bounds are not within 0 and 1 or not one a vector.
+
+    Example:
+        >>> certified([[0.9, 0.1]], first_bounds=[1e-3], second_bounds=[1e-3, 1.0]).tolist()
+        [[True, False]]
     """
     angles, slack = _angles(overlaps, first_bounds, second_bounds)
     found: Truths = np.minimum(angles + slack, np.pi / 2) < LARGEST_ANGLE
@@ -78,28 +95,63 @@ def certified(overlaps: ArrayLike, first_bounds: ArrayLike, second_bounds: Array
 
 
 def broken(overlaps: ArrayLike, first_bounds: ArrayLike, second_bounds: ArrayLike) -> Truths:
-    """For which i no j has a true overlap above 1/sqrt(2), whatever the solver's errors: (k,).
+    """For which i no j has a true overlap above 1/sqrt(2), whatever the solver's errors.
 
-    Arguments and errors are those of `certified`. It speaks of the m vectors that there are: v_i may go on as one whose
-    eigenvalue is smaller than theirs.
+    The statement covers only the m given vectors: v_i may continue as a vector whose eigenvalue is smaller than theirs.
+
+    Args:
+        overlaps: C (k, m), without a unit.
+        first_bounds: Bounds (k,) on the sine of the angle between computed and true v_i(s); 1 bounds nothing.
+        second_bounds: The same bounds (m,) for v_j(t).
+
+    Returns:
+        Whether v_i(s) is certain to have no successor among the m vectors, (k,) bool.
+
+    Raises:
+        ValueError: C is refused by `match`, or bounds are not within 0 and 1 or not one a vector.
+
+    Example:
+        >>> broken([[0.1, 0.2], [0.9, 0.1]], [1e-3, 1e-3], [1e-3, 1e-3]).tolist()
+        [True, False]
     """
     angles, slack = _angles(overlaps, first_bounds, second_bounds)
     return np.asarray((np.maximum(angles - slack, 0.0) > LARGEST_ANGLE).all(axis=1), dtype=np.bool_)
 
 
 def start_tracks(count: int) -> Integers:
-    """Numbers (k,) of the tracks that begin at a first snapshot of k vectors: 1, 2, ..."""
+    """Numbers of the tracks that begin at a first snapshot.
+
+    Args:
+        count: Number of vectors k at the snapshot.
+
+    Returns:
+        1, 2, ..., (k,) int64.
+
+    Example:
+        >>> start_tracks(3).tolist()
+        [1, 2, 3]
+    """
     return np.arange(1, count + 1)
 
 
 def continue_tracks(tracks: ArrayLike, matching: Matching, count: int, next_track: int) -> Integers:
-    """Numbers (m,) of the tracks at the next snapshot: those of accepted predecessors, and new ones from `next_track`.
+    """Numbers of the tracks at the next snapshot: those of accepted predecessors, and new ones for the other vectors.
 
     Args:
         tracks: Numbers (k,) at the snapshot before.
-        matching: Of its vectors with the `count` = m ones of the next.
-        count: m.
+        matching: The matching of its k vectors with the `count` vectors of the next snapshot.
+        count: Number of vectors m at the next snapshot.
         next_track: The first number that no track has had.
+
+    Returns:
+        One number a vector, (m,) int64.
+
+    Raises:
+        ValueError: The matching is one of other numbers of vectors.
+
+    Example:
+        >>> continue_tracks([1, 2], match([[0.1, 0.9], [0.3, 0.2]]), count=2, next_track=3).tolist()
+        [3, 1]
     """
     before = np.asarray(tracks, dtype=np.int64)
     if before.shape != matching.partner.shape or matching.partner.max(initial=-1) >= count:
@@ -112,7 +164,19 @@ def continue_tracks(tracks: ArrayLike, matching: Matching, count: int, next_trac
 
 
 def predecessors(matching: Matching, count: int) -> Integers:
-    """For each of the m = `count` vectors the index of the one that it is assigned to, from 0; -1 without one."""
+    """For each vector of the next snapshot the vector of the one before that it is assigned to.
+
+    Args:
+        matching: The matching of the vectors before with the `count` vectors of the next snapshot.
+        count: Number of vectors m at the next snapshot.
+
+    Returns:
+        Indices from 0, (m,) int64; -1 for a vector without a predecessor.
+
+    Example:
+        >>> predecessors(match([[0.1, 0.9]]), count=2).tolist()
+        [-1, 0]
+    """
     found = np.full(count, -1)
     known = matching.partner >= 0
     found[matching.partner[known]] = np.flatnonzero(known)
@@ -120,16 +184,28 @@ def predecessors(matching: Matching, count: int) -> Integers:
 
 
 def exchange_share(displacement: ArrayLike, followed: ArrayLike) -> Floats:
-    """Share 1 - D_followed/D of a displacement that goes with the order of the vectors alone; from 0 to 1, elementwise.
+    """Share 1 - D_followed/D of a displacement that the order of the vectors alone accounts for, elementwise.
 
-    `displacement` is that of v_i(s) to v_i(t), `followed` that of v_i(s) to its accepted partner v_j(t), nan where it
-    has none: nothing is known to be an exchange then, and the share is 0, as it is where nothing has moved.
+    Args:
+        displacement: D of v_i(s) and v_i(t), of any shape, in any unit.
+        followed: D of v_i(s) and its accepted partner v_j(t), in the same unit; nan where there is none. Then nothing
+            is known to be an exchange, and the share is 0, as it is where nothing has moved.
+
+    Returns:
+        Shares from 0 to 1 of the common shape, without a unit.
+
+    Raises:
+        ValueError: A displacement is negative, or `displacement` is not finite.
+
+    Example:
+        >>> exchange_share([1.0, 1.0], [0.25, float("nan")]).tolist()
+        [0.75, 0.0]
     """
-    whole, rest = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (displacement, followed)))
-    if not (np.isfinite(whole) & (whole >= 0)).all() or (rest < 0).any():
+    whole, remaining = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (displacement, followed)))
+    if not (np.isfinite(whole) & (whole >= 0)).all() or (remaining < 0).any():
         raise ValueError("displacement must be finite, and both at least 0")
     share = np.zeros(whole.shape)
-    np.divide(whole - rest, whole, out=share, where=(whole > 0) & np.isfinite(rest))
+    np.divide(whole - remaining, whole, out=share, where=(whole > 0) & np.isfinite(remaining))
     result: Floats = np.clip(share, 0.0, 1.0)
     return result
 

@@ -1,8 +1,8 @@
-"""Where on the network an eigenvector lives: in which layers, on which units, on how many parameters.
+"""Where in the network an eigenvector lives: in which layers, on which units, on how many parameters.
 
-Everything is a function of the shares p_j = v_j^2 of a unit vector's square, which `shares` gives: rows (S, N), one
-vector a row, each of sum 1. No result has a unit, and none depends on the vector's sign. A part of the network that
-holds nothing of a vector (share 0) has no localization of its own: nan.
+Everything is a function of the shares p_j = v_j^2 of a unit vector's square, which `shares` computes: rows (S, N), one
+vector a row, each with the sum 1. No result has a unit, and none depends on the vector's sign. A part of the network
+without any share of a vector has no localization of its own, which is given as nan.
 """
 
 import math
@@ -44,10 +44,20 @@ class Layer:
 
 
 def layers_of(shapes: Sequence[Sequence[Any]]) -> list[Layer]:
-    """The layers of a network from [name, shape] of each parameter, in the order of the vector of all.
+    """The layers of a network, from the shapes of its parameters.
 
-    A weight is (units, inputs), or has more axes, of which the first is that of the units; a parameter of one axis
-    behind it is its bias if there is one a unit, and else a layer of its own with one weight a unit.
+    A weight is (units, inputs), or has more axes, the first of which runs over the units. A parameter of one axis that
+    follows a weight is its bias if it has one entry a unit; else it is a layer of its own with one weight a unit.
+
+    Args:
+        shapes: [name, shape] of each parameter, in the order of the parameter vector.
+
+    Returns:
+        The layers, in the same order.
+
+    Example:
+        >>> layers_of([["0.weight", (5, 3)], ["0.bias", (5,)]])
+        [Layer(start=0, units=5, inputs=3, biased=True)]
     """
     found: list[Layer] = []
     start = 0
@@ -63,11 +73,21 @@ def layers_of(shapes: Sequence[Sequence[Any]]) -> list[Layer]:
 
 
 def shares(v: ArrayLike) -> Floats:
-    """The shares p = v^2 (S, N) of unit vectors (N,) or (S, N), each row of sum 1.
+    """The shares p = v^2 of unit vectors.
+
+    Args:
+        v: Unit vectors, (N,) or (S, N).
+
+    Returns:
+        Shares (S, N) without a unit, each row with the sum 1.
 
     Raises:
-        ValueError: For another shape, values that are not finite, and norms that differ from 1 by more than
+        ValueError: The shape is another one, a value is not finite, or a norm differs from 1 by more than
             `metrics.UNIT_TOLERANCE`.
+
+    Example:
+        >>> shares([0.6, -0.8]).round(2).tolist()
+        [[0.36, 0.64]]
     """
     rows = np.atleast_2d(np.asarray(v, dtype=np.float64))
     if rows.ndim != 2 or not rows.shape[1]:
@@ -84,7 +104,22 @@ def shares(v: ArrayLike) -> Floats:
 
 
 def layer_shares(p: ArrayLike, layers: Sequence[Layer]) -> tuple[Floats, Floats]:
-    """Shares of the weights and of the biases of each layer, two (S, L); all together sum to 1 in each row."""
+    """Shares of the weights and of the biases of each layer; all of them sum to 1 in each row.
+
+    Args:
+        p: Shares (S, N), as `shares` gives them.
+        layers: The L layers, as `layers_of` gives them.
+
+    Returns:
+        Shares of the weights (S, L) and of the biases (S, L), without a unit.
+
+    Raises:
+        ValueError: p is not (S, N) of these layers, or not at least 0 and finite.
+
+    Example:
+        >>> layer_shares([[0.5, 0.25, 0.25]], layers_of([["w", (1, 2)], ["b", (1,)]]))
+        (array([[0.75]]), array([[0.25]]))
+    """
     rows = _rows(p, layers)
     weights = [rows[:, layer.start : layer.bias].sum(axis=1) for layer in layers]
     biases = [rows[:, layer.bias : layer.stop].sum(axis=1) for layer in layers]
@@ -92,16 +127,45 @@ def layer_shares(p: ArrayLike, layers: Sequence[Layer]) -> tuple[Floats, Floats]
 
 
 def layer_ipr(p: ArrayLike, layers: Sequence[Layer]) -> Floats:
-    """Inverse participation ratio I_l = sum p_j^2 / share_l^2 within each layer, (S, L).
+    """Inverse participation ratio I_l = sum p_j^2 / share_l^2 within each layer.
 
-    It lies between 1 over the layer's parameters and 1. The whole vector's is the sum of share_l^2 I_l.
+    The inverse participation ratio of the whole vector is the sum of share_l^2 I_l.
+
+    Args:
+        p: Shares (S, N), as `shares` gives them.
+        layers: The L layers, as `layers_of` gives them.
+
+    Returns:
+        Numbers (S, L) without a unit, from 1 over the layer's number of parameters to 1; nan for a layer of share 0.
+
+    Raises:
+        ValueError: p is not (S, N) of these layers, or not at least 0 and finite.
+
+    Example:
+        >>> layer_ipr([[0.25, 0.25, 0.5, 0.0]], layers_of([["w", (1, 2)], ["v", (2, 1)]])).tolist()
+        [[0.5, 1.0]]
     """
     rows = _rows(p, layers)
     return np.stack([_ratio(rows[:, layer.start : layer.stop]) for layer in layers], axis=1)
 
 
 def unit_shares(p: ArrayLike, layers: Sequence[Layer]) -> list[Floats]:
-    """Share of each output unit, its row of weights and its bias, of the whole vector: one (S, units) a layer."""
+    """Share of each output unit, its row of weights and its bias, in the whole vector.
+
+    Args:
+        p: Shares (S, N), as `shares` gives them.
+        layers: The L layers, as `layers_of` gives them.
+
+    Returns:
+        For each layer an array (S, units), without a unit of measurement.
+
+    Raises:
+        ValueError: p is not (S, N) of these layers, or not at least 0 and finite.
+
+    Example:
+        >>> [layer.tolist() for layer in unit_shares([[0.5, 0.0, 0.25, 0.25]], layers_of([["w", (2, 2)]]))]
+        [[[0.5, 0.5]]]
+    """
     rows = _rows(p, layers)
     found = []
     for layer in layers:
@@ -111,18 +175,43 @@ def unit_shares(p: ArrayLike, layers: Sequence[Layer]) -> list[Floats]:
 
 
 def unit_ipr(p: ArrayLike, layers: Sequence[Layer]) -> Floats:
-    """Inverse participation ratio over the output units of each layer, (S, L): from 1/units to 1.
+    """Inverse participation ratio sum_u p_u^2 over the output units of each layer, with shares normalised in the layer.
 
-    It is sum_u p_u^2 with the shares p_u of the units normalised within the layer.
+    Args:
+        p: Shares (S, N), as `shares` gives them.
+        layers: The L layers, as `layers_of` gives them.
+
+    Returns:
+        Numbers (S, L) without a unit, from 1 over the number of units to 1; nan for a layer of share 0.
+
+    Raises:
+        ValueError: p is not (S, N) of these layers, or not at least 0 and finite.
+
+    Example:
+        >>> unit_ipr([[0.5, 0.0, 0.25, 0.25]], layers_of([["w", (2, 2)]])).tolist()
+        [[0.5]]
     """
     return np.stack([_ratio(units) for units in unit_shares(p, layers)], axis=1)
 
 
 def participation(p: ArrayLike) -> Floats:
-    """Participation number exp(S_1), S_1 = -sum p ln p, (S,): on how many parameters a vector lives by its entropy.
+    """Participation number exp(S_1) with the entropy S_1 = -sum p ln p: on how many parameters a vector lives.
 
-    From 1 (one parameter) to N (spread evenly). The inverse participation ratio is the same of order 2, which the
-    largest entries rule: 1/IPR is at most exp(S_1). Rows of another sum than 1 are normalised.
+    The inverse participation ratio is the corresponding measure of order 2, which the largest entries dominate: 1/IPR
+    is at most exp(S_1). Rows with another sum than 1 are normalised.
+
+    Args:
+        p: Shares (S, N), at least 0.
+
+    Returns:
+        Numbers (S,) without a unit, from 1 (one parameter) to N (spread evenly).
+
+    Raises:
+        ValueError: p has another shape, or a value that is negative or nan.
+
+    Example:
+        >>> participation([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]]).round(12).tolist()
+        [4.0, 1.0]
     """
     rows = np.asarray(p, dtype=np.float64)
     if rows.ndim != 2 or not (rows >= 0).all():
@@ -136,7 +225,22 @@ def participation(p: ArrayLike) -> Floats:
 
 
 def top_mass(p: ArrayLike, sizes: Sequence[int]) -> Floats:
-    """Share of the m largest entries for each m of `sizes`, (S, len(sizes)); all of it where m exceeds N."""
+    """Share of the m largest entries, for each m.
+
+    Args:
+        p: Shares (S, N), at least 0.
+        sizes: The numbers m, at least 1; where m exceeds N, all entries are counted.
+
+    Returns:
+        Shares (S, len(sizes)) without a unit.
+
+    Raises:
+        ValueError: p has another shape or a value that is negative or nan, or a size is below 1.
+
+    Example:
+        >>> top_mass([[0.25, 0.5, 0.25]], sizes=[1, 2, 9]).tolist()
+        [[0.5, 0.75, 1.0]]
+    """
     rows = np.asarray(p, dtype=np.float64)
     if rows.ndim != 2 or not (rows >= 0).all():
         raise ValueError(f"p must be shares (S, N), at least 0; its shape is {rows.shape}")

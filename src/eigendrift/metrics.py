@@ -23,11 +23,26 @@ Floats: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Any  # np.float64 for single vectors, float64 (S,) for a series
 
 UNIT_TOLERANCE = 1e-3
-BLOCK_ENTRIES = 1 << 20  # float64 entries held at a time: 8 MiB, so that the passes over a block stay in cache
+BLOCK_ENTRIES = 1 << 20  # float64 entries a block: 8 MiB, so that the passes over a block stay in cache
 
 
 def overlap(v: ArrayLike, w: ArrayLike) -> Statistic:
-    """|cos| of the angle between v and w, each (N,) or (S, N), of any non-zero norm; from 0 to 1, no unit."""
+    """Overlap |cos| of the angle between v and w.
+
+    Args:
+        v: (N,) or (S, N), of any norm but 0.
+        w: (N,) or (S, N), of any norm but 0.
+
+    Returns:
+        A number from 0 to 1 without a unit, or one a row, (S,).
+
+    Raises:
+        ValueError: The shapes do not fit, a value is not finite, or a vector has norm 0 and so no direction.
+
+    Example:
+        >>> round(float(overlap([1.0, 0.0], [-1.0, 1.0])), 4)
+        0.7071
+    """
 
     def statistic(v: Floats, w: Floats) -> Floats:
         for name, rows in (("v", v), ("w", w)):
@@ -39,11 +54,25 @@ def overlap(v: ArrayLike, w: ArrayLike) -> Statistic:
 
 
 def displacement(v: ArrayLike, w: ArrayLike) -> Statistic:
-    """Displacement (1/N) min(|v - w|^2, |v + w|^2) of unit eigenvectors, each (N,) or (S, N) (eq. 3).
+    """Displacement (1/N) min(|v - w|^2, |v + w|^2) of unit eigenvectors (eq. 3).
 
-    It lies between 0 and 2/N and has no unit. The minimum makes eq. 3 independent of the solver's choice of sign: it
-    equals (2/N)(1 - |cos|). It is taken from the differences, so that it keeps its relative accuracy for nearly
-    parallel vectors, where 1 - |cos| cancels.
+    The minimum makes eq. 3 independent of the sign that a solver gives a vector: it equals (2/N)(1 - |cos|). It is
+    computed from the differences, so that it keeps its relative accuracy for nearly parallel vectors, where 1 - |cos|
+    cancels.
+
+    Args:
+        v: Unit vectors, (N,) or (S, N).
+        w: Unit vectors, (N,) or (S, N).
+
+    Returns:
+        A number from 0 to 2/N without a unit, or one a row, (S,).
+
+    Raises:
+        ValueError: The shapes do not fit, a value is not finite, or a norm is not 1.
+
+    Example:
+        >>> float(displacement([1.0, 0.0], [0.0, -1.0]))
+        1.0
     """
 
     def statistic(v: Floats, w: Floats) -> Floats:
@@ -55,7 +84,22 @@ def displacement(v: ArrayLike, w: ArrayLike) -> Statistic:
 
 
 def overlap_to_displacement(overlap: ArrayLike, n_parameters: int) -> Statistic:
-    """Displacement (2/N)(1 - overlap) of unit vectors with a given |cos|, elementwise; no unit (appendix C)."""
+    """Displacement (2/N)(1 - overlap) of unit vectors with a given overlap, elementwise (appendix C).
+
+    Args:
+        overlap: |cos|, of any shape, from 0 to 1.
+        n_parameters: N, at least 1.
+
+    Returns:
+        Displacements of the same shape, without a unit.
+
+    Raises:
+        ValueError: An overlap is not between 0 and 1, or N is below 1.
+
+    Example:
+        >>> float(overlap_to_displacement(0.5, 100))
+        0.01
+    """
     values = np.asarray(overlap, dtype=np.float64)
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError("overlap must lie between 0 and 1")
@@ -65,9 +109,20 @@ def overlap_to_displacement(overlap: ArrayLike, n_parameters: int) -> Statistic:
 
 
 def inverse_participation_ratio(v: ArrayLike) -> Statistic:
-    """Inverse participation ratio sum_j v_j^4 of a unit eigenvector, (N,) or (S, N) (section 2).
+    """Inverse participation ratio sum_j v_j^4 of unit eigenvectors (section 2).
 
-    It lies between 1/N (spread evenly) and 1 (one parameter) and has no unit.
+    Args:
+        v: Unit vectors, (N,) or (S, N).
+
+    Returns:
+        A number without a unit, from 1/N (spread evenly) to 1 (one parameter), or one a row, (S,).
+
+    Raises:
+        ValueError: The shape is another one, a value is not finite, or a norm is not 1.
+
+    Example:
+        >>> float(inverse_participation_ratio([0.5, 0.5, -0.5, 0.5]))
+        0.25
     """
 
     def statistic(v: Floats) -> Floats:
@@ -79,9 +134,21 @@ def inverse_participation_ratio(v: ArrayLike) -> Statistic:
 
 
 def alignment(v: ArrayLike, direction: ArrayLike) -> Statistic:
-    """|v . d/|d|| of a unit eigenvector and a gradient or an update d, each (N,) or (S, N) (eqs. 7 and 8).
+    """Alignment |v . d/|d|| of unit eigenvectors with gradients or updates d (eqs. 7 and 8).
 
-    It lies between 0 and 1 and has no unit. It is nan where d = 0: such a d has no direction.
+    Args:
+        v: Unit vectors, (N,) or (S, N).
+        direction: d, (N,) or (S, N), of any norm.
+
+    Returns:
+        A number from 0 to 1 without a unit, or one a row, (S,); nan where d = 0, which has no direction.
+
+    Raises:
+        ValueError: The shapes do not fit, a value is not finite, or a norm of v is not 1.
+
+    Example:
+        >>> float(alignment([1.0, 0.0], [-3.0, 4.0]))
+        0.6
     """
 
     def statistic(v: Floats, direction: Floats) -> Floats:
@@ -91,10 +158,22 @@ def alignment(v: ArrayLike, direction: ArrayLike) -> Statistic:
 
 
 def update_alignment(v: ArrayLike, theta_a: ArrayLike, theta_b: ArrayLike) -> Statistic:
-    """Two-time update alignment |v . d/|d|| with d = theta_b - theta_a, each (N,) or (S, N); no unit (eq. 6).
+    """Two-time update alignment |v . d/|d|| with d = theta_b - theta_a (eq. 6).
 
-    For eq. 6, v and theta_a belong to the waiting time, theta_b to the waiting time plus the lag. It is nan where the
-    weights have not moved.
+    Args:
+        v: Unit eigenvectors, (N,) or (S, N); in eq. 6 at the waiting time.
+        theta_a: Parameters, (N,) or (S, N); in eq. 6 at the waiting time.
+        theta_b: Parameters, (N,) or (S, N); in eq. 6 at the waiting time plus the lag.
+
+    Returns:
+        A number from 0 to 1 without a unit, or one a row, (S,); nan where the parameters have not moved.
+
+    Raises:
+        ValueError: The shapes do not fit, a value is not finite, or a norm of v is not 1.
+
+    Example:
+        >>> float(update_alignment([1.0, 0.0], theta_a=[1.0, 1.0], theta_b=[1.0, 3.0]))
+        0.0
     """
 
     def statistic(v: Floats, theta_a: Floats, theta_b: Floats) -> Floats:
@@ -104,10 +183,23 @@ def update_alignment(v: ArrayLike, theta_a: ArrayLike, theta_b: ArrayLike) -> St
 
 
 def weight_displacement(theta_a: ArrayLike, theta_b: ArrayLike) -> Statistic:
-    """Weight displacement (1/N)|theta_b - theta_a|^2 of parameter vectors, each (N,) or (S, N) (figure 10).
+    """Weight displacement (1/N)|theta_b - theta_a|^2 of parameter vectors (figure 10).
 
-    Its unit is that of the parameters, squared. Baity-Jesi et al. (2018) divide it by the gradient noise; here, as in
-    the paper, it is not divided.
+    Baity-Jesi et al. (2018) divide it by the gradient noise; here, as in the paper, it is not divided.
+
+    Args:
+        theta_a: Parameters, (N,) or (S, N).
+        theta_b: Parameters, (N,) or (S, N).
+
+    Returns:
+        A number in units of a squared parameter, or one a row, (S,).
+
+    Raises:
+        ValueError: The shapes do not fit, or a value is not finite.
+
+    Example:
+        >>> float(weight_displacement([0.0, 0.0], [3.0, 4.0]))
+        12.5
     """
 
     def statistic(theta_a: Floats, theta_b: Floats) -> Floats:
@@ -117,7 +209,21 @@ def weight_displacement(theta_a: ArrayLike, theta_b: ArrayLike) -> Statistic:
 
 
 def convergence(vectors: ArrayLike) -> Floats:
-    """|v(t_final) . v(t)| of one eigenvector's series (S, N) with its own last row, (S,); no unit (figure 7)."""
+    """Overlap |v(t_final) . v(t)| of an eigenvector's series with its own last row (figure 7).
+
+    Args:
+        vectors: Unit vectors (S, N), one a snapshot, with S at least 1.
+
+    Returns:
+        Numbers (S,) from 0 to 1 without a unit.
+
+    Raises:
+        ValueError: The shape is another one, a value is not finite, or a norm is not 1.
+
+    Example:
+        >>> convergence([[1.0, 0.0], [0.0, 1.0]]).tolist()
+        [0.0, 1.0]
+    """
     series = np.asarray(vectors)
     if series.ndim != 2 or not len(series):
         raise ValueError(f"vectors must be a series (S, N) with at least one row, not {series.shape}")
@@ -126,13 +232,27 @@ def convergence(vectors: ArrayLike) -> Floats:
 
 
 def subspace_displacement(v: ArrayLike, w: ArrayLike) -> np.float64:
-    """Displacement (2/N)(1 - mean_i cos(theta_i)) of the subspaces that the orthonormal rows of v and w span.
+    """Displacement (2/N)(1 - mean_i cos(theta_i)) of the subspaces that the rows of v and of w span.
 
-    v and w are (k, N); the result has no unit. theta_1..theta_k are the principal angles, whose cosines are the
-    singular values of v w' (Bjorck and Golub 1973). It equals (1/(kN)) min |v - Q w|_F^2 over orthogonal Q, the
-    distance of the two bases after the best rotation (Procrustes problem, Schonemann 1966), and is computed as that. So
-    it depends on the subspaces alone, not on the sign, the order or a rotation of the vectors, lies between 0 and 2/N,
-    and is the displacement of eq. 3 for k = 1.
+    theta_1..theta_k are the principal angles, whose cosines are the singular values of v w' (Bjorck and Golub 1973).
+    The displacement equals (1/(kN)) min |v - Q w|_F^2 over orthogonal Q, the distance of the two bases after the best
+    rotation (Procrustes problem, Schonemann 1966), and is computed as that. So it depends on the subspaces alone, not
+    on the sign, the order or a rotation of the vectors, and for k = 1 it is the displacement of eq. 3.
+
+    Args:
+        v: Orthonormal rows, (k, N).
+        w: Orthonormal rows, (k, N).
+
+    Returns:
+        A number from 0 to 2/N without a unit.
+
+    Raises:
+        ValueError: The shapes differ, a value is not finite, or the rows are not orthonormal.
+
+    Example:
+        >>> basis = np.eye(3)[:2]
+        >>> float(subspace_displacement(basis, basis[::-1]))  # the same plane
+        0.0
     """
     bases = [_orthonormal(name, np.asarray(basis)) for name, basis in (("v", v), ("w", w))]
     if bases[0].shape != bases[1].shape:
@@ -142,15 +262,24 @@ def subspace_displacement(v: ArrayLike, w: ArrayLike) -> np.float64:
 
 
 def subspace_overlap(overlaps: ArrayLike) -> Floats:
-    """O_k = |V_s' V_t|_F^2 / k of the spans of v_1..v_k at two times, for every k from 1 on; from 0 to 1, no unit.
+    """Overlap O_k = |V_s' V_t|_F^2 / k of the spans of v_1..v_k at two times, for every k.
+
+    O_k is the mean squared cosine of the principal angles and depends on the two spans alone
+    (Gur-Ari, Roberts and Dyer 2018, arXiv:1812.04754).
 
     Args:
         overlaps: C_ij = |v_i(s) . v_j(t)| (k, m) of two orthonormal bases.
 
     Returns:
-        O_1, O_2, ... up to the smaller of k and m. O_k is the mean squared cosine of the principal angles, and depends
-        on the two spans alone. Of two random spans in N dimensions it is k/N on average (`random_subspace_overlap`).
-        Gur-Ari, Roberts and Dyer (2018), arXiv:1812.04754.
+        O_1, O_2, ... up to the smaller of k and m, from 0 to 1 without a unit. For two random spans in N dimensions the
+        mean of O_k is k/N (`random_subspace_overlap`).
+
+    Raises:
+        ValueError: `overlaps` is not a matrix, or holds a number above 1.
+
+    Example:
+        >>> subspace_overlap([[0.0, 1.0], [1.0, 0.0]]).tolist()  # two vectors have exchanged places
+        [0.0, 1.0]
     """
     squares = np.asarray(overlaps, dtype=np.float64) ** 2
     if squares.ndim != 2 or not (squares <= 1 + UNIT_TOLERANCE).all():
@@ -161,7 +290,22 @@ def subspace_overlap(overlaps: ArrayLike) -> Floats:
 
 
 def random_subspace_overlap(k: ArrayLike, n_parameters: int) -> Statistic:
-    """The mean k/N of `subspace_overlap` of a fixed and a random span of k vectors in N dimensions; no unit."""
+    """Mean k/N of `subspace_overlap` for a fixed and a random span of k vectors in N dimensions.
+
+    Args:
+        k: Dimensions of the spans, of any shape, from 1 to N.
+        n_parameters: N.
+
+    Returns:
+        Means of the shape of k, without a unit.
+
+    Raises:
+        ValueError: k is not between 1 and N.
+
+    Example:
+        >>> float(random_subspace_overlap(3, 300))
+        0.01
+    """
     dimensions = np.asarray(k, dtype=np.float64)
     if not ((dimensions >= 1) & (dimensions <= n_parameters)).all():
         raise ValueError(f"k must lie between 1 and n_parameters = {n_parameters}, not {dimensions}")
@@ -169,13 +313,20 @@ def random_subspace_overlap(k: ArrayLike, n_parameters: int) -> Statistic:
 
 
 def span_share(alignments: ArrayLike) -> Floats:
-    """Share |P_k d|^2/|d|^2 of a direction's squared norm within the span of v_1..v_k, for every k; no unit.
+    """Share |P_k d|^2/|d|^2 of a direction's squared norm within the span of v_1..v_k, for every k.
 
     Args:
-        alignments: |v_i . d/|d|| (k,) of orthonormal v_1..v_k in their order, or nan for a d of norm 0.
+        alignments: |v_i . d/|d|| (k,) with orthonormal v_1..v_k in their order, or nan for a d of norm 0.
 
     Returns:
-        The sums of squares up to each k (k,), from 0 to 1; nan for a d of norm 0.
+        The sums of squares up to each k, (k,), from 0 to 1 without a unit; nan for a d of norm 0.
+
+    Raises:
+        ValueError: `alignments` is not (k,), or a value is not between 0 and 1.
+
+    Example:
+        >>> [round(share, 2) for share in span_share([0.6, 0.8]).tolist()]
+        [0.36, 1.0]
     """
     values = np.asarray(alignments, dtype=np.float64)
     if values.ndim != 1 or (values < 0).any() or (values > 1 + UNIT_TOLERANCE).any():
@@ -185,10 +336,22 @@ def span_share(alignments: ArrayLike) -> Floats:
 
 
 def gaussian_smooth(series: ArrayLike, sigma: float) -> Floats:
-    """A series (S,) convolved with a Gaussian of standard deviation `sigma`, in snapshots (figures 7 and 12).
+    """A series convolved with a Gaussian (figures 7 and 12); the end values are repeated beyond the ends.
 
-    The end values are repeated beyond the ends. sigma = 0 gives the series itself. A value that is not finite raises
-    ValueError, for it would spread over its neighbours.
+    Args:
+        series: (S,), one value a snapshot, S at least 1.
+        sigma: Standard deviation of the Gaussian, in snapshots; 0 returns the series itself.
+
+    Returns:
+        The smoothed series (S,), in the unit of the series.
+
+    Raises:
+        ValueError: The series has another shape or a value that is not finite, which would spread over its neighbours;
+            or sigma is negative or not finite.
+
+    Example:
+        >>> gaussian_smooth([1.0, 1.0, 1.0], sigma=2.0).round(12).tolist()
+        [1.0, 1.0, 1.0]
     """
     values = np.array(series, dtype=np.float64)
     if values.ndim != 1 or not values.size:
@@ -203,12 +366,25 @@ def gaussian_smooth(series: ArrayLike, sigma: float) -> Floats:
 
 
 def angle_bound(residual: ArrayLike, gap: ArrayLike, eigenvalue: ArrayLike) -> Statistic:
-    """Upper bound |Hv - lambda v|/gap, at most 1, on the sine of the angle between computed and true eigenvector.
+    """Upper bound |Hv - lambda v|/gap on the sine of the angle between a computed and the true eigenvector.
 
-    Elementwise, for v of norm 1 and lambda = v'Hv. `residual` is relative, |Hv - lambda v|/|lambda|; `gap` is the
-    distance from lambda to the nearest other eigenvalue (for an inner pair the nearer of its two neighbours), in the
-    unit of the eigenvalue. A gap that is 0, negative or nan (unknown) bounds nothing and gives 1.
-    Davis and Kahan (1970); Parlett (1998), theorem 11.7.1.
+    It holds elementwise, for v of norm 1 and lambda = v'Hv (Davis and Kahan 1970; Parlett 1998, theorem 11.7.1).
+
+    Args:
+        residual: Relative residual norm |Hv - lambda v|/|lambda|, without a unit.
+        gap: Distance from lambda to the nearest other eigenvalue, in units of H; for an inner pair the smaller of the
+            two distances to its neighbours. A gap that is 0, negative or nan (unknown) bounds nothing.
+        eigenvalue: lambda, in units of H.
+
+    Returns:
+        Bounds of the common shape, at most 1, without a unit; 1 where nothing is known.
+
+    Raises:
+        ValueError: A residual is negative or not finite, or an eigenvalue is not finite.
+
+    Example:
+        >>> float(angle_bound(residual=1e-3, gap=0.5, eigenvalue=10.0))
+        0.02
     """
     relative, distance, value = (np.asarray(x, dtype=np.float64) for x in (residual, gap, eigenvalue))
     if not (np.isfinite(relative) & (relative >= 0)).all():
@@ -272,7 +448,7 @@ def _unit(name: str, rows: Floats) -> Floats:
 
 
 def _directions(rows: Floats) -> Floats:
-    """Rows divided by their norms, nan for norm 0; scaled first, for the squares of tiny entries vanish."""
+    """Rows divided by their norms, nan for norm 0; scaled first, since the squares of tiny entries vanish."""
     peaks = np.abs(rows).max(axis=-1, keepdims=True)
     scaled = np.divide(rows, peaks, out=np.full_like(rows, np.nan), where=peaks > 0)
     result: Floats = scaled / np.sqrt(np.vecdot(scaled, scaled))[:, None]

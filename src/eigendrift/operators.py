@@ -1,4 +1,4 @@
-"""What the eigensolver needs of an operator, and how matrices and SciPy's operators become one."""
+"""The interface that the eigensolver needs of an operator, and adapters for matrices and SciPy's operators."""
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -19,45 +19,52 @@ class Operator(Protocol):
 
     @property
     def dtype(self) -> Any:
-        """Type in which products are taken; where it is NumPy's, the operator has torch's as `torch_dtype`."""
+        """Type in which products are computed; where it is NumPy's, the operator has torch's as `torch_dtype`."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where vectors and products lie."""
+        """Device of vectors and products."""
         ...
 
     def product(self, vectors: Tensor) -> Tensor:
-        """H v for each row of (b, N), as rows."""
+        """H v for several vectors.
+
+        Args:
+            vectors: Rows (b, N).
+
+        Returns:
+            The products, as rows (b, N).
+        """
         ...
 
 
 @runtime_checkable
 class MultilevelOperator(Protocol):
-    """A surrogate that has a cheaper surrogate of its own: its solve is preconditioned by the coarse level."""
+    """A surrogate with a cheaper surrogate of its own, the coarse level, which preconditions its solve."""
 
     coarse: Operator | None
 
 
 @runtime_checkable
 class ThreadedOperator(Protocol):
-    """An operator whose products run on a pool of single-threaded workers while `shares_out` is true.
+    """An operator whose products run on a pool of single-threaded workers while `uses_thread_pool` is true.
 
     The solver then keeps torch's own threads from occupying the cores between the products.
     """
 
     @property
-    def shares_out(self) -> bool:
+    def uses_thread_pool(self) -> bool:
         """Whether products use the pool."""
         ...
 
 
 @runtime_checkable
 class RefinableOperator(Operator, Protocol):
-    """An operator that knows more exact and cheaper forms of itself: `surrogate="auto"` chooses among them."""
+    """An operator that offers more exact and cheaper forms of itself: `surrogate="auto"` chooses among them."""
 
     def with_float64_forward(self) -> Operator:
-        """The same operator with a float64 forward pass, as far as it has one, else in float64."""
+        """The same operator with a float64 forward pass if it has one, else in float64."""
         ...
 
     def in_float64(self) -> Operator:
@@ -65,21 +72,45 @@ class RefinableOperator(Operator, Protocol):
         ...
 
     def surrogate(self, seed: int) -> Operator | None:
-        """A cheaper operator near this one, or None where none would pay."""
+        """A cheaper operator near this one.
+
+        Args:
+            seed: Seed of its random choices.
+
+        Returns:
+            The surrogate, or None where it would save no time.
+        """
         ...
 
 
 def torch_type(operator: Any) -> Any:
-    """The torch.dtype of an operator; another type, or None, where it has none."""
+    """The torch.dtype of an operator.
+
+    Args:
+        operator: Any object.
+
+    Returns:
+        Its torch_dtype, else its dtype, which may be NumPy's; None without either.
+    """
     return getattr(operator, "torch_dtype", None) or getattr(operator, "dtype", None)
 
 
 def as_operator(given: Any) -> Operator:
-    """`given` as an Operator: a dense symmetric tensor or array, a SciPy LinearOperator, or anything with shape and @.
+    """Adapt an object to the interface of the eigensolver.
+
+    Args:
+        given: A dense symmetric tensor or array, a SciPy LinearOperator, or any object with shape (N, N) and @.
+
+    Returns:
+        The operator; `given` itself if it has the interface.
 
     Raises:
-        ValueError: not square, complex, or (for a dense matrix) not symmetric or not finite.
-        TypeError: nothing that has a shape and multiplies.
+        ValueError: It is not square, complex, or (for a dense matrix) not symmetric or not finite.
+        TypeError: It has no shape of two axes, or no @.
+
+    Example:
+        >>> as_operator(np.eye(3)).shape
+        (3, 3)
     """
     shape = getattr(given, "shape", None)
     if shape is None or len(shape) != 2:
@@ -167,9 +198,9 @@ class Negated:
         self.dtype, self.device = torch_type(operator), operator.device
 
     @property
-    def shares_out(self) -> bool:
+    def uses_thread_pool(self) -> bool:
         """As of the operator itself."""
-        return shares_out(self.operator)
+        return uses_thread_pool(self.operator)
 
     @property
     def coarse(self) -> Operator | None:
@@ -178,15 +209,36 @@ class Negated:
         return None if coarse is None else Negated(coarse)
 
     def product(self, vectors: Tensor) -> Tensor:
-        """-H v for each row."""
+        """-H v for several vectors.
+
+        Args:
+            vectors: Rows (b, N).
+
+        Returns:
+            The products, as rows (b, N).
+        """
         return -self.operator.product(vectors)
 
 
-def shares_out(operator: Operator) -> bool:
-    """Whether the operator's products run on a pool of threads."""
-    return isinstance(operator, ThreadedOperator) and operator.shares_out
+def uses_thread_pool(operator: Operator) -> bool:
+    """Whether the operator's products run on a pool of threads.
+
+    Args:
+        operator: The operator.
+
+    Returns:
+        False for an operator that says nothing of it.
+    """
+    return isinstance(operator, ThreadedOperator) and operator.uses_thread_pool
 
 
 def coarse_level(operator: Operator) -> Operator | None:
-    """The surrogate's own surrogate, if it has one."""
+    """The surrogate's own surrogate.
+
+    Args:
+        operator: The surrogate.
+
+    Returns:
+        The coarse level, or None without one.
+    """
     return operator.coarse if isinstance(operator, MultilevelOperator) else None

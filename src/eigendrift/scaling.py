@@ -11,16 +11,32 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class Scaling:
-    """The map x = (pixels - shift) * scale, in float32; `shift` and `scale` have shape (d,), one value a pixel.
+    """The map x = (pixels - shift) * scale, in float32.
 
-    Pixels can thus stay uint8 where memory is dear, and be scaled batch by batch with the same result.
+    Pixels can thus stay uint8 where memory is scarce, and be scaled batch by batch with the same result.
+
+    Attributes:
+        shift: (d,) float32, one value a pixel, in grey levels.
+        scale: (d,) float32, one value a pixel, in 1 / grey level.
+
+    Example:
+        >>> scaling = Scaling.fit(np.array([[0, 255]], np.uint8), "unit")
+        >>> scaling(np.array([[0, 255]], np.uint8)).tolist()
+        [[0.0, 1.0]]
     """
 
     shift: np.ndarray
     scale: np.ndarray
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Scale uint8 `pixels` (n, d) to float32 (n, d)."""
+        """Scale pixels.
+
+        Args:
+            pixels: (n, d) uint8, grey levels.
+
+        Returns:
+            Inputs (n, d) float32, without a unit.
+        """
         inputs = pixels.astype(np.float32)
         inputs -= self.shift
         inputs *= self.scale
@@ -28,14 +44,24 @@ class Scaling:
 
     @classmethod
     def fit(cls, pixels: np.ndarray, name: str) -> Self:
-        """The scaling `name` for training `pixels` (n, d), uint8.
+        """Fit a scaling to the training set.
 
         - standard: the mean and standard deviation over all pixels of all images become 0 and 1;
         - unit: grey levels 0 to 255 become 0 to 1;
         - symmetric: grey levels 0 to 255 become -1 to 1;
         - pixelwise: every pixel's mean and standard deviation over the images become 0 and 1.
 
-        Where the standard deviation is 0 the scaled value is 0. Raises ValueError for another name.
+        Where the standard deviation is 0 the scaled value is 0.
+
+        Args:
+            pixels: (n, d) uint8, the grey levels of the training images.
+            name: One of `SCALINGS`.
+
+        Returns:
+            The fitted scaling.
+
+        Raises:
+            ValueError: `name` is another one.
         """
         if name == "standard":
             sums, squares = _moments(pixels)

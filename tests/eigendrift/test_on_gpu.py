@@ -49,12 +49,12 @@ def test_errors_of_products_follow_their_precision() -> None:
     assert 1e-5 < errors["tf32"] < 3e-3
 
 
-@pytest.mark.parametrize("guided", [False, True])
-def test_pairs_are_those_of_float64(guided: bool) -> None:
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_pairs_are_those_of_float64(preconditioned: bool) -> None:
     ours = operator()
     assert isinstance(ours.path, MLPHessian)
     exact = ours.in_float64()
-    pairs = top_eigenpairs(ours, 3, 1e-3, surrogate=surrogate_of(ours.path, 0) if guided else None)
+    pairs = top_eigenpairs(ours, 3, 1e-3, surrogate=surrogate_of(ours.path, 0) if preconditioned else None)
     tight = top_eigenpairs(exact, 3, 1e-8)
     assert float((pairs.vectors.double() * tight.vectors).sum(0).abs().min()) > 1 - 1e-5
     vectors = pairs.vectors.double()

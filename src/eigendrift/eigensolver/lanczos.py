@@ -2,7 +2,7 @@
 
 Lanczos grows an orthonormal basis Q by one vector at a time and needs one product a vector. Here the products W = H Q
 are kept beside it, and the projected matrix Q'W is diagonalized: for an eigenvector s of it, y = Q s is the Ritz vector
-and H y = W s costs nothing more. So its residual r = W s - theta y is known from products that were really taken, not
+and H y = W s costs nothing more. So its residual r = W s - theta y is known from actual products, not
 from a recurrence, and r itself is the next direction: in exact arithmetic it is the next Lanczos vector, whichever pair
 it comes from. Every new direction is orthogonalized twice against the whole basis, since a basis that lost
 orthogonality shows copies of the first eigenvalue with small residuals. When the basis is full, it is restarted from
@@ -10,12 +10,12 @@ the best Ritz vectors and their products (thick restart; Wu and Simon 2000).
 
 With a surrogate, a cheaper operator that resembles H, the basis starts from the surrogate's own top vectors (found with
 the help of its coarse level, where it has one), and each residual passes through the surrogate's approximate inverse of
-H - theta before it becomes a direction (Davidson 1975). The result is judged by the same residuals, of full products;
-the surrogate only decides how many of them there are.
+H - theta before it becomes a direction (Davidson 1975). The result is judged by the same residuals of full products;
+the surrogate affects only how many products are needed.
 
-A Krylov space shows a repeated eigenvalue once, and of close ones perhaps one. So a converged solve is followed by a
-probe: Lanczos from a fresh random vector in the complement of the basis, until it either finds a further eigenvalue,
-which joins the basis, or bounds what can be there (`missed`).
+A Krylov space shows a repeated eigenvalue once, and of close eigenvalues perhaps only one. So a converged solve is
+followed by a probe: Lanczos from a fresh random vector in the complement of the basis, until it either finds a further
+eigenvalue, whose vector joins the basis, or bounds all eigenvalues that were missed (`missed`).
 
 To avoid a host-device synchronization per iteration on a GPU, each extension of the basis copies only the new columns
 of Q'W and the norm of the last product. Plain Lanczos estimates residual norms from these (|beta s_mi|); the residual
@@ -46,14 +46,14 @@ from eigendrift.operators import (
     Which,
     as_operator,
     coarse_level,
-    shares_out,
     torch_type,
+    uses_thread_pool,
 )
 from eigendrift.sphere import overlap_quantiles
 
 __all__ = ["ConvergenceWarning", "EigenPairs", "Operator", "top_eigenpairs"]
 
-# Tolerance of a surrogate's own solve, as a part of what is asked of the full products' residuals.
+# Tolerance of a surrogate's own solve, as a fraction of the tolerance of the full products' residuals.
 SURROGATE_TOL_FACTOR = 0.5
 # Tolerance of a coarse level's solve.
 COARSE_TOL = 1e-2
@@ -63,9 +63,9 @@ ESTIMATE_FACTOR = 3
 SURROGATE_ERROR_FACTOR = 3
 # Operators of this order and less are multiplied out and diagonalized.
 DENSE_ORDER = 64
-# Products that a probe may take, and how many basis vectors are made free for it.
+# Largest number of products of a probe, and of basis vectors that are freed for it.
 PROBE_MATVECS = 24
-# Products of a surrogate's solve.
+# Largest number of products of a surrogate's solve.
 SURROGATE_MATVECS = 100
 
 Probe = Literal["operator", "surrogate", "none"]
@@ -77,7 +77,7 @@ class _Basis:
     def __init__(self, operator: Operator, size: int) -> None:
         n = operator.shape[0]
         self.operator, self.size, self.m, self.matvecs = operator, size, 0, 0
-        # In half precision 100 eps is 0.78: no direction would ever count as new.
+        # In half precision 100 eps is 0.78, so that no direction would ever count as new.
         dtype = torch_type(operator) if torch_type(operator).itemsize >= 4 else torch.float32
         self.q = torch.empty(size, n, dtype=dtype, device=operator.device)
         self.w = torch.empty_like(self.q)
@@ -91,9 +91,14 @@ class _Basis:
         return (t + t.T) / 2
 
     def extend(self, directions: Sequence[Tensor], new: bool = False) -> int:
-        """Take what the directions add to the basis, and the products of it in one block; how many vectors that was.
+        """Add the parts of the directions that are orthogonal to the basis, and their products as one block.
 
-        `new`: each is known to add something, so that the host need not look.
+        Args:
+            directions: Vectors (N,).
+            new: Whether each is known to add something; then the host need not wait for the device to check it.
+
+        Returns:
+            Number of vectors that were added.
         """
         first = self.m
         for direction in directions:
@@ -115,25 +120,25 @@ class _Basis:
         self.t[: self.m, first : self.m] = columns
         self.t[first : self.m, : self.m] = columns.T
         outside = square - float(columns[:, -1].square().sum())
-        # A hundredth of the product and less is lost in the rounding of this difference.
+        # Rounding of this difference hides a part of a hundredth of the product and less.
         self.outside = math.sqrt(outside) if outside > 1e-4 * square else 0.0
 
     def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """`vector` made orthogonal to the basis and of length one, and whether more than rounding is left of it."""
+        """`vector` made orthogonal to the basis and normalised, and whether more than rounding remains of it."""
         q, smallest = self.q[: self.m], 100 * torch.finfo(vector.dtype).eps
         left = []
         for _ in range(2):
-            # Of a vector of length zero, which becomes NaN here, nothing is left either.
+            # A vector of norm 0 becomes NaN here and fails the comparison below, so that it adds nothing.
             vector = vector / torch.linalg.vector_norm(vector)
             vector = vector - (q @ vector) @ q
             left.append(torch.linalg.vector_norm(vector))
         return vector / left[1], (left[0] > smallest) & (left[1] > smallest)
 
     def leaving(self) -> tuple[Tensor, float]:
-        """What leaves the basis in the last product, as a unit vector, and its norm; 0 where nothing at all leaves."""
+        """The part of the last product outside of the basis, as a unit vector, and its norm, which may be 0."""
         vector = self.w[self.m - 1]
         norm = torch.ones((), dtype=torch.float64, device=vector.device)
-        # A third pass, since of a norm near rounding the first leaves mostly errors along the basis.
+        # A third pass, since for a norm near rounding the first one leaves mostly errors along the basis.
         for _ in range(3):
             vector = vector - (self.q[: self.m] @ vector) @ self.q[: self.m]
             length = torch.linalg.vector_norm(vector)
@@ -143,16 +148,16 @@ class _Basis:
         return vector, norm_ if math.isfinite(norm_) else 0.0
 
     def append(self, unit: Tensor) -> None:
-        """Take a unit vector that is orthogonal to the basis."""
+        """Add a unit vector that is orthogonal to the basis."""
         self.q[self.m] = unit
         self.m += 1
         self._multiply(self.m - 1)
 
     def coupling(self) -> Tensor:
-        """Gram matrix (m, m) of what leaves the basis in each product, float64."""
+        """Gram matrix (m, m), float64, of the parts of the products that lie outside of the basis."""
         gram = torch.zeros(self.m, self.m, dtype=torch.float64, device=self.q.device)
         t = _to_device_of(self.t[: self.m, : self.m], self.q)
-        # A block of columns at a time: the vectors themselves would take as much memory as the products.
+        # One block of columns at a time: all of them would take as much memory as the products.
         for start in range(0, self.q.shape[1], 16384):
             columns = slice(start, start + 16384)
             left = self.w[: self.m, columns] - t @ self.q[: self.m, columns]
@@ -177,7 +182,7 @@ class _Basis:
         return y, s @ self.w[: self.m] - theta * y
 
     def estimated_norms(self, coefficients: Tensor) -> Tensor:
-        """Residual norms in plain Lanczos, where no product but the last one leaves the space of the basis."""
+        """Residual norms in plain Lanczos, where only the last product has a part outside of the basis."""
         return coefficients[:, -1].abs() * self.outside
 
     def restart(self, values: Tensor, coefficients: Tensor) -> None:
@@ -190,11 +195,11 @@ class _Basis:
 
 
 class _Preconditioner:
-    """What cheaper operators tell of the spectrum: vectors to start from, and an approximate inverse."""
+    """Start vectors and an approximate inverse of H - theta, from the solve of a surrogate."""
 
     def __init__(self, operator: Operator, k: int, tol: float, seed: int, delta: float, probe: bool) -> None:
         coarse = coarse_level(operator)
-        # The coarse level only has to lead to the finer one, which is far from it anyway.
+        # A rough solve of the coarse level is enough: its pairs differ much from those of the finer level anyway.
         known = None if coarse is None else _Preconditioner(coarse, k, max(tol, COARSE_TOL), seed, delta, probe)
         random, size = _generator(operator, seed), _basis_size(k, operator.shape[0])
         task = _Task(k, tol, SURROGATE_MATVECS, size, delta, probe and known is None)
@@ -202,7 +207,7 @@ class _Preconditioner:
         self.start, self.matvecs = solved.y, solved.basis.matvecs
         self.next_values, self.next_bound = solved.values[k : k + 1], solved.next_bound
         if known is None:
-            # A whole Krylov space: it shows more of the spectrum than the few directions of a corrected solve.
+            # A whole Krylov space shows more of the spectrum than the few directions of a preconditioned solve.
             self.values, coefficients = solved.basis.rayleigh_ritz()
             self.vectors = solved.basis.combine(coefficients)[0]
         else:
@@ -210,10 +215,10 @@ class _Preconditioner:
             self.matvecs += known.matvecs
 
     def correct(self, residual: Tensor, value: float) -> Tensor:
-        """(theta - G)^-1 r, where G is the surrogate in the space it knows and zero outside of it.
+        """(theta - G)^-1 r, where G is the surrogate on the space of its known vectors and zero outside of it.
 
-        Parts of G nearer to theta than 5% count as that far: r has no part along its own Ritz vector, and along others
-        so near an error of G must not be amplified.
+        Eigenvalues of G that are nearer to theta than 5% are treated as 5% away: r has no part along its own Ritz
+        vector, and along vectors of such near eigenvalues an error of G must not be amplified.
         """
         distance = value - self.values
         nearest = 0.05 * abs(value)
@@ -222,33 +227,33 @@ class _Preconditioner:
         return residual / value + ((self.vectors @ residual) * gain) @ self.vectors
 
     def next_of(self, values: Tensor, norms: Tensor, k: int) -> float:
-        """Estimate of what the finer operator's next eigenvalue is at most, from its Ritz values (k or more)."""
+        """Estimate an upper bound on the finer operator's next eigenvalue from its Ritz values (k or more)."""
         if not len(self.next_values):
             return self.next_bound
         unseen = max(0.0, self.next_bound - float(self.next_values[0]))
         if len(values) > k:
             return float(values[k]) + max(float(norms[k]), unseen)
-        # No product with a further vector was needed: the surrogate errs there as it did on these.
+        # No product with a further vector was needed: the surrogate is assumed to err there as it did on these.
         return self.next_bound + SURROGATE_ERROR_FACTOR * float(norms[:k].max())
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What one solve is asked for."""
+    """The request to one solve."""
 
     k: int
     tol: float
     max_matvecs: int
     size: int
-    # Probability with which the bound on what was missed may be wrong.
+    # Probability with which the bound on missed eigenvalues may be wrong.
     delta: float
-    # Whether to probe for it with products of this operator.
+    # Whether to probe for missed eigenvalues with products of this operator.
     probe: bool
 
 
 @dataclass
 class _Solved:
-    """Where a solve ended: the basis and its first pairs, one more than was wanted if there is one."""
+    """Result of one solve: the basis and its first pairs, one more than was wanted if there is one."""
 
     basis: _Basis
     values: Tensor
@@ -292,42 +297,44 @@ def top_eigenpairs(
     """k extreme eigenpairs of a symmetric operator, each to a true relative residual of `tol`.
 
     Args:
-        operator: a HessianOperator, a dense symmetric tensor or array, a SciPy LinearOperator or sparse matrix, or any
+        operator: A HessianOperator, a dense symmetric tensor or array, a SciPy LinearOperator or sparse matrix, or any
             object with shape (N, N) that multiplies (N, b) tensors (if its dtype is one of torch's) or arrays by @.
-        k: number of pairs, 1 to N.
-        tol: largest |H v - lambda v| / |lambda| of a pair that counts as converged. For distances between eigenvectors
-            at different points 1e-3 was safe in every case tried, 1e-2 was not.
-        seed: of the random start vectors; the same seed gives the same result.
-        which: "LA" the largest, "SA" the smallest (each algebraically, the extreme one first), "LM" the largest in
-            magnitude, which solves for both ends.
-        surrogate: a cheaper operator that resembles H. It saves products with H and has no part in the residuals.
-            "auto" takes what suits the operator and the tolerance: for a HessianOperator of float32 a Hessian of
-            important samples where there is one (tol >= 1e-4), a float64 forward pass (to 5e-6), and below that float64
-            with float32 products as the surrogate. None: products with H alone. Only "LA" uses a surrogate.
-        probe: how it is bounded what a Krylov space can miss, such as a second copy of a repeated eigenvalue.
-            "operator" by products with H, about 10 for N = 10^5 and more where many eigenvalues lie close together;
-            "surrogate" by products with the surrogate, which rests on the assumption that it resembles H; "none".
-            Default: "surrogate" for a surrogate that was chosen by "auto", else "operator".
-        miss_probability: with which the bound on missed eigenvalues (`EigenPairs.next_bound`) may be wrong.
-        v0: (N, b) vectors to start from in place of random ones or the surrogate's. It pays where they are nearly the
-            wanted eigenvectors, as after a few steps of gradient descent; each costs a product, and vectors of a point
-            that is further away cost more than they save.
-        max_matvecs: products with H, at most. What has not converged by then comes back with converged = False.
-        max_basis: number of basis vectors, at most; memory is 2 max_basis N numbers. Default max(2 k + 40, 60).
+        k: Number of pairs, 1 to N.
+        tol: Largest |H v - lambda v| / |lambda| of a pair that counts as converged, without a unit. For distances
+            between eigenvectors at different points 1e-3 was safe in every case tried, and 1e-2 was not.
+        seed: Seed of the random start vectors; the same seed gives the same result.
+        which: "LA" for the largest, "SA" for the smallest (each algebraically, the extreme one first), "LM" for the
+            largest in magnitude, which solves for both ends.
+        surrogate: A cheaper operator that resembles H. It saves products with H and has no part in the residuals.
+            "auto" chooses the form of the operator and the surrogate by the tolerance: for a HessianOperator in float32
+            the Hessian of important samples where there is one (tol >= 1e-4), a float64 forward pass (tol >= 5e-6), and
+            below that float64 with float32 products as the surrogate. None uses products with H alone. Only "LA" uses a
+            surrogate.
+        probe: How to bound the eigenvalues that a Krylov space can miss, such as a second copy of a repeated
+            eigenvalue. "operator" takes products with H, about 10 for N = 10^5 and more where many eigenvalues lie
+            close together; "surrogate" takes products with the surrogate, on the assumption that it resembles H; "none"
+            bounds nothing. The default is "surrogate" for a surrogate that was chosen by "auto", else "operator".
+        miss_probability: Probability with which the bound on missed eigenvalues (`EigenPairs.next_bound`) may be wrong.
+        v0: (N, b) vectors to start from, in place of random ones or the surrogate's. They pay where they are nearly the
+            wanted eigenvectors, as after a few steps of gradient descent. Each costs a product, and vectors of a more
+            distant point cost more than they save.
+        max_matvecs: Largest number of products with H. A pair that has not converged by then is returned with
+            converged = False.
+        max_basis: Largest number of basis vectors; the memory is that of 2 max_basis N numbers. The default is
+            max(2 k + 40, 60).
 
     Returns:
         The pairs with residuals, gaps and bounds on angles: see EigenPairs.
 
     Raises:
-        ValueError: k, tol, miss_probability, max_matvecs, max_basis, v0 or `which` out of range, an operator that is
-            not square or not symmetric, products that are not finite.
-        TypeError: `operator` is nothing that multiplies.
+        ValueError: k, tol, miss_probability, max_matvecs, max_basis, v0 or `which` is out of its range; the operator is
+            not square or not symmetric; or a product is not finite.
+        TypeError: `operator` has no shape or no @.
 
     Warns:
-        ConvergenceWarning: a pair has not converged.
+        ConvergenceWarning: A pair has not converged.
 
     Example:
-        >>> import torch
         >>> values, vectors = top_eigenpairs(torch.diag(torch.arange(100.0)), k=2)
         >>> [round(value) for value in values.tolist()]
         [99, 98]
@@ -336,7 +343,7 @@ def top_eigenpairs(
     n = given.shape[0]
     _check(n, k, tol, which, miss_probability, max_matvecs, max_basis, probe)
     if n <= max_matvecs and (n <= DENSE_ORDER or n <= (max_basis or _basis_size(k, n)) + 1):
-        with single_threaded_torch() if shares_out(given) else nullcontext():
+        with single_threaded_torch() if uses_thread_pool(given) else nullcontext():
             return _dense_pairs(_exact(given, tol, seed) if surrogate == "auto" else given, k, tol, which)
     if which == "LM":
         return _of_both_ends(
@@ -367,7 +374,7 @@ def top_eigenpairs(
         given, chosen = Negated(given), None
     probe = "operator" if probe is None or (chosen is None and probe == "surrogate") else probe
     start = _start(v0, given)
-    with single_threaded_torch() if shares_out(given) else nullcontext():
+    with single_threaded_torch() if uses_thread_pool(given) else nullcontext():
         pairs = _pairs(given, k, tol, seed, chosen, probe, miss_probability, start, max_matvecs, max_basis)
     return pairs if which == "LA" else replace(pairs, values=-pairs.values, next_bound=-pairs.next_bound)
 
@@ -440,14 +447,14 @@ def _check(
 def _for_tolerance(operator: Operator, tol: float, seed: int) -> tuple[Operator, Operator | None]:
     if not isinstance(operator, RefinableOperator):
         return operator, None
-    # Here, since that module needs the analytic path of the Hessian and this one needs no Hessian.
+    # Imported here, since that module needs the analytic path of the Hessian and this one needs no Hessian.
     from eigendrift.hessian.surrogate import for_tolerance
 
     return for_tolerance(operator, tol, seed)
 
 
 def _exact(operator: Operator, tol: float, seed: int) -> Operator:
-    """The form of the operator that suits the tolerance, without a surrogate."""
+    """The form of the operator that fits the tolerance, without a surrogate."""
     return _for_tolerance(operator, tol, seed)[0]
 
 
@@ -512,7 +519,7 @@ def _pairs(
 
 
 def _dense_pairs(operator: Operator, k: int, tol: float, which: Which) -> EigenPairs:
-    """k pairs of an operator that is multiplied out."""
+    """k pairs from the full matrix of an operator."""
     n = operator.shape[0]
     unit = torch.eye(n, dtype=torch_type(operator), device=operator.device)
     products = torch.cat([operator.product(block) for block in unit.split(DENSE_ORDER)]).double().cpu()
@@ -525,7 +532,7 @@ def _dense_pairs(operator: Operator, k: int, tol: float, which: Which) -> EigenP
     y = vectors.to(dtype)
     norms = torch.linalg.vector_norm(y.double() @ products - values[:, None] * y.double(), dim=1)
     residuals = _relative(norms, values, largest, _rounding(torch_type(operator)) * largest)
-    # Of all eigenvalues, so that each gap is that to any other.
+    # All eigenvalues are assessed, so that each gap is the distance to any other eigenvalue.
     known = assess(values, norms, residuals, -math.inf, 10 * torch.finfo(torch_type(operator)).eps * largest)
     order = {"LA": range(n), "SA": range(n - 1, -1, -1), "LM": values.abs().argsort(descending=True).tolist()}[which]
     chosen, others = list(order[:k]), order[k : k + 1]
@@ -553,13 +560,13 @@ def _warn(pairs: EigenPairs, tol: float, stalled: bool, dtype: torch.dtype) -> N
     left = int((~pairs.converged).sum())
     kind = str(dtype).removeprefix("torch.")
     remedy = (
-        f"the rounding of {kind} products is reached: loosen tol, or give the operator in a more exact type"
+        f"the rounding of {kind} products is reached: loosen tol, or give the operator in a type of higher precision"
         if stalled
         else "raise max_matvecs, or loosen tol"
     )
     warnings.warn(
         f"{left} of {len(pairs.values)} pairs did not converge: the largest relative residual is "
-        f"{float(pairs.residuals.max()):.2g} after {pairs.matvecs} products, {tol:.2g} was asked; {remedy}",
+        f"{float(pairs.residuals.max()):.2g} after {pairs.matvecs} products, tol = {tol:.2g}; {remedy}",
         ConvergenceWarning,
         stacklevel=4,
     )
@@ -567,11 +574,11 @@ def _warn(pairs: EigenPairs, tol: float, stalled: bool, dtype: torch.dtype) -> N
 
 def _check_products(products: Tensor) -> None:
     if not bool(torch.isfinite(products).all()):
-        raise ValueError("a Hessian-vector product is not finite; the parameters or the data are not either")
+        raise ValueError("a product with operator is not finite; check that its parameters and data are finite")
 
 
 def _check_symmetry(basis: _Basis) -> None:
-    """Bounds on angles and on what was missed hold for symmetric operators alone."""
+    """Refuse an asymmetric operator: the bounds on angles and on missed eigenvalues hold for symmetric ones alone."""
     projected = (basis.q[: basis.m] @ basis.w[: basis.m].T).double().cpu()
     _refuse_asymmetry(projected, torch_type(basis.operator))
 
@@ -594,7 +601,7 @@ def _solve(
     k, tol, size = task.k, task.tol, task.size
     basis = _Basis(operator, size)
     best, best_at = math.inf, 0
-    # The surrogate's next vector has to wait: with a good surrogate the first k are all that is needed.
+    # The surrogate's next vector waits: with a good surrogate the first k are enough.
     directions: list[Tensor] = start[: size - 1]
     waiting: list[Tensor] = []
     if preconditioner is not None and not start:
@@ -609,25 +616,25 @@ def _solve(
     while True:
         _check_products(basis.t[: basis.m, : basis.m])
         values, coefficients = basis.rayleigh_ritz()
-        # One pair more than is wanted: its residual tells how far its value can be trusted as the next eigenvalue.
-        y, rests = basis.ritz(values[: k + 1], coefficients[: k + 1])
+        # One pair more than is wanted: its residual bounds the error of its value as the next eigenvalue.
+        y, residual_vectors = basis.ritz(values[: k + 1], coefficients[: k + 1])
         largest = float(values.abs().max())
         rounding = factor * largest
         ends = basis.matvecs >= task.max_matvecs
         norms = basis.estimated_norms(coefficients[: k + 1])
         residuals = _relative(norms[:k], values[:k], largest, rounding)
         worst = int(residuals.argmax())
-        far = residuals[worst] > ESTIMATE_FACTOR * tol and norms[worst] > ESTIMATE_FACTOR * rounding
-        if not krylov or ends or not far:
-            norms = torch.linalg.vector_norm(rests, dim=1).double().cpu()
+        clearly_above = residuals[worst] > ESTIMATE_FACTOR * tol and norms[worst] > ESTIMATE_FACTOR * rounding
+        if not krylov or ends or not clearly_above:
+            norms = torch.linalg.vector_norm(residual_vectors, dim=1).double().cpu()
             residuals = _relative(norms[:k], values[:k], largest, rounding)
             worst = int(residuals.argmax())
-        # Without a preconditioner at least one vector more is looked at.
+        # Without a preconditioner at least one further vector is required.
         seen = basis.m > k or preconditioner is not None
         done = seen and len(residuals) == k and bool((residuals <= tol).all())
         if len(residuals) < k or float(residuals.max()) < 0.9 * best:
             best, best_at = float(residuals.max()), basis.matvecs
-        # A whole basis without progress, and what is left is rounding of the products.
+        # A whole basis brought no progress, and the residuals are rounding of the products.
         stalled = basis.matvecs - best_at > size and bool((norms[:k] <= rounding).all())
         if done and task.probe and not ends:
             probes += 1
@@ -643,11 +650,11 @@ def _solve(
             return _Solved(basis, values[: k + 1], y, norms, residuals, next_bound, 10 * eps * largest, stalled)
         if preconditioner is None:
             # A residual is orthogonal to the basis, up to rounding.
-            directions, new = [rests[worst]], bool(norms[worst] > rounding)
+            directions, new = [residual_vectors[worst]], bool(norms[worst] > rounding)
         else:
             new = False
             wanted = [i for i in range(len(residuals)) if not residuals[i] <= tol]
-            directions = [*waiting, *(preconditioner.correct(rests[i], float(values[i])) for i in wanted)]
+            directions = [*waiting, *(preconditioner.correct(residual_vectors[i], float(values[i])) for i in wanted)]
             waiting = []
         if basis.m + len(directions) > size:
             keep = min(k + (size - k) // 2, size - len(directions))
@@ -682,7 +689,7 @@ def _probe(
     component = float(overlap_quantiles(delta, n - first))
     known = values[:k].tolist()
     last = known[-1]
-    # What cannot be told from the k-th within its residual is no find: it is reported as a cluster.
+    # A value within the residual of the k-th is no new eigenvalue: it is reported as a cluster.
     new = max(task.tol * abs(last), float(norms[:k].max()), 10 * noise)
     if basis.extend([_random(basis.operator, random)]) == 0:
         return False, math.inf
@@ -714,7 +721,7 @@ def _random(operator: Operator, generator: torch.Generator) -> Tensor:
 
 
 def _generator(operator: Operator, seed: int) -> torch.Generator:
-    # A GPU draws its own: a start vector from the host would take as long as a product.
+    # A GPU draws its own numbers: copying a start vector from the host would take as long as a product.
     return torch.Generator(operator.device if operator.device.type == "cuda" else "cpu").manual_seed(seed)
 
 
@@ -724,7 +731,7 @@ def _to_device_of(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _rounding(dtype: torch.dtype) -> float:
-    """What products are uncertain by, relative to the largest eigenvalue."""
+    """Uncertainty of products, relative to the largest eigenvalue."""
     return (100 if dtype.itemsize >= 4 else 4) * torch.finfo(dtype).eps
 
 

@@ -1,15 +1,16 @@
 """How large an eigenvalue can be that a Krylov space did not show: bounds from one random vector.
 
 A Krylov space holds one vector of each eigenspace, so it shows a repeated eigenvalue once, however long it grows, and
-residuals say nothing about what is not there. Let Q (m, N) be an orthonormal basis with T = Q H Q' and the coupling
-C = (I - Q'Q) H Q', and let B be the compression of H to the complement of Q. Two steps bound what was missed.
+residuals say nothing about the eigenvalues that it does not show. Let Q (m, N) be an orthonormal basis with T = Q H Q'
+and the coupling C = (I - Q'Q) H Q', and let B be the compression of H to the complement of Q. Two steps bound the
+eigenvalues that were missed.
 
 1. The largest eigenvalue of B. A fresh random vector u in the complement is independent of Q, so its component along
-   the unknown eigenvector z of B is at least c in magnitude but for a probability that is known in closed form. Lanczos
-   on B from u gives orthonormal vectors p_i(B) u with polynomials p_i known from the recurrence. By Bessel's inequality
-   (z'u)^2 sum_i p_i(lambda)^2 <= 1, and beyond the Ritz values the sum grows with lambda: lambda is bounded. This is
-   the bound of van Dorsselaer, Hochstenbach and van der Vorst (SIAM J. Matrix Anal. Appl. 22, 837, 2000) with all
-   polynomials at once. It uses the spectrum that Lanczos saw; the a priori bound of Kuczynski and Wozniakowski
+   the unknown eigenvector z of B is at least c in magnitude, except with a probability that is known in closed form.
+   Lanczos on B from u gives orthonormal vectors p_i(B) u with polynomials p_i known from the recurrence. By Bessel's
+   inequality (z'u)^2 sum_i p_i(lambda)^2 <= 1, and beyond the Ritz values the sum grows with lambda: lambda is bounded.
+   This is the bound of van Dorsselaer, Hochstenbach and van der Vorst (SIAM J. Matrix Anal. Appl. 22, 837, 2000) with
+   all polynomials at once. It uses the spectrum that Lanczos saw; the a priori bound of Kuczynski and Wozniakowski
    (SIAM J. Matrix Anal. Appl. 13, 1094, 1992) holds beside it.
 2. The number of eigenvalues of H above x. For x > mu >= lambda_max(B), by the inertia of the Schur complement, it is at
    most the number of eigenvalues of T + C'C / (x - mu) above x, a matrix of order m.
@@ -70,7 +71,15 @@ def largest_unseen(diagonal: Sequence[float], off_diagonal: Sequence[float], com
 
 
 def largest_ritz_value(diagonal: Sequence[float], off_diagonal: Sequence[float]) -> float:
-    """The largest eigenvalue of the tridiagonal matrix; the last off-diagonal entry leads out of it."""
+    """The largest eigenvalue of the tridiagonal matrix of a Lanczos recurrence.
+
+    Args:
+        diagonal: alpha_1..alpha_j.
+        off_diagonal: beta_1..beta_j, the last of which is not part of the matrix.
+
+    Returns:
+        The eigenvalue, in units of the operator.
+    """
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
     if len(diagonal) > 1:
         beside = torch.tensor(off_diagonal[: len(diagonal) - 1], dtype=torch.float64)
@@ -79,14 +88,17 @@ def largest_ritz_value(diagonal: Sequence[float], off_diagonal: Sequence[float])
 
 
 def at_most(k: int, x: float, mu: float, projected: Tensor, coupling: Tensor) -> bool:
-    """Whether an operator has at most k eigenvalues above x.
+    """Whether an operator certainly has at most k eigenvalues above x.
 
     Args:
-        k: number of eigenvalues.
-        x: threshold.
-        mu: upper bound on the compression to the complement of the basis.
+        k: Number of eigenvalues.
+        x: Threshold.
+        mu: Upper bound on the compression to the complement of the basis.
         projected: T (m, m), symmetric, float64.
         coupling: C'C (m, m), float64.
+
+    Returns:
+        Whether the bound holds; False also where it cannot be computed.
     """
     if not x > mu:
         return False
@@ -102,8 +114,13 @@ def next_eigenvalue_bound(known: Sequence[float], mu: float, projected: Tensor, 
     """The smallest x, to 1e-7 of the largest entry, above which the operator has no more eigenvalues than are known.
 
     Args:
-        known: the Ritz values that count as found, descending.
-        mu, projected, coupling: as in `at_most`.
+        known: The Ritz values that count as found, descending.
+        mu: Upper bound on the compression to the complement of the basis.
+        projected: T (m, m), symmetric, float64.
+        coupling: C'C (m, m), float64.
+
+    Returns:
+        x in units of the operator, infinite where nothing is bounded.
     """
     if not math.isfinite(mu):
         return math.inf

@@ -1,4 +1,4 @@
-"""Eigenpairs with what is known of them: residuals, gaps, angles, clusters, and what may have been missed."""
+"""Eigenpairs with their residuals, gaps, angle bounds, clusters, and a bound on the eigenvalues that were missed."""
 
 import os
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Neighbours that are not known to differ by more than this part of their value form a cluster: within it a small error
-# turns the vectors, and only their span is well determined.
+# Neighbours that are not known to differ by more than this fraction of their value form a cluster. Within a cluster a
+# small error rotates the vectors, and only their span is well determined.
 CLUSTER = 1e-2
 
 BoundSource = Literal["dense", "operator", "surrogate", "none"]
 
 
 class ConvergenceWarning(UserWarning):
-    """Some of the returned pairs have larger residuals than was asked."""
+    """Some of the returned pairs have larger residuals than the tolerance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,27 +30,36 @@ class EigenPairs:
     Attributes:
         values: (k,) float64, in units of H, the wanted end of the spectrum first.
         vectors: (N, k), orthonormal columns, in the type of the products, float32 at least.
-        residuals: (k,) |H v - lambda v| / |lambda| from true products; relative to the largest |lambda| where lambda is
-            zero within rounding.
+        residuals: (k,) relative residual norms |H v - lambda v| / |lambda| of true products; relative to the largest
+            |lambda| where lambda is zero within rounding.
         converged: (k,) bool, residual <= tol.
-        gaps: (k,) distance in units of H from each eigenvalue to any other, at least; 0 where the two cannot be told
-            apart, or where an eigenvalue so near may have been missed.
-        angle_bounds: (k,) the sine of the angle between v_i and its eigenvector is at most residual norm / gap
-            (Davis and Kahan 1970), at most 1. 1 says that nothing is known of the single vector.
-        clustered: (k,) bool, whether a neighbour, the next one included, is not known to be more than 1% of the
+        gaps: (k,) lower bound on the distance from each eigenvalue to any other, in units of H; 0 where the two cannot
+            be distinguished, or where an eigenvalue so near may have been missed.
+        angle_bounds: (k,) upper bound residual norm / gap on the sine of the angle between v_i and its eigenvector
+            (Davis and Kahan 1970), at most 1. 1 means that nothing is known of the single vector.
+        clustered: (k,) bool, whether a neighbour, the next eigenvalue included, is not known to be more than 1% of the
             eigenvalue away.
-        clusters: (k,) index of the first pair of the cluster that each belongs to.
-        span_bounds: (k,) the same bound for the largest angle between the span of the whole cluster, as far as it is
-            among the k, and that of the eigenvectors.
-        next_bound: bound on the next eigenvalue; infinite (-infinite for "SA") where nothing is known.
-        bound_source: what `next_bound` rests on. "dense": all N eigenvalues were computed, it is exact. "operator": a
-            random vector was followed through products of H, the bound is wrong with probability `miss_probability`
-            at most. "surrogate": the same with products of the surrogate, and H is assumed to differ from it on the
-            next eigenvalue by no more than three times what it was seen to differ on the k (an estimate). "none".
-        miss_probability: see `bound_source`; 0 for "dense", 1 for "none".
-        matvecs: products with H.
-        surrogate_matvecs: products with the surrogate and its coarse level.
-        orthogonality: largest entry of |V'V - I|.
+        clusters: (k,) index of the first pair of the cluster that each pair belongs to.
+        span_bounds: (k,) the same upper bound for the largest angle between the span of the whole cluster, as far as it
+            is among the k, and the span of its eigenvectors.
+        next_bound: Upper bound on the next eigenvalue (for "SA" a lower bound), in units of H; infinite where nothing
+            is known.
+        bound_source: The basis of `next_bound`. "dense": all N eigenvalues were computed, and it is exact. "operator":
+            a random vector was followed through products with H, and the bound is wrong with probability
+            `miss_probability` at most. "surrogate": the same with products of the surrogate, on the assumption that H
+            differs from it on the next eigenvalue by no more than three times the difference seen on the k; then it is
+            an estimate. "none": nothing was bounded.
+        miss_probability: See `bound_source`; 0 for "dense", 1 for "none".
+        matvecs: Number of products with H.
+        surrogate_matvecs: Number of products with the surrogate and its coarse level.
+        orthogonality: Largest entry of |V'V - I|.
+
+    Example:
+        >>> from eigendrift import top_eigenpairs
+        >>> pairs = top_eigenpairs(torch.diag(torch.tensor([5.0, 4.0, 1.0], dtype=torch.float64)), k=1)
+        >>> values, vectors = pairs
+        >>> round(float(pairs.gaps[0]), 6), pairs.next_bound, pairs.bound_source
+        (1.0, 4.0, 'dense')
     """
 
     values: Tensor
@@ -91,10 +100,10 @@ class EigenPairs:
         """Write all fields to a NumPy .npz file, vectors on the CPU; `load` reads them back.
 
         Args:
-            path: the file, whose name ends in .npz.
+            path: The file, whose name ends in .npz.
 
         Raises:
-            ValueError: for another ending, which NumPy would change in silence.
+            ValueError: The name has another ending, which NumPy would change in silence.
         """
         if not os.fspath(path).endswith(".npz"):
             raise ValueError(f"path = {os.fspath(path)!r} is not allowed; give a name that ends in .npz")
@@ -104,10 +113,16 @@ class EigenPairs:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "EigenPairs":
-        """Read what `save` wrote; nothing in the file is executed.
+        """Read a file that `save` wrote; nothing in the file is executed.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The pairs, on the CPU.
 
         Raises:
-            ValueError: the file lacks a field, or holds pickled objects.
+            ValueError: The file lacks a field, or holds pickled objects.
         """
         found: dict[str, object] = {}
         with np.load(path, allow_pickle=False) as file:
@@ -126,10 +141,17 @@ def assess(
     next_bound: float,
     rounding: float,
 ) -> dict[str, Tensor]:
-    """The fields of EigenPairs that follow from the k largest Ritz pairs, descending, and the bound on the next.
+    """The fields of EigenPairs that follow from the k largest Ritz pairs and the bound on the next eigenvalue.
 
-    values (k,), norms (k,): of the residuals, in units of H; residuals (k,): relative;
-    rounding: what eigenvalues are uncertain by beyond their residuals.
+    Args:
+        values: (k,) Ritz values, descending, in units of H.
+        norms: (k,) residual norms, in units of H.
+        residuals: (k,) relative residual norms.
+        next_bound: Upper bound on the next eigenvalue, in units of H.
+        rounding: Uncertainty of the eigenvalues besides their residuals, in units of H.
+
+    Returns:
+        The fields by name.
     """
     k = len(values)
     # An eigenvalue lies within the residual of each Ritz value, so a neighbour may be nearer by its residual.
@@ -153,14 +175,21 @@ def assess(
 
 
 def orthogonality(vectors: Tensor) -> float:
-    """Largest entry of |Y Y' - I| for rows (k, N)."""
+    """Largest entry of |Y Y' - I|.
+
+    Args:
+        vectors: Rows Y (k, N).
+
+    Returns:
+        A number without a unit, 0 for orthonormal rows.
+    """
     gram = (vectors @ vectors.T).double().cpu()
     return float((gram - torch.eye(len(gram), dtype=torch.float64)).abs().max())
 
 
 def _sines(norms: Tensor, gaps: Tensor) -> Tensor:
     """Residual norm / gap, at most 1."""
-    # Nothing tells which vector of a repeated eigenvalue is meant, however small the residual.
+    # The vectors of a repeated eigenvalue are not determined, however small the residual is.
     return torch.where(gaps > 0, norms / gaps, torch.ones_like(norms)).clamp(max=1.0)
 
 
@@ -173,7 +202,7 @@ def _first_of_each(near: Tensor) -> Tensor:
 
 
 def _span_bounds(clusters: Tensor, norms: Tensor, distances: Tensor) -> Tensor:
-    """|R|_F of each pair's cluster over the distance to what is not in it, at most 1."""
+    """|R|_F of each pair's cluster over the distance to the eigenvalues outside of it, at most 1."""
     bounds = torch.empty(len(clusters), dtype=torch.float64)
     for first in clusters.unique():
         own = torch.nonzero(clusters == first)[:, 0]

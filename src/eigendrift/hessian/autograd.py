@@ -1,8 +1,8 @@
 """Exact Hessian-vector products of any module and loss, by differentiating twice in reverse.
 
-Reverse over reverse, since every differentiable operation has a backward formula and not every one a forward one. The
-graph of the gradient depends on the parameters alone, so it is kept, as far as memory allows, and a product is then one
-backward pass through it.
+Products are taken in reverse over reverse mode, since every differentiable operation has a backward formula, but not
+every one a forward formula. The graph of the gradient depends on the parameters alone, so it is kept, as far as memory
+allows, and a product is then one backward pass through it.
 """
 
 import math
@@ -14,15 +14,15 @@ from torch import Tensor
 from eigendrift.hessian.evaluation import Batch, Evaluation, State, explained, tensors_in
 from eigendrift.hessian.loss_data import BatchChunks, Combination, TensorChunks
 
-# Of the graphs that are kept between products.
+# Memory for graphs that are kept between products, in bytes.
 GRAPH_BYTES = 2 << 30
 
 
 class FunctionalHessian:
     """The Hessian at one point, as a map of row vectors (b, N) -> (b, N).
 
-    The loss is the `combination` of those of the chunks. The point is a state, all tensors that the module is lent;
-    `names` are those of them that the Hessian is taken by.
+    The loss is the `combination` of the losses of the chunks. The point is a state, which holds every parameter and
+    buffer of the module; `names` are the parameters with respect to which the Hessian is taken.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class FunctionalHessian:
         dtype: torch.dtype,
         graph_bytes: int = GRAPH_BYTES,
     ) -> None:
-        """`graph_bytes`: memory for graphs that are kept; chunks beyond it are differentiated anew at every product."""
+        """`graph_bytes`: memory for kept graphs; chunks beyond it are differentiated again at every product."""
         self.evaluation, self.chunks, self.combination = evaluation, chunks, combination
         self.names, self.dtype, self.graph_bytes = list(names), dtype, graph_bytes
         self.sizes = [state[name].numel() for name in names]
@@ -66,12 +66,12 @@ class FunctionalHessian:
         self._point = [self.state[name] for name in self.names]
 
     def move_to(self, parts: Sequence[Tensor], others: State | None = None) -> None:
-        """To these parameters, in the order of `names`; `others` replaces further tensors of the state."""
+        """Move to these parameters, in the order of `names`; `others` replaces further tensors of the state."""
         self._set({**self.state, **(others or {}), **dict(zip(self.names, parts, strict=True))})
         self.refresh()
 
     def refresh(self) -> None:
-        """Take losses, and as many graphs as memory allows, at the present state."""
+        """Compute the losses, and as many graphs as memory allows, at the present state."""
         self._kept: list[list[Tensor]] = []
         keeping, last = self.graph_bytes > 0, 0
         counter = _SavedBytes([*self.state.values(), *self._data()])
@@ -98,7 +98,7 @@ class FunctionalHessian:
             else:
                 keeping = False
         if not keeping and not self.same_order:
-            # The chunks that are taken anew might come in another order than those that are kept.
+            # The chunks of a later pass might come in another order than the kept ones.
             self._kept = []
         self._complete = keeping
         self._total = self.combination.total(total)
@@ -107,7 +107,7 @@ class FunctionalHessian:
     def _data(self) -> Iterable[Tensor]:
         if isinstance(self.chunks, TensorChunks):
             return [self.chunks.inputs, self.chunks.targets]
-        # Of a list that stays in memory; a loader's batches do not.
+        # A list stays in memory; the batches of a loader do not.
         return tensors_in(self.chunks) if isinstance(self.chunks, list) else []
 
     def _chunk_loss(self, batch: Batch) -> float:
@@ -162,7 +162,7 @@ class FunctionalHessian:
         return total / self._total
 
     def _chunk_product(self, gradients: list[Tensor], tangents: list[Tensor], keep: bool) -> Tensor:
-        # A gradient without a graph does not depend on the parameters, as that of a linear function.
+        # A gradient without a graph does not depend on the parameters, for example that of a linear function.
         pairs = [(g, t) for g, t in zip(gradients, tangents, strict=True) if g.requires_grad]
         b = len(tangents[0])
         if not pairs:
@@ -170,7 +170,7 @@ class FunctionalHessian:
         outputs = [g for g, _ in pairs]
 
         def one(index: int, keep: bool) -> Tensor:
-            # Not by grad_outputs=, whose first use loads a computer algebra system.
+            # grad_outputs= is avoided, since its first use loads a computer algebra system.
             inner = torch.stack([(g * t[index]).sum() for g, t in pairs]).sum()
             found = torch.autograd.grad(inner, self._point, retain_graph=keep, allow_unused=True)
             return torch.cat([_or_zeros(f, p.shape, p) for f, p in zip(found, self._point, strict=True)], dim=1)
@@ -196,10 +196,10 @@ class FunctionalHessian:
 
 
 class DifferenceHessian(FunctionalHessian):
-    """The Hessian by differences of gradients, for what cannot be differentiated twice: an estimate.
+    """The Hessian by differences of gradients, for losses that cannot be differentiated twice: an estimate.
 
-    H v = (4 D(h) - D(2 h)) / 3 with central differences D(h) = (g(theta + h v) - g(theta - h v)) / 2h, whose own
-    difference tells how far the result may be off: `error`, of the last product, relative to it.
+    H v = (4 D(h) - D(2 h)) / 3 with central differences D(h) = (g(theta + h v) - g(theta - h v)) / 2h. The difference
+    of the two D estimates the error of the last product, relative to it: `error`.
     """
 
     error = math.nan
@@ -210,7 +210,7 @@ class DifferenceHessian(FunctionalHessian):
         super().refresh()
 
     def in_float64(self) -> "DifferenceHessian":
-        """The same in float64, in which differences round far less."""
+        """The same in float64, where differences have a much smaller rounding error."""
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.state.items()}
         return DifferenceHessian(
             self.evaluation, self.chunks, self.combination, state, self.names, torch.float64, self.graph_bytes
@@ -251,7 +251,7 @@ def _or_zeros(found: Tensor | None, shape: Sequence[int], like: Tensor) -> Tenso
 
 
 class _SavedBytes:
-    """Memory of what graphs save, each piece of it once; what is there anyway does not count."""
+    """Memory of the tensors that graphs save, each counted once; tensors that exist anyway do not count."""
 
     def __init__(self, present: Iterable[Tensor]) -> None:
         self.bytes = 0
@@ -262,7 +262,7 @@ class _SavedBytes:
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.bytes += storage.nbytes()
-        # Detached, or an output that its own operation saves would keep itself alive.
+        # Detached, since an output that its own operation saves would keep itself alive.
         return tensor.detach()
 
 

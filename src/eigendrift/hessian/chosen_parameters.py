@@ -1,4 +1,4 @@
-"""Which parameters of a model the Hessian is taken by, and the way between vectors and layers."""
+"""The parameters with respect to which the Hessian is taken, and the conversion between vectors and named tensors."""
 
 import fnmatch
 import re
@@ -26,7 +26,8 @@ def beneath(model: nn.Module) -> nn.Module:
 def chosen(model: nn.Module, params: Choice | None) -> list[str]:
     """Names of the parameters that `params` chooses, in the order of model.parameters(); by default the trained ones.
 
-    Raises ValueError where nothing is chosen, and for a name or parameter that is not the model's.
+    Raises:
+        ValueError: Nothing is chosen, or a name or parameter is not the model's.
     """
     names = [name for name, _ in model.named_parameters()]
     if not names:
@@ -40,7 +41,7 @@ def chosen(model: nn.Module, params: Choice | None) -> list[str]:
                 "no parameter of the model is trained (all have requires_grad=False); choose some with params="
             )
         return found
-    # A tied parameter answers to each of its names, and counts once under the first.
+    # A tied parameter matches by each of its names, and counts once, under the first.
     first: dict[int, str] = {}
     matches: set[str] = set()
     wanted = _conditions(params)
@@ -78,7 +79,7 @@ def _conditions(params: Choice) -> list[Callable[[str, nn.Parameter], bool]]:
 
 
 def _plain(name: str) -> str:
-    """A name without what torch.compile puts into it."""
+    """A name without the prefix that torch.compile adds."""
     return name.replace("_orig_mod.", "")
 
 
@@ -103,7 +104,7 @@ class Layout:
         }
 
     def from_named(self, named: Mapping[str, Any]) -> Tensor:
-        """The vector (N,), or columns (N, b), of what `to_named` gives."""
+        """The vector (N,), or columns (N, b), from the tensors that `to_named` returns."""
         if set(named) != set(self.slices):
             odd = sorted(set(named) ^ set(self.slices))
             raise ValueError(f"named holds too much or too little: {', '.join(odd)}")

@@ -1,8 +1,8 @@
-"""A caller's model and loss as a function of parameters and a batch, evaluated so that nothing of the caller's changes.
+"""A caller's model and loss as a function of parameters and a batch, evaluated without a change to either.
 
-The module's parameters and buffers are replaced by the operator's own for the length of an evaluation; what a forward
-pass writes, to buffers, attributes, random generators or gradients, is undone. Inside, torch takes the routes that can
-be differentiated twice.
+The module's parameters and buffers are replaced by the operator's own during an evaluation. Whatever a forward pass
+writes to buffers, attributes, random generators or gradients is undone. Inside, torch uses the kernels that can be
+differentiated twice.
 """
 
 # ruff: noqa: NPY002 (a model may draw from NumPy's old generator)
@@ -36,8 +36,8 @@ _CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
 class Evaluation:
     """Losses of batches at any point, in any type.
 
-    `source` is the caller's module, `module` the one that is evaluated: a copy, which what happens to the caller's
-    later does not reach, or the caller's own where the loss refers to it.
+    `source` is the caller's module. `module` is the one that is evaluated: a copy, which later changes of the caller's
+    module do not reach, or the caller's module itself where the loss refers to it.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Evaluation:
         self._prepare()
 
     def _prepare(self) -> None:
-        self._lent = _Lent(self.module)
+        self._substituted = _Substituted(self.module)
         modules = list(self.module.modules())
         self._modes = [(m, m.training) for m in modules]
         self._structure = _structure(modules)
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in modules)
-        # What a forward pass does, as far as it is known: writes into its inputs, into its buffers, draws at random.
+        # Side effects of a forward pass that were seen: it writes into its inputs, into its buffers, draws at random.
         self.changes_inputs = self.changes_state = self.drew = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Evaluation:
         self._structure = _structure([m for m, _ in self._modes])
 
     def __call__(self, state: State, batch: Batch, dtype: torch.dtype) -> Tensor:
-        """The loss of a batch, a number with its graph, at this state; everything that is floating-point in `dtype`."""
+        """The loss of a batch at this state, one number with its graph; all floating-point tensors are in `dtype`."""
         value = self.apply(self._batch_loss(self.loss), state, batch, dtype)
         if not isinstance(value, Tensor):
             raise ValueError(f"the loss is {type(value).__name__}, expected a tensor with one number")
@@ -88,25 +88,26 @@ class Evaluation:
                 state = {name: tensor.clone() for name, tensor in state.items()}
             with self._undone():
                 before = _fingerprint(self.device)
-                found = self._lent.call(function, state, batch)
+                found = self._substituted.call(function, state, batch)
                 self.drew = before != _fingerprint(self.device)
                 return found
 
     @contextmanager
     def working(self, dtype: torch.dtype) -> Iterator[None]:
-        """Everything as an evaluation in `dtype` and its derivatives need it, whatever is set outside."""
+        """Set torch up for an evaluation in `dtype` and its derivatives, whatever is set outside."""
         with ExitStack() as stack:
             enter = stack.enter_context
             enter(full_precision(self.device))
             enter(torch.enable_grad())
-            # The other kernels of attention have no second derivative, and the fast path of encoders has no first.
+            # The other kernels of attention have no second derivative, and the fast path of encoders has not even a
+            # first.
             enter(sdpa_kernel(SDPBackend.MATH))
             if torch.backends.mha.get_fastpath_enabled():
                 torch.backends.mha.set_fastpath_enabled(False)
                 stack.callback(torch.backends.mha.set_fastpath_enabled, True)
             if self._recurrent:
-                # Neither have the recurrent networks of cuDNN and oneDNN. Not by the contexts of torch.backends, which
-                # set precisions too.
+                # The recurrent networks of cuDNN and oneDNN have no second derivative either. The contexts of
+                # torch.backends are not used, since they set precisions too.
                 stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
                 stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
                 torch._C._set_cudnn_enabled(False)
@@ -136,11 +137,11 @@ class Evaluation:
 
     @contextmanager
     def _undone(self) -> Iterator[None]:
-        """Attributes of the modules, and their training modes, as they were; sparse gradients off."""
+        """Restore attributes of the modules and their training modes afterwards; inside, sparse gradients are off."""
         if isinstance(self.module, torch.jit.ScriptModule):
             yield
             return
-        # A hook may add a module, a forward pass an attribute: what is there now is put back as it is.
+        # A hook may add a module, and a forward pass an attribute: all present attributes are restored.
         before = [(m, dict(vars(m))) for m, _ in self._modes]
         try:
             for m, training in self._modes:
@@ -158,7 +159,7 @@ class Evaluation:
 
 
 class _Direct:
-    """In place of torch's checkpoints: the function is called, and keeps what its derivatives need."""
+    """Replacement for torch's checkpoints: the function is called, and keeps the tensors that its derivatives need."""
 
     @staticmethod
     def apply(function: Callable[..., Any], _: bool, *args: Any) -> Any:
@@ -171,7 +172,7 @@ class _Direct:
 
 @contextmanager
 def _without_checkpoints() -> Iterator[None]:
-    """No checkpoints of activations: these would compute again when the module has its own parameters back."""
+    """Switch activation checkpoints off: they would recompute when the module has its own parameters back."""
     own = {
         "CheckpointFunction": _Direct,
         "_checkpoint_without_reentrant_generator": _Direct.generator,
@@ -188,23 +189,23 @@ def _without_checkpoints() -> Iterator[None]:
             setattr(module, name, value)
 
 
-class _Lent(nn.Module):
-    """Lends its module other parameters and buffers while a function uses it."""
+class _Substituted(nn.Module):
+    """Substitutes parameters and buffers of its module while a function uses it."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def call(self, function: Callable[[nn.Module, Batch], Any], state: State, batch: Batch) -> Any:
-        lent = {f"module.{name}": tensor for name, tensor in state.items()}
-        return torch.func.functional_call(self, lent, (function, batch))
+        substitutes = {f"module.{name}": tensor for name, tensor in state.items()}
+        return torch.func.functional_call(self, substitutes, (function, batch))
 
     def forward(self, function: Callable[[nn.Module, Batch], Any], batch: Batch) -> Any:
         return function(self.module, batch)
 
 
 class _InType(TorchFunctionMode):
-    """Computes in one floating-point type: what is narrower is widened, and casts to a narrower type are none."""
+    """Computes in one floating-point type: narrower tensors are widened, and casts to a narrower type are ignored."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -236,7 +237,7 @@ class _InType(TorchFunctionMode):
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Products in the types that tensors have: no autocast, no TF32; and tensors that may be differentiated."""
+    """Compute products in the types of the tensors, without autocast and TF32; tensors can be differentiated."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         for kind in {"cpu", device.type}:
@@ -248,7 +249,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def random_states_kept(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """The generators of torch, NumPy and Python as they were, afterwards; inside from `seed`, where it is given."""
+    """Restore the generators of torch, NumPy and Python afterwards; inside they start from `seed`, if it is given."""
     ours, theirs, pythons = torch.get_rng_state(), np.random.get_state(), random.getstate()
     on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:
@@ -268,7 +269,7 @@ def random_states_kept(device: torch.device, seed: int | None = None) -> Iterato
 
 
 def _fingerprint(device: torch.device) -> tuple[Any, ...]:
-    """What tells whether something was drawn from a generator."""
+    """The states of all generators: they differ if a number was drawn."""
     name, keys, position, has, cached = np.random.get_state()
     on_gpu = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
     ours = torch.get_rng_state().numpy().tobytes()
@@ -276,7 +277,7 @@ def _fingerprint(device: torch.device) -> tuple[Any, ...]:
 
 
 def moved(value: Any, device: torch.device, dtype: torch.dtype, clone: bool = False) -> Any:
-    """A batch on the device, its floating-point numbers in `dtype`; tensors, arrays, and what holds them."""
+    """A batch on the device, with its floating-point numbers in `dtype`: tensors, arrays, and containers of them."""
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, Tensor):
@@ -305,7 +306,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(each)
 
 
-# What torch says where it cannot differentiate twice, and what helps.
+# Parts of torch's messages where it cannot differentiate twice, and the remedy.
 _REMEDIES = (
     ("once_differentiable", "a custom autograd.Function of the model is marked once_differentiable"),
     ("derivative for", "torch has no second derivative of an operation of the model"),
@@ -318,9 +319,10 @@ BY_DIFFERENCES = "method='finite_difference' needs no second derivatives"
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Turns an error of the model, the loss or torch into one line that says what helps.
+    """Turn an error of the model, the loss or torch into one line that names the remedy.
 
-    Raises ValueError for whatever they raise, but for exhausted memory.
+    Raises:
+        ValueError: Any error inside, except exhausted memory.
     """
     try:
         yield
@@ -347,17 +349,17 @@ def _copied(model: nn.Module, loss: Any) -> tuple[nn.Module, Any]:
                 owners = [getattr(hook, "__self__", None) for hook in value.values()] if value else []
                 memo.update({id(owner): owner for owner in owners if not isinstance(owner, nn.Module)})
             else:
-                # What an earlier forward pass left behind cannot be copied with its graph.
+                # A tensor of an earlier forward pass cannot be copied with its graph.
                 memo.update({id(t): t.detach() for t in tensors_in(value) if t.grad_fn is not None})
     try:
         copied = copy.deepcopy(model, memo)
         return copied, copy.deepcopy(loss, memo) if isinstance(loss, nn.Module) else loss
-    except Exception:  # Whatever a copy may fail with, the caller's own is lent instead.
+    except Exception:  # A copy may fail with any error; then the caller's own module is used.
         return model, loss
 
 
 def _structure(modules: list[nn.Module]) -> list[Any]:
-    """What tells whether a module computes what it did: its modules, and the plain values among their attributes."""
+    """The modules and the plain values among their attributes: they differ if a module may compute something else."""
     plain = (bool, int, float, str, type(None))
     return [
         (id(m), {k: v for k, v in vars(m).items() if type(v) in plain and k != "training"}, _hooks(m)) for m in modules

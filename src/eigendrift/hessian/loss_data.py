@@ -1,4 +1,4 @@
-"""The data of a loss in chunks, and how the losses of chunks add up to the loss of all."""
+"""The data of a loss in chunks, and how the losses of chunks combine into the loss of all samples."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSam
 
 from eigendrift.hessian.evaluation import Batch, BatchLoss, random_states_kept, tensors_in
 
-# Samples that are differentiated at once, where nothing is said.
+# Default number of samples that are differentiated at once.
 ROWS = 1024
 REDUCTIONS = ("mean", "sum")
 _TAKEN = "expected tensors or NumPy arrays of n samples each; batches of another kind are given as data="
@@ -21,9 +21,9 @@ _TAKEN = "expected tensors or NumPy arrays of n samples each; batches of another
 
 @dataclass(frozen=True)
 class Combination:
-    """The whole loss from those of chunks: sum_c size(chunk) loss(chunk) / sum_c size(chunk), or their plain sum.
+    """The loss of all samples from those of chunks: sum_c size(chunk) loss(chunk) / sum_c size(chunk), or their sum.
 
-    `known`: whether torch's documentation of this loss says so, or whether it is the default that nothing vouches for.
+    `known`: whether torch documents it of this loss, or the caller states it; else it is the default, to be checked.
     """
 
     reduction: str
@@ -31,7 +31,7 @@ class Combination:
     known: bool
 
     def weight(self, batch: Batch) -> float:
-        """What the loss of this chunk is multiplied with."""
+        """The factor of this chunk's loss."""
         if self.reduction == "sum":
             return 1.0
         weight = float(self.size(batch))
@@ -40,7 +40,7 @@ class Combination:
         return weight
 
     def total(self, weights: float) -> float:
-        """What the sum over chunks is divided by."""
+        """The divisor of the sum over chunks."""
         if self.reduction == "sum":
             return 1.0
         if weights == 0:
@@ -49,9 +49,10 @@ class Combination:
 
 
 def combination(loss: Any, reduction: str | None, size: Callable[[Batch], float] | None) -> Combination:
-    """How this loss combines; `reduction` and `size` are what the caller says of it.
+    """How this loss combines over chunks; `reduction` and `size` are the caller's statements on it, or None.
 
-    Raises ValueError for a reduction that leaves one loss a sample, and for an unknown one.
+    Raises:
+        ValueError: The reduction gives one loss a sample, or is unknown; or `size` is given for a sum.
     """
     name, settings = _settings(loss)
     own = settings.get("reduction", "mean")
@@ -85,13 +86,13 @@ def _settings(loss: Any) -> tuple[str | None, dict[str, Any]]:
     known = getattr(loss, "__name__", "")
     if getattr(functional, known, None) is loss:
         return known, given
-    # The attribute is what most losses of one's own call it too.
+    # Most losses that users write have an attribute of this name too.
     own = getattr(loss, "reduction", None)
     return None, {"reduction": own} if own in ("none", *REDUCTIONS) else {}
 
 
 def is_plain_cross_entropy(loss: Any) -> bool:
-    """Whether the loss is the mean cross-entropy with nothing to it, but for an index that it ignores."""
+    """Whether the loss is the mean cross-entropy without weights and smoothing; an ignored index is allowed."""
     if isinstance(loss, nn.CrossEntropyLoss):
         hooks = any(v for k, v in vars(loss).items() if k.endswith("_hooks")) or "forward" in vars(loss)
         plain = type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean" and not hooks
@@ -116,7 +117,7 @@ def _class_size(batch: Batch, weight: Tensor | None, ignored: int) -> float:
 
 
 def samples_in(batch: Batch) -> float:
-    """The number of samples in a batch: the length of its first tensor."""
+    """The number of samples in a batch: the size of the first axis of its first tensor."""
     for tensor in tensors_in(batch):
         if tensor.ndim:
             return float(len(tensor))
@@ -139,7 +140,7 @@ class TensorChunks:
         return -(-len(self.inputs) // self.rows)
 
     def some(self, n: int) -> Batch:
-        """At most n samples, from everywhere."""
+        """At most n samples, spread evenly over all."""
         rows = (
             torch.linspace(0, len(self.inputs) - 1, min(n, len(self.inputs)), dtype=torch.float64, device="cpu")
             .round()
@@ -149,9 +150,9 @@ class TensorChunks:
 
 
 class BatchChunks:
-    """Batches that an iterable gives, the same at each pass as far as the generators' states tell them.
+    """Batches of an iterable, whose random choices are the same at each pass: the generators start in the same states.
 
-    `same_order`: whether they come in the same order whatever these states are.
+    `same_order`: whether the batches come in the same order whatever these states are.
     """
 
     def __init__(self, data: Any, rows: int, device: torch.device) -> None:
@@ -168,7 +169,7 @@ class BatchChunks:
 
     def __iter__(self) -> Iterator[Batch]:
         iterator, count = None, 0
-        # The states inside go on from batch to batch, whatever is drawn between them.
+        # The iterator's generator continues from batch to batch, whatever is drawn between them.
         with random_states_kept(self.device, self.seed):
             iterator = iter(self.data)
             states = torch.get_rng_state()
@@ -198,9 +199,10 @@ def _as_tensors(value: Any) -> Any:
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
-    """Inputs or targets as a tensor; an array's memory is copied, so that it may change.
+    """Inputs or targets as a tensor; an array is copied, so that the caller may change it.
 
-    Raises ValueError for what is no array of numbers, and for complex ones.
+    Raises:
+        ValueError: The value is no array of real numbers.
     """
     if isinstance(value, list | tuple):
         try:
@@ -248,6 +250,6 @@ class PairLoss:
 
 
 def batch_loss_itself(loss: Any) -> BatchLoss:
-    """loss(module, batch) as it is."""
+    """A function loss(module, batch), unchanged."""
     batch_loss: BatchLoss = loss
     return batch_loss

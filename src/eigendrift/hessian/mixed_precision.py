@@ -1,4 +1,4 @@
-"""How a GPU multiplies float32 matrices: in full, or in TF32, which is coarser and faster."""
+"""How a GPU multiplies float32 matrices: in full precision, or in TF32, which is less accurate and faster."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-# float32: as the type says. tf32: 10 bits of each factor in all products (a CPU has no such thing, and takes float32).
+# float32: full precision. tf32: 10 bits of each factor in all products; a CPU has no TF32 and uses float32.
 PRECISIONS = ("float32", "tf32")
 
 
 @contextmanager
 def multiplying_in(precision: str) -> Iterator[None]:
-    """Float32 products and convolutions on a GPU in TF32 for `tf32`, else in full, whatever is set outside.
+    """Compute float32 products and convolutions on a GPU in TF32 for `tf32`, else in full, whatever is set outside.
 
-    Without this a convolution there is in TF32, and a residual could not be trusted below 1e-3.
+    By default torch computes convolutions on a GPU in TF32, with which a residual cannot be trusted below 1e-3.
     """
     cudnn: Any = torch.backends.cudnn
     settings = (torch.backends.cuda.matmul, cudnn.conv)

@@ -1,10 +1,10 @@
 """Exact Hessian-vector products of a fully connected network with mean cross-entropy, by Pearlmutter's R-operator.
 
-What depends on the parameters alone (activations and backpropagated errors) is computed once and kept,
-so a product costs the matrix products that the R-operator needs and no more: for N weights in layers of sizes d_0, ...,
-d_L and n samples, 2 n (2 d_0 d_1 + 6 d_1 d_2 + ... + 6 d_{L-1} d_L) floating-point operations, of which the first
-layer's take only as many columns as its `staircase` has. It runs over `rows` samples at a time, so that what lies
-between the matrix products stays in cache.
+Quantities that depend on the parameters alone (activations and backpropagated gradients dL/dz) are computed once and
+kept, so that a product costs the matrix products that the R-operator needs and no more: for N weights in layers of
+sizes d_0, ..., d_L and n samples, 2 n (2 d_0 d_1 + 6 d_1 d_2 + ... + 6 d_{L-1} d_L) floating-point operations, of which
+the first layer's products take only as many columns as the skyline of the inputs has (`sparse_inputs`). A product runs
+over `rows` samples at a time, so that the intermediate results between its matrix products stay in cache.
 
 Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
 """
@@ -17,10 +17,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from eigendrift._threads import shared_out
+from eigendrift._threads import parallel_map
 from eigendrift.fully_connected import ActivationOfInput, activation_of
 from eigendrift.hessian.mixed_precision import PRECISIONS
-from eigendrift.hessian.sparse_inputs import Staircase, plain, staircase
+from eigendrift.hessian.sparse_inputs import SkylineInputs, plain, skyline
 
 # rows * widest hidden layer * a few float32 arrays should fit the cache of one core. A GPU needs large matrices.
 ROWS = {"cpu": 1024, "cuda": 65536}
@@ -40,10 +40,17 @@ class MLPHessian:
         targets: Tensor,
         rows: int | None = None,
     ) -> None:
-        """inputs (n, d_0) in the parameters' type and on their device, targets (n,) class indices.
+        """Compute and keep the activations and gradients at the layers' present parameters.
 
-        Both are kept in another order: `inputs.rows` says in which. The layers are the operator's own: `move_to` writes
-        into them.
+        Args:
+            linear: The linear layers. They belong to this operator: `move_to` writes into them.
+            activations: The activation module after each layer but the last.
+            inputs: (n, d_0), in the type of the parameters and on their device; kept in the order `inputs.rows`.
+            targets: (n,) int64, class indices; kept in the same order.
+            rows: Samples a block.
+
+        Raises:
+            ValueError: An activation has no known derivatives.
         """
         self.linear, self.activations = linear, activations
         self.rows = rows or ROWS.get(inputs.device.type, ROWS["cpu"])
@@ -51,9 +58,9 @@ class MLPHessian:
         self._find_rules()
         self.parameters = [p for layer in linear for p in (layer.weight, layer.bias) if p is not None]
         self.n_parameters = sum(p.numel() for p in self.parameters)
-        # What a staircase saves is less than its many small products cost a GPU.
+        # On a GPU the many small products of a skyline cost more than the zeros that it skips.
         on_gpu = inputs.device.type != "cpu"
-        self.inputs = plain(inputs, self.rows) if on_gpu else staircase(inputs, self.rows)
+        self.inputs = plain(inputs, self.rows) if on_gpu else skyline(inputs, self.rows)
         self.targets = targets[self.inputs.rows]
         self._allocate(like=self.inputs.background)
         self.refresh()
@@ -62,7 +69,9 @@ class MLPHessian:
         rules = [activation_of(activation) for activation in self.activations]
         self.rules = [rule for rule in rules if rule is not None]
         if len(self.rules) < len(rules):
-            raise ValueError(f"no derivatives are known of one of {', '.join(map(str, self.activations))}")
+            raise ValueError(
+                f"activations: no derivatives are known for one of {', '.join(map(str, self.activations))}"
+            )
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "rules"}
@@ -72,7 +81,7 @@ class MLPHessian:
         self._find_rules()
 
     def move_to(self, parts: Sequence[Tensor]) -> None:
-        """To these weights and biases, in the order of `parameters`; no memory is taken anew."""
+        """Move to these weights and biases, in the order of `parameters`; the memory is used again."""
         with torch.no_grad():
             for parameter, part in zip(self.parameters, parts, strict=True):
                 parameter.copy_(part)
@@ -89,18 +98,18 @@ class MLPHessian:
         return double
 
     def _allocate(self, like: Tensor) -> None:
-        """Memory for what is kept of a point."""
+        """Allocate memory for the quantities that are kept at a point."""
         n, linear = len(self.inputs), self.linear
         self.dtype, self.device = like.dtype, like.device
         widths = [layer.out_features for layer in linear]
-        # One entry a layer: phi(z), phi'(z) where phi(z) does not tell it, and phi''(z) * dL/dphi of hidden layers, and
-        # dL/dz of layers above the first.
+        # One entry a layer. Of hidden layers: phi(z); phi'(z) where it does not follow from phi(z); and the
+        # second-derivative term phi''(z) * dL/dphi. Of layers above the first: dL/dz.
         self._derivatives = [
             like.new_empty(n, w) if isinstance(rule, ActivationOfInput) else None
             for rule, w in zip(self.rules, widths[:-1], strict=True)
         ]
         self._outputs = [like.new_empty(n, w) for w in widths[:-1]]
-        self._bends = [
+        self._second_terms = [
             None if rule.second is None else like.new_empty(n, w)
             for rule, w in zip(self.rules, widths[:-1], strict=True)
         ]
@@ -115,7 +124,8 @@ class MLPHessian:
     def in_precision(self, precision: str) -> "MLPHessian":
         """The same Hessian with products in one of `mixed_precision.PRECISIONS`; it shares memory and moves along.
 
-        Raises ValueError for another precision.
+        Raises:
+            ValueError: The precision is not one of these.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision = {precision!r} is not allowed; give one of {', '.join(PRECISIONS)}")
@@ -126,8 +136,11 @@ class MLPHessian:
     def subset(self, chosen: Tensor, weights: Tensor) -> "MLPHessian":
         """The same mean with the terms of some samples only, each times its weight: a cheaper, approximate Hessian.
 
-        chosen (m,) indices into `targets`, weights (m,). What is kept is copied, so the subset stays where it is when
-        this one moves.
+        The kept quantities are copied, so that the subset stays at its point when this operator moves.
+
+        Args:
+            chosen: (m,) int64, indices into `targets`.
+            weights: (m,), factor of each of these samples' terms.
         """
         chosen, ascending = chosen.sort()
         part = copy.copy(self)
@@ -136,7 +149,9 @@ class MLPHessian:
         part._weights = weights[ascending, None].to(self.dtype)
         part._outputs = [output[chosen] for output in self._outputs]
         part._derivatives = [None if kept is None else kept[chosen] for kept in self._derivatives]
-        part._bends = [None if bend is None else bend[chosen] * part._weights for bend in self._bends]
+        part._second_terms = [
+            None if second_term is None else second_term[chosen] * part._weights for second_term in self._second_terms
+        ]
         part._errors = [None if error is None else error[chosen] * part._weights for error in self._errors]
         part._probabilities, part._surest = self._probabilities[chosen], self._surest[chosen]
         return part
@@ -149,19 +164,22 @@ class MLPHessian:
         return 2.0 * len(self.inputs) * (2 * share * first + 6 * sum(others))
 
     def importance(self) -> tuple[Tensor, Tensor]:
-        """How much of the curvature each sample may carry, (n,) float64, and the pair of classes between which it lies.
+        """Estimate how much of the curvature each sample carries, and the two classes between which it lies.
 
-        (1 - sum p^2) (1 + |a|^2) with the last layer's inputs a is the trace of its part of the last layer's
-        Gauss-Newton block. A confident mistake has none, but errors that weigh the second derivatives of the outputs:
-        1 - p of the target stands for them where it is larger. The pair, (n,) int64, is that of its two most probable
-        classes, in their order.
+        With the inputs a of the last layer, (1 - sum p^2) (1 + |a|^2) is the trace of a sample's part of the
+        Gauss-Newton block of that layer. Confidently misclassified samples have a vanishing Gauss-Newton term but a
+        large residual term; max(1 - sum p^2, 1 - p_y) keeps them among the important samples.
+
+        Returns:
+            The importance, (n,) float64 without a unit; and a label, (n,) int64, of the two most probable classes in
+            their order.
         """
         top = self._probabilities.topk(min(2, self._probabilities.shape[1]), dim=1)
         largest, pairs = (
             top.values[:, 0].double(),
             top.indices[:, 0] * self._probabilities.shape[1] + top.indices[:, -1],
         )
-        # 1 - p as the sum of the other probabilities: of a fitted sample 1 - p is lost in the rounding of p.
+        # 1 - p is taken as the sum of the other probabilities: for a fitted sample it is lost in the rounding of p.
         others = self._probabilities.double().scatter(1, top.indices[:, :1], 0.0)
         missing = others.sum(dim=1)
         uncertainty = missing * (1 + largest) - others.square().sum(dim=1)
@@ -175,15 +193,17 @@ class MLPHessian:
 
     @torch.no_grad()
     def refresh(self, dtype: torch.dtype | None = None) -> None:
-        """Recompute what is kept, at the layers' present parameters; the memory is used again.
+        """Recompute the kept quantities at the layers' present parameters; the memory is used again.
 
-        `dtype`: the type to compute it in, if not that of the products. Most of what float32 products are wrong by is
-        the rounding of the logits, which probabilities near zero feel as a whole.
+        Args:
+            dtype: Type of this forward and backward pass, by default that of the products. The error of float32
+                products is dominated by rounding of the logits, an absolute error in log p and so a relative error even
+                of small probabilities. A float64 forward pass removes it.
         """
         layers = [(layer.weight.to(dtype), _bias(layer).to(dtype)) for layer in self.linear]
         first = self.inputs.layer(*layers[0])
         blocks = range(len(self.inputs.blocks))
-        losses = self._shared_out(lambda share: self._refresh_blocks(share, first, layers), blocks)
+        losses = self._map_blocks(lambda share: self._refresh_blocks(share, first, layers), blocks)
         self._losses = [loss for share in losses for loss in share]
 
     @property
@@ -191,8 +211,8 @@ class MLPHessian:
         """The mean loss at the present parameters."""
         return math.fsum(map(float, self._losses)) / len(self.inputs)
 
-    def _shared_out(self, work: Callable[[Sequence[int]], Result], blocks: Sequence[int]) -> list[Result]:
-        return shared_out(work, blocks) if self.device.type == "cpu" else [work(blocks)]
+    def _map_blocks(self, work: Callable[[Sequence[int]], Result], blocks: Sequence[int]) -> list[Result]:
+        return parallel_map(work, blocks) if self.device.type == "cpu" else [work(blocks)]
 
     @torch.no_grad()
     def _refresh_blocks(self, blocks: Sequence[int], first: Layer, layers: Sequence[Layer]) -> list[Tensor]:
@@ -207,11 +227,11 @@ class MLPHessian:
             rule, derivative = self.rules[index], self._derivatives[index]
             if derivative is not None:
                 derivative[rows] = rule.first(z)
-            bent = None if rule.second is None or derivative is None else rule.second(z)
+            second_derivative = None if rule.second is None or derivative is None else rule.second(z)
             a = self.activations[index](z)
             if rule.second is not None and derivative is None:
-                bent = rule.second(a)
-            seconds.append(bent)
+                second_derivative = rule.second(a)
+            seconds.append(second_derivative)
             self._outputs[index][rows] = a
             z = torch.addmm(bias, a, weight.T)
         log_p = torch.log_softmax(z, dim=1)
@@ -219,26 +239,30 @@ class MLPHessian:
         self._probabilities[rows] = p
         self._surest[rows] = log_p.argmax(dim=1, keepdim=True)
         targets = self.targets[rows, None]
-        # p - 1 at the target as -sum of the others would round better, but enters only terms of the same small size.
-        # Not by scatter_add, which sorts its indices on a GPU that is to be deterministic.
+        # At the target, minus the sum of the other probabilities would round better than p - 1, but it enters only
+        # terms of the same small size. scatter_add is avoided: on a GPU in deterministic mode it sorts its indices.
         error = p - (self._classes == targets).to(p.dtype)
         for index in range(len(self.linear) - 1, 0, -1):
             kept = self._errors[index]
             assert kept is not None
             kept[rows] = error
             back = error @ layers[index][0]
-            bend, second, derivative = self._bends[index - 1], seconds[index - 1], self._derivatives[index - 1]
-            if bend is not None and second is not None:
-                bend[rows] = back * second
+            second_term, second, derivative = (
+                self._second_terms[index - 1],
+                seconds[index - 1],
+                self._derivatives[index - 1],
+            )
+            if second_term is not None and second is not None:
+                second_term[rows] = back * second
             known = self._outputs[index - 1][rows] if derivative is None else derivative[rows]
             error = self.rules[index - 1].back(back, known.to(back.dtype))
         return -log_p.gather(1, targets).sum(dtype=torch.float64)
 
     @torch.no_grad()
     def gradient(self) -> Tensor:
-        """The gradient of the mean loss, (N,), from what is kept of the forward and the backward pass."""
+        """The gradient of the mean loss, (N,), from the kept forward and backward pass."""
         blocks = range(len(self.inputs.blocks))
-        return torch.stack(self._shared_out(self._gradient_of_blocks, blocks)).sum(dim=0) / self.total
+        return torch.stack(self._map_blocks(self._gradient_of_blocks, blocks)).sum(dim=0) / self.total
 
     def _gradient_of_blocks(self, blocks: Sequence[int]) -> Tensor:
         """The sum over the samples of these blocks."""
@@ -262,7 +286,7 @@ class MLPHessian:
         return torch.cat(parts)
 
     def _first_error(self, rows: slice) -> Tensor:
-        """dL/dz of the first layer, which is not kept: only the gradient needs it."""
+        """dL/dz of the first layer; it is not kept, since only the gradient needs it."""
         if len(self.linear) > 1:
             above, derivative = self._errors[1], self._derivatives[0]
             assert above is not None
@@ -274,7 +298,7 @@ class MLPHessian:
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""
         blocks = range(len(self.inputs.blocks))
-        sums = self._shared_out(lambda share: self._product_of_blocks(share, vectors), blocks)
+        sums = self._map_blocks(lambda share: self._product_of_blocks(share, vectors), blocks)
         return torch.stack(sums).sum(dim=0) / self.total
 
     @torch.no_grad()
@@ -319,7 +343,7 @@ class MLPHessian:
         self,
         block: int,
         b: int,
-        inputs: Staircase,
+        inputs: SkylineInputs,
         first: Layer,
         weights: list[Tensor],
         biases: list[Tensor],
@@ -333,17 +357,18 @@ class MLPHessian:
         pre: list[Tensor | None] = []  # R(z) of each hidden layer whose phi'' is not zero (n, b, width)
         moved: list[Tensor] = []  # R(a) of each hidden layer (n, b, width)
         below = [output[rows, None] for output in self._outputs]  # phi(z) of each hidden layer (n, 1, width)
-        # What tells phi'(z): phi(z) itself, or phi'(z).
+        # What rule.back takes phi'(z) from: phi(z), or phi'(z) itself.
         known = [a if d is None else d[rows, None] for a, d in zip(below, self._derivatives, strict=True)]
-        for index, (a, told, rule) in enumerate(zip(below, known, self.rules, strict=True), start=1):
+        for index, (a, argument, rule) in enumerate(zip(below, known, self.rules, strict=True), start=1):
             z = rz.view(n, b, -1)
             pre.append(None if rule.second is None else z.clone())
-            moved.append(rule.back(z, told))
+            moved.append(rule.back(z, argument))
             rz = torch.addmm(biases[index], a[:, 0], weights[index].T)
             rz.view(n * b, -1).addmm_(moved[-1].view(n * b, -1), self._matrices[index].T)
         z = rz.view(n, b, -1)
         p = self._probabilities[rows, None]
-        # The same at any shift of R(z). From the most probable class nothing cancels, however sure a sample is.
+        # A shift of R(z) changes nothing. Shifting by the value of the most probable class avoids cancellation, however
+        # confident the prediction is.
         error = z - z.gather(2, self._surest[rows, None].expand(-1, b, 1))
         error -= (p * error).sum(dim=2, keepdim=True)
         error *= p
@@ -364,9 +389,9 @@ class MLPHessian:
             back = kept[rows] @ turned
             back.view(n * b, -1).addmm_(error.view(n * b, -1), self._matrices[index])
             error = self.rules[index - 1].back(back.view(n, b, -1), known[index - 1])
-            bend, z_below = self._bends[index - 1], pre[index - 1]
-            if bend is not None and z_below is not None:
-                error += bend[rows, None] * z_below
+            second_term, z_below = self._second_terms[index - 1], pre[index - 1]
+            if second_term is not None and z_below is not None:
+                error += second_term[rows, None] * z_below
 
 
 def _bias(layer: nn.Linear) -> Tensor:

@@ -36,29 +36,39 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 METHODS = ("autograd", "finite_difference")
-# Batches of a loader that are looked at in parts.
+# Number of batches of a loader that are checked in parts.
 LOOKED_AT = 4
 
 
 class HessianOperator:
-    """H(theta) of a loss over all samples, shape (N, N), by the trained parameters in model.parameters() order.
+    """The exact Hessian H(theta) of a loss over all samples, with respect to the trained parameters.
 
-    Products are exact to the rounding of `dtype`; nothing is sampled. A fully connected network with plain mean
-    cross-entropy takes an analytic path, every other module and loss is differentiated by autograd.
+    A vector (N,) has the entries of the parameters in the order of model.parameters(). Products are exact to the
+    rounding of `dtype`; nothing is sampled. A fully connected network with plain mean cross-entropy takes an analytic
+    path; autograd differentiates every other module and loss.
 
-    The operator stays at the point where it was made, with parameters, buffers and training modes of its own: it never
-    writes into the model. When the model has moved on, products say so; `refresh()` takes the model's present point,
-    `move_to(theta)` any other, and from then on the model may change as it likes.
+    The operator stays at the point where it was made, with parameters, buffers and training modes of its own, and never
+    writes into the model. When the model has changed since then, a product raises ValueError: `refresh()` takes the
+    model's present point, and `move_to(theta)` any other point, after which the model may change freely.
 
-        H = HessianOperator(model, nn.CrossEntropyLoss(), inputs, targets)
-        H @ v
-
-    A parameter that is shared counts once, one that the loss does not use has zeros, and so has the padding row of an
+    A shared parameter counts once. A parameter that the loss does not use has zeros, and so has the padding row of an
     embedding, which torch never trains. Autocast is off in products.
 
-    Attributes: shape (N, N); dtype, the torch type of products, float32 for models in float16 and bfloat16; device;
-    model, as it was given; products, vectors multiplied since the operator was made; parameter_slices, where each
-    parameter lies in a vector.
+    Attributes:
+        shape: (N, N).
+        dtype: The NumPy type of products, float32 for models in float16 and bfloat16; `torch_dtype` is torch's.
+        device: The device of vectors and products, that of the model.
+        model: The model as it was given.
+        products: Number of vectors multiplied since the operator was made.
+
+    Example:
+        >>> model = nn.Linear(3, 2)
+        >>> inputs, targets = torch.randn(20, 3), torch.randint(2, (20,))
+        >>> H = HessianOperator(model, nn.CrossEntropyLoss(), inputs, targets)
+        >>> H.shape
+        (8, 8)
+        >>> (H @ torch.ones(8)).shape
+        torch.Size([8])
     """
 
     def __init__(
@@ -78,26 +88,27 @@ class HessianOperator:
         """Make the operator at the model's present point.
 
         Args:
-            model: any module; a compiled or data-parallel one stands for the module beneath.
-            loss: loss(outputs, targets), a mean or a sum over samples. With `data`: a torch loss of the pairs
-                (inputs, targets) that it gives, or any function loss(model, batch).
-            inputs: tensor or array (n, ...), the whole data set.
-            targets: tensor or array (n, ...).
-            data: instead of inputs and targets a Dataset, a DataLoader, or a list of batches.
-            params: what is not taken by default, the parameters with requires_grad: a glob or names, a compiled
+            model: Any module. A compiled or data-parallel module stands for the module that it wraps.
+            loss: loss(outputs, targets), a mean or a sum over samples. With `data`: a torch loss of the pairs (inputs,
+                targets) that the data yield, or any function loss(model, batch).
+            inputs: Tensor or array (n, ...), the whole data set.
+            targets: Tensor or array (n, ...).
+            data: In place of inputs and targets, a Dataset, a DataLoader, or a list of batches.
+            params: The parameters of the Hessian, by default those with requires_grad: a glob or names, a compiled
                 regular expression, a predicate of (name, parameter), or a list of parameters.
-            rows: samples that are differentiated at once, by default 1024: a matter of memory and speed for a loss that
-                is a mean over samples; rows=len(inputs) for any other.
-            reduction: "mean" or "sum" where the loss does not say by itself how it combines over chunks.
-            size: size(batch), what the mean over a batch divides by, where that is not its number of samples or what
-                torch's own losses divide by; batch is (inputs, targets) or what `data` gives.
-            method: "autograd", or "finite_difference" for models that cannot be differentiated twice: an estimate, with
-                its relative error in `product_error`.
+            rows: Number of samples that are differentiated at once, by default 1024. It affects memory and speed only
+                if the loss is a mean over samples; give rows=len(inputs) for any other loss.
+            reduction: "mean" or "sum", where the loss itself does not state how the losses of chunks combine.
+            size: size(batch), the number that the mean over a batch divides by, where it is neither the number of
+                samples nor the divisor of one of torch's own losses. The batch is (inputs, targets), or what `data`
+                yields.
+            method: "autograd", or "finite_difference" for models that cannot be differentiated twice: an estimate,
+                whose relative error is in `product_error`.
 
         Raises:
-            ValueError: for what is no model, loss or data of this kind, values that are not finite, randomness in the
-                model, chunks that do not add up to the loss (with both numbers), and derivatives that autograd does not
-                see.
+            ValueError: An argument has another type or form; a value is not finite; the model draws random numbers; the
+                losses of chunks do not add up to the loss (the message has both numbers); or autograd does not see a
+                derivative.
         """
         if not isinstance(model, nn.Module):
             raise ValueError(f"model is {type(model).__name__}, expected a torch.nn.Module")
@@ -147,7 +158,7 @@ class HessianOperator:
         y = _usual(y, self.device, self.torch_dtype)
         if not y.is_floating_point() and y.dtype != torch.bool:
             y = y.long()
-        # By the extremes, which NaN passes into: isfinite would take as much memory as the data.
+        # Only the extremes are tested, which NaN propagates into: isfinite would take as much memory as the data.
         for t, name in ((x, "an input"), (y, "a target")):
             if t.is_floating_point() and t.numel() and not bool(torch.isfinite(torch.stack(t.aminmax())).all()):
                 raise ValueError(f"{name} is not finite")
@@ -176,7 +187,7 @@ class HessianOperator:
         checks = Checks(evaluation, self._state, self.names, combined, self.torch_dtype)
         if isinstance(chunks, TensorChunks):
             several = len(chunks) > 1
-            # Enough of them that not every target is one that the loss ignores.
+            # Enough samples that not every target is one that the loss ignores.
             looks = (chunks.some(count) for count in (FEW, 8 * FEW, 64 * FEW, len(chunks.inputs)))
             few = next((look for look in looks if combined.weight(look) > 0), None)
             if few is None:
@@ -210,7 +221,11 @@ class HessianOperator:
                     checks.parts(parts)
 
     def _check_same_data(self, chunks: BatchChunks) -> None:
-        """A second pass, with the generators elsewhere, gives the same loss."""
+        """Compare the loss with that of a second pass, for which the random generators are in another state.
+
+        Raises:
+            ValueError: The two differ.
+        """
         assert isinstance(self.path, FunctionalHessian)
         first, chunks.seed = self.path.loss, 1
         terms = []
@@ -229,7 +244,7 @@ class HessianOperator:
             )
 
     def _analytic(self, loss: Any, chunks: TensorChunks, rows: int | None, evaluation: Evaluation) -> MLPHessian | None:
-        """The path of a plain fully connected network with plain cross-entropy, None for anything else."""
+        """The analytic path for a plain fully connected network with plain cross-entropy, None for anything else."""
         x, y, ignored = chunks.inputs, chunks.targets, ignored_index(loss)
         if not is_plain_cross_entropy(loss) or y.ndim != 1 or y.dtype != torch.int64 or self._source_is_narrow():
             return None
@@ -256,12 +271,12 @@ class HessianOperator:
         return MLPHessian(*_own_layers(network), x, y, rows)
 
     def _agrees(self, network: Network, few: Batch, evaluation: Evaluation, loss: Any) -> bool:
-        """Whether the analytic path and autograd say the same of a few samples, in float64."""
+        """Whether the analytic path and autograd agree on a few samples, in float64."""
         checks = Checks(evaluation, self._state, self._every_name, combination(loss, None, None), self.torch_dtype)
         try:
             checks.probe(few)
             checks._widen(few)
-            # The trace has seen one of its branches.
+            # The trace has seen only one branch of the computation.
             checks.randomness(few)
             general = checks.hessian([few])
         except ValueError:
@@ -280,7 +295,7 @@ class HessianOperator:
         )
 
     def _chosen_entries(self) -> Tensor | None:
-        """Where the chosen entries lie among all of the network's, (N,); None if they are all."""
+        """Indices (N,) of the chosen entries among all entries of the network; None if all are chosen."""
         if self.names == self._every_name:
             return None
         whole = Layout({name: self._state[name] for name in self._every_name})
@@ -303,7 +318,11 @@ class HessianOperator:
                 raise ValueError(f"a parameter is not finite: {name}")
 
     def _check_current(self) -> None:
-        """The operator is where its model is, or was moved elsewhere; and its data are what they were."""
+        """Check that the data have not changed, nor the model unless `move_to` set another point.
+
+        Raises:
+            ValueError: The model or the data have changed.
+        """
         if self._parent is not None:
             self._parent._check_current()
             self._follow()
@@ -322,7 +341,7 @@ class HessianOperator:
         if self.device.type == "cpu":
             changed = [name for name, a, b in pairs if not _same(a, b)]
         else:
-            # One answer for all of them: each would wait for the device.
+            # One comparison for all tensors: each would wait for the device.
             every = torch.stack([torch.any(_differ(a, b)) for _, a, b in pairs])
             changed = [pairs[int(i)][0] for i in every.nonzero()[:, 0]] if bool(every.any()) else []
         if changed:
@@ -332,22 +351,26 @@ class HessianOperator:
             )
 
     @property
-    def shares_out(self) -> bool:
-        """Whether products use torch's threads one by one, so that the solver leaves them all to these."""
+    def uses_thread_pool(self) -> bool:
+        """Whether products run on a pool of threads; the solver then keeps torch's own threads off the cores."""
         return isinstance(self.path, MLPHessian) and self.device.type == "cpu"
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type in which products are taken, as NumPy and SciPy name it; `torch_dtype` is torch's."""
+        """The NumPy type in which products are computed, as SciPy expects it; `torch_dtype` is torch's."""
         return np.dtype(np.float64 if self.torch_dtype == torch.float64 else np.float32)
 
     @property
     def T(self) -> "HessianOperator":  # noqa: N802
-        """The transpose: the Hessian is symmetric."""
+        """The transpose, which is the operator itself: the Hessian is symmetric."""
         return self
 
     def adjoint(self) -> "HessianOperator":
-        """The adjoint: the Hessian is symmetric."""
+        """Return the adjoint, which is the operator itself: the Hessian is symmetric.
+
+        Returns:
+            This operator.
+        """
         return self
 
     @property
@@ -371,7 +394,7 @@ class HessianOperator:
 
     @property
     def product_error(self) -> float:
-        """How far the last product by differences may be off, relative to it; 0.0 where products are exact."""
+        """Estimated error of the last finite-difference product, relative to it; 0.0 where products are exact."""
         return self.path.error if isinstance(self.path, DifferenceHessian) else 0.0
 
     @property
@@ -380,24 +403,44 @@ class HessianOperator:
         return dict(self._layout.slices)
 
     def to_named(self, vector: Tensor | np.ndarray) -> dict[str, Tensor]:
-        """A vector (N,) in the shapes of the parameters, by their names; columns (N, b) come last.
+        """Split a vector into tensors with the shapes of the parameters.
 
-        Raises ValueError for a vector of another length.
+        Args:
+            vector: (N,), or columns (N, b).
+
+        Returns:
+            A tensor for each parameter's name; the b columns are its last axis.
+
+        Raises:
+            ValueError: The vector has another shape.
         """
         return self._layout.to_named(torch.as_tensor(vector))
 
     def from_named(self, named: Mapping[str, Tensor]) -> Tensor:
-        """The vector (N,), or columns (N, b), that `to_named` takes apart.
+        """Join tensors with the shapes of the parameters, the inverse of `to_named`.
 
-        Raises ValueError for names or shapes that are not those of the parameters.
+        Args:
+            named: A tensor for each parameter's name, all of them with the b columns as last axis, or none.
+
+        Returns:
+            The vector (N,), or columns (N, b).
+
+        Raises:
+            ValueError: Names or shapes are not those of the parameters.
         """
         return self._layout.from_named(named)
 
     def move_to(self, parameters: Tensor | np.ndarray) -> None:
-        """Set the operator, and not the model, to the point that a vector (N,) tells; no memory is taken anew.
+        """Move the operator to another point; the model does not change, and the memory is used again.
 
-        Buffers and parameters that were not chosen stay as they are in the operator. Raises ValueError for a vector of
-        another length.
+        Buffers, and parameters that were not chosen, keep the values that they have in the operator.
+
+        Args:
+            parameters: The point, (N,).
+
+        Raises:
+            ValueError: The vector has another shape.
+            TypeError: It is neither a tensor nor an array.
         """
         with full_precision(self.device):
             rows, _ = self._rows(parameters, "parameters")
@@ -411,7 +454,11 @@ class HessianOperator:
         self._follows = False
 
     def refresh(self) -> None:
-        """Take the model's present parameters and buffers, and follow it again."""
+        """Move to the model's present parameters and buffers, and check from then on that the model stays there.
+
+        Raises:
+            ValueError: The model has other parameters or buffers than when the operator was made, or one is not finite.
+        """
         if self._parent is not None:
             self._parent.refresh()
             self._follow()
@@ -429,16 +476,20 @@ class HessianOperator:
         self._moves += 1
         with full_precision(self.device):
             if isinstance(self.path, MLPHessian):
-                # In the order of the layers, which is that of all parameters.
+                # The layers are in the order of all parameters.
                 self.path.move_to([state[name] for name in self._every_name])
             else:
                 self.path.move_to([state[name] for name in self.names], state)
 
     def with_float64_forward(self) -> "HessianOperator":
-        """The same Hessian at the present point, with products whose residuals count below 1e-5.
+        """The same Hessian at the present point, in a form whose residuals can be certified below 1e-5.
 
-        On the analytic path it is this operator, until it moves, with the forward pass taken in float64; elsewhere it
-        is `in_float64`.
+        Returns:
+            On the analytic path this operator, with the forward pass in float64 until the operator moves; on other
+            paths `in_float64()`.
+
+        Raises:
+            ValueError: The model has changed since the operator was made.
         """
         if self.torch_dtype == torch.float64 or not isinstance(self.path, MLPHessian):
             return self.in_float64()
@@ -448,10 +499,16 @@ class HessianOperator:
         return self
 
     def in_float64(self) -> "HessianOperator":
-        """The same Hessian in float64, for residuals that float32 products cannot reach; it moves with this operator.
+        """The same Hessian in float64, for residuals that float32 products cannot reach.
 
-        It has a copy of the point, and on the analytic path of the data, made at the first call. On a CPU a solve to
-        1e-7 and above takes a fifth to a third less time with a mixed-precision surrogate.
+        It is made at the first call, and has a copy of the point and, on the analytic path, of the data. On a CPU a
+        solve to 1e-7 and above takes a fifth to a third less time with a mixed-precision surrogate.
+
+        Returns:
+            An operator that moves with this one.
+
+        Raises:
+            ValueError: The model has changed since the operator was made.
         """
         if self.torch_dtype == torch.float64:
             return self
@@ -468,7 +525,7 @@ class HessianOperator:
         return self._double
 
     def _follow(self) -> None:
-        """To where the operator is that this one is the float64 twin of."""
+        """Move to the point of the operator that this one is the float64 twin of."""
         parent = self._parent
         if parent is not None and self._moves != parent._moves:
             with full_precision(self.device):
@@ -477,11 +534,20 @@ class HessianOperator:
             self._moves = parent._moves
 
     def surrogate(self, seed: int = 0) -> SurrogateHessian | None:
-        """A cheaper operator near this one, for `top_eigenpairs`, or None where there is none.
+        """A cheaper operator near this one, with which `top_eigenpairs` preconditions its solve.
 
         Late in training few samples carry the curvature. On the analytic path the surrogate is the Hessian of weighted
-        samples that are drawn with this seed, or on a GPU of all samples in TF32. Other paths have none, nor has the
-        Hessian with respect to some of the parameters only.
+        samples, or on a GPU of all samples in TF32.
+
+        Args:
+            seed: Seed of the random choice of samples.
+
+        Returns:
+            The surrogate; None on other paths, for some of the parameters only, and where the samples are too few to
+            save time.
+
+        Raises:
+            ValueError: The model has changed since the operator was made.
         """
         self._check_current()
         if not isinstance(self.path, MLPHessian) or self._whole is not None:
@@ -490,7 +556,17 @@ class HessianOperator:
             return surrogate_of(self.path, seed)
 
     def product(self, vectors: Tensor) -> Tensor:
-        """H v for each row of (b, N), as rows: what the eigensolver calls."""
+        """H v for several vectors as rows, the form that the eigensolver uses.
+
+        Args:
+            vectors: (b, N), in the operator's type and on its device.
+
+        Returns:
+            The products, (b, N).
+
+        Raises:
+            ValueError: The model or the data have changed since the operator was made.
+        """
         self._check_current()
         self.products += len(vectors)
         with full_precision(self.device):
@@ -509,10 +585,18 @@ class HessianOperator:
     @overload
     def __matmul__(self, vector: np.ndarray) -> np.ndarray: ...
     def __matmul__(self, vector: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """H @ v for v (N,) or (N, b) of any real type.
+        """H @ v.
 
-        A tensor gives a tensor in the operator's type; a NumPy array gives one, in its own type if that is float32 or
-        float64. Raises TypeError for what is no vector, ValueError for another shape and for complex numbers.
+        Args:
+            vector: (N,) or (N, b), of any real type.
+
+        Returns:
+            The product with the shape of v. For a tensor it has the operator's type; for an array it is an array, in
+            the type of v if that is float32 or float64.
+
+        Raises:
+            TypeError: v is neither a tensor nor an array.
+            ValueError: v has another shape or is complex, or the model has changed.
         """
         with full_precision(self.device):
             rows, one = self._rows(vector, "v")
@@ -545,29 +629,58 @@ class HessianOperator:
         vector = (vector if vector.layout == torch.strided else vector.to_dense()).to(self.device, self.torch_dtype)
         return (vector[None] if one else vector.T).contiguous(), one
 
-    # NumPy leaves array @ H to __rmatmul__.
+    # With None, NumPy delegates array @ H to __rmatmul__.
     __array_ufunc__ = None
 
     def __rmatmul__(self, vector: np.ndarray) -> np.ndarray:
-        """v @ H for v (N,) or (b, N), by symmetry."""
+        """v @ H, which equals H @ v' by symmetry.
+
+        Args:
+            vector: (N,) or (b, N).
+
+        Returns:
+            The product with the shape of v.
+        """
         return (self @ vector.T).T
 
     def matvec(self, vector: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """H v for one vector, (N,) or (N, 1)."""
+        """H v for one vector.
+
+        Args:
+            vector: (N,) or (N, 1).
+
+        Returns:
+            The product, as `H @ vector` gives it.
+        """
         return self @ vector
 
     rmatvec = matvec
 
     def matmat(self, vectors: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """H V for columns (N, b)."""
+        """H V for several vectors.
+
+        Args:
+            vectors: Columns (N, b).
+
+        Returns:
+            The products, as `H @ vectors` gives them.
+        """
         return self @ vectors
 
     rmatmat = matmat
 
     def to_scipy(self) -> "LinearOperator":
-        """This operator for SciPy, with a NumPy dtype, as `scipy.sparse.linalg.eigsh` takes it.
+        """This operator for SciPy, with a NumPy type.
 
-        values, vectors = eigsh(H.to_scipy(), k=3, which="LA")
+        Returns:
+            A LinearOperator (N, N).
+
+        Example:
+            >>> from scipy.sparse.linalg import eigsh
+            >>> H = HessianOperator(nn.Linear(3, 2), nn.CrossEntropyLoss(), torch.randn(20, 3), torch.randint(2, (20,)))
+            >>> values, vectors = eigsh(H.to_scipy(), k=2, which="LA")
+            >>> vectors.shape
+            (8, 2)
         """
         from scipy.sparse.linalg import LinearOperator
 
@@ -616,12 +729,12 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _differ(a: Tensor, b: Tensor) -> Tensor:
     a = a.to(b.device, b.dtype)
-    # Not a number is the same as itself here.
+    # NaN equals itself in this comparison.
     if a.shape != b.shape:
         return torch.ones(1, dtype=torch.bool, device=b.device)
     return torch.ne(a, b) & ~(torch.isnan(a) & torch.isnan(b))
 
 
 def _own_layers(network: Network) -> tuple[list[nn.Linear], list[nn.Module]]:
-    """Copies of the layers, which the operator moves."""
+    """Copies of the layers; the operator writes into them when it moves."""
     return [copy.deepcopy(layer) for layer in network.linear], [copy.deepcopy(a) for a in network.activations]

@@ -1,6 +1,6 @@
-"""What an operator looks at before it is trusted: a few samples, evaluated in ways that must agree.
+"""Checks of an operator before it is trusted: a few samples are evaluated in ways that must agree.
 
-Raises ValueError, with the two numbers that do not, where a model or a loss is not what a Hessian over chunks takes.
+A model or a loss that does not fit a Hessian over chunks raises ValueError, with the two numbers that disagree.
 """
 
 import math
@@ -23,18 +23,18 @@ from eigendrift.hessian.evaluation import (
 )
 from eigendrift.hessian.loss_data import Combination, TensorChunks
 
-# Samples that are looked at.
+# Numbers of samples that are checked.
 FEW = 8
 SOME = 33
-# Evaluations of a model that draws random numbers: one that changes its result a tenth of the time is found out.
+# Evaluations of a model that draws random numbers: enough to detect one whose result changes a tenth of the time.
 DRAWS = 24
 LOOKS = 3
-# Outputs that are looked at as a whole, in numbers.
+# Largest number of output entries that are checked as a whole.
 OUTPUTS = 1 << 26
 
 
 class Checks:
-    """Checks of an evaluation at a state, in float64 where the model lends itself to that."""
+    """Checks of an evaluation at a state, in float64 where the model works in it."""
 
     def __init__(
         self, evaluation: Evaluation, state: State, names: Sequence[str], combination: Combination, dtype: torch.dtype
@@ -43,7 +43,7 @@ class Checks:
         self.dtype, self.state = dtype, state
 
     def everything(self, batch: Batch, parts: Sequence[Batch], twice: bool) -> None:
-        """`batch`: a few samples; `parts`: what these or more are cut into, if chunks have to add up."""
+        """Run all checks on a `batch` of a few samples; where chunks have to add up, `parts` are chunks of samples."""
         self.probe(batch)
         self._widen(batch)
         self.randomness(batch)
@@ -52,7 +52,7 @@ class Checks:
             self.parts(parts)
 
     def probe(self, batch: Batch) -> None:
-        """What a forward pass writes, and which parameters it really uses."""
+        """Find out what a forward pass writes, and which parameters it uses."""
         evaluation, state = self.evaluation, self._leaves(self.state)
         for attempt in range(2):
             own = moved(batch, evaluation.device, self.dtype, clone=True)
@@ -80,7 +80,7 @@ class Checks:
                 raise ValueError("the loss reaches the model's parameters by references that cannot be replaced")
             evaluation.use_callers()
         if evaluation.changes_state:
-            # Written to by the probe itself.
+            # The probe itself may have written to them.
             self.state = {name: t.clone() for name, t in self.state.items()}
 
     def _leaves(self, state: State) -> State:
@@ -95,7 +95,7 @@ class Checks:
         return any(g is not None for g in found)
 
     def _widen(self, batch: Batch) -> None:
-        """To float64, unless the model does not work in it."""
+        """Switch to float64, unless the model does not work in it."""
         wide = {n: t.double() if t.is_floating_point() else t for n, t in self.state.items()}
         try:
             with explained("in float64"):
@@ -107,11 +107,11 @@ class Checks:
 
     @property
     def tolerance(self) -> float:
-        """Relative differences that are rounding."""
+        """Relative differences up to this are rounding."""
         return 1e-9 if self.dtype == torch.float64 else 1e-4
 
     def randomness(self, batch: Batch) -> None:
-        """The same samples give the same loss, however the generators stand."""
+        """Check that the same samples give the same loss, whatever the states of the generators."""
         first, count = self._drawn(batch, 1), 1
         drew = self.evaluation.drew
         while count < (DRAWS if drew else LOOKS):
@@ -134,7 +134,7 @@ class Checks:
         )
 
     def derivatives(self, batch: Batch, twice: bool) -> None:
-        """Autograd's derivatives are those of the loss: they agree with differences, or something hides from it."""
+        """Check autograd's derivatives against differences: it may not see all operations of the loss."""
         here = self.hessian([batch])
         start, loss, gradient = here.flat(), here.loss, here.gradient()
         direction = self._without_padding(_direction(gradient))
@@ -173,7 +173,7 @@ class Checks:
         )
 
     def _without_padding(self, direction: Tensor) -> Tensor:
-        """A direction that leaves the padding row of every embedding alone, which torch takes for a constant."""
+        """A direction with zeros at the padding row of every embedding, which torch treats as constant."""
         found = direction.clone()
         starts, start = {}, 0
         for name in self.names:
@@ -189,7 +189,7 @@ class Checks:
         return found
 
     def parts(self, parts: Sequence[Batch]) -> None:
-        """Loss, gradient and one product of all these samples are those of the parts, combined."""
+        """Check that the loss, the gradient and one product of all these samples combine from those of the parts."""
         whole = joined(parts)
         if whole is None:
             return
@@ -213,7 +213,7 @@ class Checks:
         )
 
     def outputs(self, chunks: TensorChunks, state: State, dtype: torch.dtype) -> None:
-        """The loss of all outputs at once is the combination of the chunks': a rare target is in no small sample."""
+        """Check the loss of all outputs at once against the chunks': a small sample may lack a rare target."""
         found, evaluation = [], self.evaluation
         with torch.no_grad(), explained("evaluating the model"):
             for inputs, _ in chunks:
@@ -225,7 +225,7 @@ class Checks:
         if outputs.numel() > OUTPUTS:
             return
         direction = _direction(torch.zeros(outputs.numel(), dtype=self.dtype, device=outputs.device)).view_as(outputs)
-        # A float64 loss of outputs that are known: no module takes part but the loss's own.
+        # The loss is evaluated in float64 at the known outputs: no module but the loss's own takes part.
         ones = [(outputs, chunks.targets)]
         pieces = list(zip(outputs.split(chunks.rows), chunks.targets.split(chunks.rows), strict=True))
         one, many = (self._loss_derivatives(each, outputs, direction) for each in (ones, pieces))
@@ -256,7 +256,7 @@ class Checks:
 
 
 class _Given:
-    """The loss of outputs that are there already."""
+    """The loss as a function of the targets, at given outputs."""
 
     def __init__(self, loss: Any, outputs: Tensor) -> None:
         self.loss, self.outputs = loss, outputs
@@ -270,7 +270,7 @@ def _outputs(module: Callable[[Any], Any], inputs: Any) -> Any:
 
 
 class _Agreement:
-    """Whether what autograd says and what differences say is the same."""
+    """Whether autograd and differences agree."""
 
     def __init__(self, ours: Any, theirs: Any, rounding: float, what: str) -> None:
         a, b = (each if isinstance(each, Tensor) else _number(each) for each in (ours, theirs))
@@ -287,11 +287,11 @@ def _number(value: float) -> Tensor:
 
 
 def _direction(gradient: Tensor) -> Tensor:
-    """A unit vector at random, of which half is the gradient where there is one."""
+    """A random unit vector, mixed in equal parts with the gradient's direction where there is one."""
     generator = torch.Generator("cpu").manual_seed(0)
     random = torch.randn(len(gradient), generator=generator, dtype=torch.float64, device="cpu")
     random = (random / random.norm()).to(gradient.device, gradient.dtype)
-    # Scaled first: the squares of a tiny gradient are zero.
+    # Scaled first, since the squares of a tiny gradient are zero.
     largest = gradient.abs().max() if len(gradient) else gradient.new_zeros(())
     if bool(largest > 0):
         scaled = gradient / largest
@@ -302,7 +302,7 @@ def _direction(gradient: Tensor) -> Tensor:
 
 def _near(a: Tensor, b: Tensor, relative: float, floor: float) -> bool:
     a, b = a.double(), b.double()
-    # The squares of what is tiny would be zero.
+    # Scaled first, since the squares of tiny numbers are zero.
     scale = max(float(a.abs().max()), float(b.abs().max())) if a.numel() else 0.0
     if scale == 0:
         return True
@@ -315,7 +315,7 @@ def _close(a: float, b: float, relative: float) -> bool:
 
 
 def few_of(batch: Batch, n: int) -> Batch:
-    """The first samples of a batch, of which each tensor has a row for each; the batch itself where they have not."""
+    """The first samples of a batch whose tensors have one row a sample; any other batch itself."""
     lengths = {len(t) for t in tensors_in(batch) if t.ndim}
     if len(lengths) != 1 or any(t.ndim == 0 for t in tensors_in(batch)) or next(iter(lengths)) <= n:
         return batch
@@ -323,7 +323,7 @@ def few_of(batch: Batch, n: int) -> Batch:
 
 
 def cut_in_two(batch: Batch) -> list[Batch]:
-    """A batch in two unequal parts; itself where it cannot be cut."""
+    """A batch in two unequal parts; a batch that cannot be split is returned whole."""
     lengths = {len(t) for t in tensors_in(batch) if t.ndim}
     if len(lengths) != 1 or next(iter(lengths)) < 2:
         return [batch]

@@ -1,10 +1,10 @@
-"""Inputs without what is the same for many samples, in an order in which the rest is dense.
+"""Inputs minus their background, with rows and columns permuted so that the non-zeros form a skyline of dense blocks.
 
-Images have a background. An inputs matrix X (n, d) is 1 b' + Y with b the most frequent value of each column, and Y is
-zero wherever a sample shows its background. Ordered suitably, rows and columns make of Y a staircase: each block of
-rows is zero beyond its first columns. Then X W is 1 (b'W) plus products with the blocks, of the first rows of W only,
-and X'D is b (1'D) plus the same of the transposes: exact, with half of the multiplications on MNIST and three quarters
-on FashionMNIST.
+Images have a background. An input matrix X (n, d) is 1 b' + Y, where b holds the most frequent value of each column and
+Y is zero wherever a sample shows the background. With rows and columns in a suitable order, Y has a skyline: each block
+of rows is zero beyond its first columns. Then X W is 1 (b'W) plus products of the blocks with the first rows of W, and
+X'D is b (1'D) plus products with the transposed blocks. Both are exact, with half of the multiplications on MNIST and
+three quarters on FashionMNIST.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,24 +16,27 @@ from torch import Tensor
 
 from eigendrift._threads import parallel_map, single_threaded_torch
 
-# The background is looked for in so many samples: a wrong one costs multiplications, never exactness.
+# Number of samples in which the background is sought: a wrong one costs multiplications, never exactness.
 _LOOKED_AT = 1000
-# The order of the columns is found on so many samples: on MNIST that leaves 0.7% more than with all of them, in a tenth
-# of the time.
+# Number of samples on which the order of the columns is found: on MNIST the blocks then have 0.7% more entries than
+# with all samples, in a tenth of the time.
 _ORDERED_BY = 4000
-# Rows that are compared with the background at once.
+# Number of rows that are compared with the background at once.
 _AT_ONCE = 1024
-# A staircase that leaves more than this of X is not worth a copy of it.
+# Blocks with more than this fraction of the entries of X are not worth a copy of it.
 _WORTH = 0.95
 
 
 @dataclass(frozen=True)
-class Staircase:
+class SkylineInputs:
     """X (n, d) with rows in another order: X[rows] = 1 background' + the blocks, each zero beyond its width.
 
-    rows (n,): the sample of each row; columns (d,): the column of X that each column of the blocks is; background
-    (d,), in the order of the blocks' columns; blocks: [(size, width), ...] from the first row to the last, `size`
-    rows each but the last, their widths ascending.
+    Attributes:
+        rows: (n,), the sample of each row.
+        columns: (d,), the column of X that each column of the blocks is.
+        background: (d,), in the order of the blocks' columns.
+        blocks: [(size, width), ...] from the first row to the last, with ascending widths.
+        size: Number of rows of each block but the last.
     """
 
     rows: Tensor
@@ -47,11 +50,11 @@ class Staircase:
 
     @property
     def entries(self) -> int:
-        """How many numbers the blocks have, of n d in X."""
+        """Number of entries of the blocks, of the n d entries of X."""
         return sum(block.numel() for block in self.blocks)
 
     def layer(self, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` takes of weights (m, d) and biases (m,)."""
+        """The argument of `forward` for weights (m, d) and biases (m,)."""
         turned = weights.T[self.columns]
         return turned, torch.addmv(biases, turned.T, self.background.to(turned.dtype))
 
@@ -62,33 +65,35 @@ class Staircase:
         return torch.addmm(moved, values, turned[: values.shape[1]])
 
     def zeros(self, m: int) -> Tensor:
-        """What `backward` adds to."""
+        """The total that `backward` adds to, before the first block."""
         return self.background.new_zeros(len(self.columns), m)
 
     def backward(self, block: int, errors: Tensor, total: Tensor) -> None:
-        """Add the part of X'D of a block with errors (size, m), but for its background."""
+        """Add the part of X'D of a block with errors (size, m), without that of the background."""
         values = self.blocks[block]
         total[: values.shape[1]].addmm_(values.T, errors)
 
     def finished(self, total: Tensor, sums: Tensor) -> Tensor:
-        """D'X (m, d), from what `backward` has added up and the sums of the errors (m,)."""
+        """D'X (m, d), from the total of `backward` and the sums of the errors (m,)."""
         whole = torch.empty_like(total)
         whole[self.columns] = total.addr_(self.background, sums)
         return whole.T
 
-    def to(self, dtype: torch.dtype) -> "Staircase":
+    def to(self, dtype: torch.dtype) -> "SkylineInputs":
         """The same in another floating-point type."""
         blocks = [block.to(dtype) for block in self.blocks]
-        return Staircase(self.rows, self.columns, self.background.to(dtype), blocks, self.size)
+        return SkylineInputs(self.rows, self.columns, self.background.to(dtype), blocks, self.size)
 
-    def take(self, chosen: Tensor) -> "Staircase":
-        """The staircase of some of its rows, given by ascending indices (m,) into them."""
+    def take(self, chosen: Tensor) -> "SkylineInputs":
+        """The same for some of its rows, given by ascending indices (m,) into them."""
         parts = []
         bounds = torch.arange(0, len(self) + 1, self.size, device=chosen.device)
         ends = torch.searchsorted(chosen, torch.cat([bounds, chosen.new_tensor([len(self)])])).tolist()
         for index, block in enumerate(self.blocks):
             parts.append(block[chosen[ends[index] : ends[index + 1]] - index * self.size])
-        return Staircase(self.rows[chosen], self.columns, self.background, list(_joined(parts, self.size)), self.size)
+        return SkylineInputs(
+            self.rows[chosen], self.columns, self.background, list(_joined(parts, self.size)), self.size
+        )
 
     def dense(self) -> Tensor:
         """X in the order of the rows here, (n, d)."""
@@ -98,22 +103,22 @@ class Staircase:
         return found[:, torch.argsort(self.columns)]
 
 
-def staircase(inputs: Tensor, size: int) -> Staircase:
-    """The staircase of inputs (n, d), in blocks of `size` rows; `plain` where it would leave nearly everything."""
+def skyline(inputs: Tensor, size: int) -> SkylineInputs:
+    """Inputs (n, d) in blocks of `size` rows with a skyline; `plain` where the blocks would have nearly all entries."""
     n, d = inputs.shape
     background = inputs[:: max(1, n // _LOOKED_AT)].mode(dim=0).values
     with single_threaded_torch():
         shown = inputs[:: max(1, n // _ORDERED_BY)] != background
         columns = torch.from_numpy(_column_order(shown.T.contiguous().cpu().numpy())).to(inputs.device)
     depths = _depths(inputs, background, columns)
-    # Stable: equal rows stay in order, so that the result is the same on every machine.
+    # A stable sort keeps equal rows in order, so that the result is the same on every machine.
     rows = torch.argsort(depths, stable=True)
     widths = [int(depths[rows[min(start + size, n) - 1]]) for start in range(0, n, size)]
     left = sum(width * min(size, n - start) for width, start in zip(widths, range(0, n, size), strict=True))
     if left > _WORTH * n * d:
         return plain(inputs, size)
     background = background[columns]
-    # One piece of memory: blocks between what comes and goes would leave holes that nobody else can use.
+    # All blocks share one allocation: separate ones would fragment the memory between temporary arrays.
     memory, blocks = inputs.new_empty(left), []
     parts = rows.split(size)
     for width, chosen in zip(widths, parts, strict=True):
@@ -127,20 +132,21 @@ def staircase(inputs: Tensor, size: int) -> Staircase:
             block.sub_(background[:width])
 
     parallel_map(fill, range(len(blocks)))
-    return Staircase(rows, columns, background, blocks, size)
+    return SkylineInputs(rows, columns, background, blocks, size)
 
 
-def plain(inputs: Tensor, size: int) -> Staircase:
+def plain(inputs: Tensor, size: int) -> SkylineInputs:
     """Blocks that are views of the inputs as they are, over a background of zero."""
     n, d = inputs.shape
     everything = torch.arange(max(n, d), device=inputs.device)
-    return Staircase(everything[:n], everything[:d], inputs.new_zeros(d), list(inputs.split(size)), size)
+    return SkylineInputs(everything[:n], everything[:d], inputs.new_zeros(d), list(inputs.split(size)), size)
 
 
 def _column_order(shown: np.ndarray) -> np.ndarray:
-    """A greedy order of the columns, where shown (d, n) says which row differs from the background in which column.
+    """Greedy order of the columns: repeatedly put the column with the fewest remaining rows last, and drop these rows.
 
-    From the last place to the first: the column that fewest of the remaining rows need, and with it these rows.
+    Args:
+        shown: (d, n), whether a row differs from the background in a column.
     """
     d, n = shown.shape
     counts, left = shown.sum(axis=1), np.ones(n, dtype=bool)
@@ -155,7 +161,7 @@ def _column_order(shown: np.ndarray) -> np.ndarray:
 
 
 def _depths(inputs: Tensor, background: Tensor, columns: Tensor) -> Tensor:
-    """How many of the leading columns, in this order, each row needs (n,)."""
+    """Number of leading columns, in this order, that each row needs (n,)."""
     places = torch.empty_like(columns, dtype=torch.int16 if len(columns) < 2**15 else torch.int64)
     places[columns] = torch.arange(1, len(columns) + 1, dtype=places.dtype, device=places.device)
     depths = torch.empty(len(inputs), dtype=places.dtype, device=inputs.device)

@@ -1,4 +1,4 @@
-"""Surrogates of the full-data Hessian, of few weighted samples or of lower precision, and which suits a tolerance."""
+"""Surrogates of the full-data Hessian, from few weighted samples or in lower precision, chosen by the tolerance."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ from eigendrift.hessian.mixed_precision import multiplying_in
 from eigendrift.hessian.mlp import MLPHessian
 from eigendrift.operators import Operator, RefinableOperator, torch_type
 
-# Below, products with all samples are cheap enough.
+# With fewer samples, products with all of them are cheap enough.
 FEWEST_SAMPLES = 10_000
-# Tolerances from which on a surrogate of few samples saves time, measured on MNIST at N = 89 610.
+# A surrogate of few samples saves time down to this tolerance, measured on MNIST at N = 89 610.
 SURROGATE_TOLERANCE = 1e-4
-# Below it float32 products, which err by some 2e-7 of lambda_1 even after a forward pass in float64, cannot certify the
-# smaller eigenvalues' residuals.
+# Below this tolerance float32 products cannot certify the residuals of the smaller eigenvalues: even after a float64
+# forward pass their error is some 2e-7 of lambda_1.
 FLOAT32_TOLERANCE = 5e-6
 # On a CPU float32 products as a surrogate pay down to this tolerance, as measured at N = 89 610; below it each
 # correction reduces the residual too little. A GPU multiplies in float64 about as fast.
@@ -29,7 +29,7 @@ class SurrogateHessian:
         self.dtype, self.device = path.dtype, path.device
 
     @property
-    def shares_out(self) -> bool:
+    def uses_thread_pool(self) -> bool:
         """Whether products use a pool of threads."""
         return self.device.type == "cpu"
 
@@ -40,9 +40,9 @@ class SurrogateHessian:
 
 
 class MixedPrecisionOperator:
-    """A float32 operator on float64 vectors: it errs by the rounding of its products alone, for about half the time.
+    """A float32 operator on float64 vectors: its only error is rounding of the products, at about half of the time.
 
-    The basis has to be in float64: with one in float32 the following float64 solve needs 1.5 times as many products.
+    The basis has to be in float64: with a float32 basis the following float64 solve needs 1.5 times as many products.
     """
 
     dtype = torch.float64
@@ -56,12 +56,15 @@ class MixedPrecisionOperator:
 
 
 def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[Operator, Operator | None]:
-    """The form of the operator, at the point where it is, and the surrogate that suit residuals of this size.
+    """Choose the form of the operator, at its present point, and the surrogate for a tolerance.
 
     Args:
-        operator: a HessianOperator, or another that offers the same forms of itself.
-        tol: the relative residual that is wanted.
-        seed: of the samples that a surrogate takes.
+        operator: A HessianOperator, or another operator that offers the same forms of itself.
+        tol: Wanted relative residual norm, without a unit.
+        seed: Seed of the surrogate's choice of samples.
+
+    Returns:
+        The form of the operator, and the surrogate or None.
     """
     if torch_type(operator).itemsize < 4:
         # The rounding of half precision is larger than any useful tolerance.
@@ -78,10 +81,10 @@ def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[O
 
 
 def surrogate_of(path: MLPHessian, seed: int) -> SurrogateHessian | None:
-    """The surrogate of the analytic path: on a CPU fewer samples, on a GPU all of them in TF32.
+    """The surrogate of the analytic path: on a CPU few samples, on a GPU all of them in TF32.
 
-    A GPU takes a product with an eighth of the samples in little less time than one with all, and its host would draw
-    the samples for longer than the whole solve takes.
+    On a GPU a product with an eighth of the samples takes little less time than one with all, and drawing the samples
+    on the host would take longer than the whole solve.
     """
     if path.device.type == "cuda":
         return SurrogateHessian(path.in_precision("tf32"))
@@ -89,10 +92,10 @@ def surrogate_of(path: MLPHessian, seed: int) -> SurrogateHessian | None:
 
 
 def sampled_surrogate(path: MLPHessian, seed: int) -> SurrogateHessian | None:
-    """A surrogate of few samples at the present point, or None where there are too few samples for one to pay.
+    """A surrogate of few samples at the present point, or None where there are too few samples for it to save time.
 
-    Samples weigh in H about as `MLPHessian.importance` says. With m99, the number of samples that hold 99% of the
-    sum, of n, by what was measured on MNIST:
+    `MLPHessian.importance` estimates the contribution of each sample to H. The size of the surrogate follows m99, the
+    number of the n samples that hold 99% of the sum of importances, by measurements on MNIST:
 
         m99 <= n/16   2 m99 samples (n/20 at least)   its top vectors have residuals of about 1e-4
         m99 <= n/4    4/3 m99, coarse level n/12      1e-3
@@ -120,9 +123,17 @@ def sampled_surrogate(path: MLPHessian, seed: int) -> SurrogateHessian | None:
 def weighted_sample(sizes: Tensor, strata: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
     """Indices and weights of at most m of n terms, such that the weighted sum over them is unbiased.
 
-    sizes (n,): how large the terms may be, zero only where a term is zero; strata (n,): labels of kinds of terms. A
-    term is drawn with probability proportional to its size, or for certain where that would exceed one;
-    systematically within strata, so that each kind has its share (Tille, Sampling Algorithms, 2006, chapters 5 and 7).
+    A term is drawn with probability proportional to its size, or with certainty where that would exceed one.
+    Systematic sampling within strata gives each kind its share (Tille, Sampling Algorithms, 2006, chapters 5 and 7).
+
+    Args:
+        sizes: (n,), estimates of the size of the terms, zero only where a term is zero.
+        strata: (n,), labels of kinds of terms.
+        m: Largest number of terms.
+        seed: Seed of the draw.
+
+    Returns:
+        Indices (at most m,) and their weights, float64.
     """
     certain = torch.zeros(len(sizes), dtype=torch.bool)
     while True:
@@ -136,7 +147,7 @@ def weighted_sample(sizes: Tensor, strata: Tensor, m: int, seed: int) -> tuple[T
             break
         certain |= more
     others = (~certain & (sizes > 0)).nonzero()[:, 0]
-    # Large before small within a stratum: of two neighbours in this order, systematic sampling seldom takes both.
+    # Within a stratum large terms come first: systematic sampling seldom takes two neighbours in this order.
     others = others[torch.argsort(sizes[others], descending=True, stable=True)]
     others = others[torch.argsort(strata[others], stable=True)]
     expected = sizes[others] * (draws / total)
@@ -149,5 +160,5 @@ def weighted_sample(sizes: Tensor, strata: Tensor, m: int, seed: int) -> tuple[T
 
 
 def _first(m: int) -> tuple[Tensor, Tensor]:
-    # No term has any size: whichever are taken, the sum is right.
+    # All terms are zero, so that any choice gives the right sum.
     return torch.arange(m), torch.ones(m, dtype=torch.float64)

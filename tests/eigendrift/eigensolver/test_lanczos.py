@@ -150,11 +150,11 @@ def test_zero_matrix(k: int) -> None:
     assert bool((pairs.angle_bounds == 1).all())
 
 
-@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("preconditioned", [False, True])
 @pytest.mark.parametrize("top", [1.0, 0.0, -1.0])
-def test_a_multiple_of_the_identity(top: float, guided: bool) -> None:
+def test_a_multiple_of_the_identity(top: float, preconditioned: bool) -> None:
     matrix = Matrix(top * torch.eye(30, dtype=torch.float64))
-    pairs = top_eigenpairs(matrix, 3, 1e-6, surrogate=matrix if guided else None)
+    pairs = top_eigenpairs(matrix, 3, 1e-6, surrogate=matrix if preconditioned else None)
     torch.testing.assert_close(pairs.values, torch.full((3,), top, dtype=torch.float64), atol=1e-12, rtol=0)
     assert bool(pairs.converged.all())
     assert pairs.orthogonality < 1e-12

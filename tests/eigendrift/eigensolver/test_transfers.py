@@ -85,16 +85,16 @@ def test_a_product_costs_one_small_packet(tol: float, looks: int) -> None:
 
 
 def test_a_guided_solve_waits_a_few_times() -> None:
-    guides = [Matrix(matrix(3e-3), Matrix(matrix(3e-2))) for _ in range(2)]
-    expected = top_eigenpairs(Matrix(matrix()), K, 1e-3, surrogate=guides[0])
+    surrogates = [Matrix(matrix(3e-3), Matrix(matrix(3e-2))) for _ in range(2)]
+    expected = top_eigenpairs(Matrix(matrix()), K, 1e-3, surrogate=surrogates[0])
     with Accelerator() as device:
-        guide = Matrix(there(guides[1].matrix), Matrix(there(matrix(3e-2))))
+        surrogate = Matrix(there(surrogates[1].matrix), Matrix(there(matrix(3e-2))))
         operator = Matrix(there(matrix()))
         before = device.down
-        found = top_eigenpairs(operator, K, 1e-3, surrogate=guide)
+        found = top_eigenpairs(operator, K, 1e-3, surrogate=surrogate)
         down = device.down - before
     same(found, expected)
-    blocks = [*operator.blocks, *guide.blocks, *guide.coarse.blocks]
+    blocks = [*operator.blocks, *surrogate.blocks, *surrogate.coarse.blocks]
     # Besides the packets: whether each corrected residual adds something, and how long the residuals are.
-    assert down <= 2 * len(blocks) + sum(operator.blocks) + sum(guide.blocks)
+    assert down <= 2 * len(blocks) + sum(operator.blocks) + sum(surrogate.blocks)
     assert device.largest <= 8 * 30**2

@@ -1,4 +1,4 @@
-"""Products in TF32 guide a solve, and products in float32 alone certify it, whatever is set outside."""
+"""Products in TF32 precondition a solve, and products in float32 alone certify it, whatever is set outside."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ class TensorFloat32(TorchDispatchMode):
 
 
 class Coarse:
-    """A guide on the same samples, as a GPU's TF32 would be."""
+    """A surrogate on the same samples, as a GPU's TF32 would be."""
 
     def __init__(self, plain: HessianOperator) -> None:
         assert isinstance(plain.path, MLPHessian)
@@ -74,15 +74,17 @@ class Coarse:
 
 def test_a_coarser_product_guides_and_has_no_part_in_the_residuals() -> None:
     plain = operator()
-    guide, block = Coarse(plain), normal(1, plain.shape[0])
-    assert 1e-4 < error(guide.product(block), plain.product(block).double()) < 2e-3
-    guided, alone = top_eigenpairs(plain, 3, 1e-3, surrogate=guide), top_eigenpairs(plain, 3, 1e-3)
-    assert guided.matvecs < alone.matvecs
-    assert guided.surrogate_matvecs < 2 * alone.matvecs
-    assert float((guided.vectors * alone.vectors).sum(0).abs().min()) > 1 - 1e-5
-    true = (plain @ guided.vectors - guided.vectors * guided.values.float()).norm(dim=0) / guided.values
-    torch.testing.assert_close(guided.residuals, true.double(), rtol=1e-2, atol=2e-6)
-    assert bool(guided.converged.all())
+    surrogate, block = Coarse(plain), normal(1, plain.shape[0])
+    assert 1e-4 < error(surrogate.product(block), plain.product(block).double()) < 2e-3
+    preconditioned, alone = top_eigenpairs(plain, 3, 1e-3, surrogate=surrogate), top_eigenpairs(plain, 3, 1e-3)
+    assert preconditioned.matvecs < alone.matvecs
+    assert preconditioned.surrogate_matvecs < 2 * alone.matvecs
+    assert float((preconditioned.vectors * alone.vectors).sum(0).abs().min()) > 1 - 1e-5
+    true = (plain @ preconditioned.vectors - preconditioned.vectors * preconditioned.values.float()).norm(
+        dim=0
+    ) / preconditioned.values
+    torch.testing.assert_close(preconditioned.residuals, true.double(), rtol=1e-2, atol=2e-6)
+    assert bool(preconditioned.converged.all())
 
 
 def test_a_product_in_another_precision_moves_along() -> None:

@@ -164,8 +164,8 @@ def test_a_convolutional_network_agrees_with_double_backward() -> None:
     operator = HessianOperator(model, CROSS_ENTROPY, x, y, rows=7)
     vector = torch.randn(operator.shape[0], dtype=torch.float64, generator=generator)
     parameters = list(model.parameters())
-    slopes = torch.autograd.grad(CROSS_ENTROPY(model(x), y), parameters, create_graph=True)
-    inner = torch.cat([s.reshape(-1) for s in slopes]) @ vector
+    gradients = torch.autograd.grad(CROSS_ENTROPY(model(x), y), parameters, create_graph=True)
+    inner = torch.cat([s.reshape(-1) for s in gradients]) @ vector
     expected = torch.cat([s.reshape(-1) for s in torch.autograd.grad(inner, parameters)])
     torch.testing.assert_close(operator @ vector, expected, rtol=1e-11, atol=1e-13)
 

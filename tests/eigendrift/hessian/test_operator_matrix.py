@@ -49,8 +49,8 @@ def exact(model: nn.Module, value: Callable[[nn.Module], Tensor], names: list[st
     with sdpa_kernel(SDPBackend.MATH):
         for p in chosen:
             p.requires_grad_(True)
-        slope = torch.autograd.grad(value(twin), chosen, create_graph=True, materialize_grads=True)
-        flat = torch.cat([g.reshape(-1) for g in slope])
+        gradient = torch.autograd.grad(value(twin), chosen, create_graph=True, materialize_grads=True)
+        flat = torch.cat([g.reshape(-1) for g in gradient])
         rows = [
             torch.autograd.grad(g, chosen, retain_graph=True, materialize_grads=True) for g in flat if g.requires_grad
         ]

@@ -1,4 +1,4 @@
-"""The staircase: the same inputs in another order, and fewer numbers where many samples show the same."""
+"""The skyline: the same inputs in another order, and fewer numbers where many samples show the same."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from torch import nn
 
 from eigendrift import HessianOperator
 from eigendrift.hessian.mlp import MLPHessian
-from eigendrift.hessian.sparse_inputs import Staircase, staircase
+from eigendrift.hessian.sparse_inputs import SkylineInputs, skyline
 from reproduction.data.sources import load_raw
 from reproduction.training.model import initialize, mlp
 
@@ -24,7 +24,7 @@ def images(n: int = 300, d: int = 20, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(x)
 
 
-def check(made: Staircase, x: torch.Tensor) -> None:
+def check(made: SkylineInputs, x: torch.Tensor) -> None:
     """It is x, with a product of each kind."""
     n, d = x.shape
     assert len(made) == n
@@ -48,9 +48,9 @@ def check(made: Staircase, x: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 300, 1000])
-def test_the_staircase_is_the_inputs(size: int) -> None:
+def test_the_skyline_is_the_inputs(size: int) -> None:
     x = images()
-    made = staircase(x, size)
+    made = skyline(x, size)
     check(made, x)
     assert sorted(made.rows.tolist()) == list(range(300))
     if size <= 64:
@@ -60,7 +60,7 @@ def test_the_staircase_is_the_inputs(size: int) -> None:
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 4), st.integers(1, 12), st.integers(0, 2**16))
 def test_any_inputs(n: int, d: int, values: int, size: int, seed: int) -> None:
     x = torch.from_numpy(np.random.default_rng(seed).integers(0, values + 1, size=(n, d)).astype(float))
-    made = staircase(x, size)
+    made = skyline(x, size)
     check(made, x)
     chosen = torch.arange(n)[torch.from_numpy(np.random.default_rng(seed + 1).random(n) < 0.5)]
     if len(chosen):
@@ -71,7 +71,7 @@ def test_any_inputs(n: int, d: int, values: int, size: int, seed: int) -> None:
 
 def test_inputs_without_a_background_are_taken_as_they_are() -> None:
     x = torch.randn(200, 9, dtype=torch.float64)
-    made = staircase(x, 32)
+    made = skyline(x, 32)
     assert made.rows.tolist() == list(range(200))
     assert made.blocks[0].data_ptr() == x.data_ptr()
     check(made, x)
@@ -82,7 +82,7 @@ def test_rare_columns_come_last_and_their_samples_with_them() -> None:
     x[:, 1] = torch.arange(1.0, 9.0)
     x[2, 3] = x[5, 3] = 1.0
     x[5, 0] = 2.0
-    made = staircase(x, 2)
+    made = skyline(x, 2)
     # Column 1 is in all but the sample that shows the background, column 2 in none.
     assert made.columns.tolist()[0] == 1
     assert [block.shape[1] for block in made.blocks[:3]] == [1, 1, 1]
@@ -92,7 +92,7 @@ def test_rare_columns_come_last_and_their_samples_with_them() -> None:
 
 def test_the_real_digits_keep_few_numbers() -> None:
     x = torch.from_numpy(load_raw("digits", "unused", download=False).train_inputs).double()
-    made = staircase(x, 128)
+    made = skyline(x, 128)
     check(made, x)
     assert made.entries < 0.9 * x.numel()
     assert made.to(torch.float32).blocks[0].dtype == torch.float32

@@ -42,16 +42,20 @@ def trained(request: pytest.FixtureRequest) -> HessianOperator:
 @pytest.mark.parametrize("tol", [1e-3, 1e-6])
 def test_guided_pairs_are_the_pairs(trained: HessianOperator, tol: float) -> None:
     exact = top_eigenpairs(trained, 3, 1e-11)
-    plain, guided = (top_eigenpairs(trained, 3, tol, surrogate=guide) for guide in (None, trained.surrogate()))
-    assert bool(guided.converged.all())
-    true = (trained @ guided.vectors - guided.vectors * guided.values).norm(dim=0) / guided.values.abs()
-    torch.testing.assert_close(guided.residuals, true, rtol=1e-5, atol=1e-12)
-    assert float((guided.vectors * exact.vectors).sum(0).abs().min()) > 1 - tol
-    torch.testing.assert_close(guided.values, exact.values, rtol=max(tol**2 * 100, 1e-10), atol=0)
-    assert guided.surrogate_matvecs > 0
+    plain, preconditioned = (
+        top_eigenpairs(trained, 3, tol, surrogate=surrogate) for surrogate in (None, trained.surrogate())
+    )
+    assert bool(preconditioned.converged.all())
+    true = (trained @ preconditioned.vectors - preconditioned.vectors * preconditioned.values).norm(
+        dim=0
+    ) / preconditioned.values.abs()
+    torch.testing.assert_close(preconditioned.residuals, true, rtol=1e-5, atol=1e-12)
+    assert float((preconditioned.vectors * exact.vectors).sum(0).abs().min()) > 1 - tol
+    torch.testing.assert_close(preconditioned.values, exact.values, rtol=max(tol**2 * 100, 1e-10), atol=0)
+    assert preconditioned.surrogate_matvecs > 0
     assert plain.surrogate_matvecs == 0
     if tol == 1e-3:
-        assert guided.matvecs < plain.matvecs
+        assert preconditioned.matvecs < plain.matvecs
 
 
 def test_products_of_guide_and_operator_are_counted_apart(trained: HessianOperator) -> None:
@@ -177,9 +181,9 @@ def test_the_guide_is_as_large_as_the_curvature_is_spread(
     sizes = torch.full((SAMPLES,), 1e-9, dtype=torch.float64)
     sizes[:heavy] = 1.0
     monkeypatch.setattr(path, "importance", lambda: (sizes, torch.zeros(SAMPLES, dtype=torch.int64)))
-    guide = sampled_surrogate(path, 0)
-    assert guide is not None
-    found = [len(level.path.inputs) for level in (guide.coarse, guide) if level is not None]
+    surrogate = sampled_surrogate(path, 0)
+    assert surrogate is not None
+    found = [len(level.path.inputs) for level in (surrogate.coarse, surrogate) if level is not None]
     assert found == [pytest.approx(size, abs=4) for size in levels]
 
 
@@ -197,22 +201,24 @@ def test_a_guide_may_have_a_guide(trained: HessianOperator) -> None:
 
 def test_rounded_products_save_products_in_float64(trained: HessianOperator) -> None:
     model, x, y = copy.deepcopy(trained.model).float(), trained.path.inputs.dense().float(), trained.path.targets
-    guide = MixedPrecisionOperator(HessianOperator(model, CROSS_ENTROPY, x, y))
+    surrogate = MixedPrecisionOperator(HessianOperator(model, CROSS_ENTROPY, x, y))
     exact = top_eigenpairs(trained, 4, 1e-11)
-    plain, guided = (top_eigenpairs(trained, 4, 1e-7, surrogate=each) for each in (None, guide))
-    assert guided.vectors.dtype == torch.float64
-    assert bool(guided.converged.all())
-    true = (trained @ guided.vectors - guided.vectors * guided.values).norm(dim=0) / guided.values.abs()
-    torch.testing.assert_close(guided.residuals, true, rtol=1e-5, atol=1e-12)
-    torch.testing.assert_close(guided.values, exact.values, rtol=1e-11, atol=0)
-    sines = (guided.vectors - exact.vectors * (guided.vectors * exact.vectors).sum(0)).norm(dim=0)
-    assert bool((sines <= guided.angle_bounds + 1e-9).all())
-    assert guided.matvecs < plain.matvecs
-    assert guided.surrogate_matvecs == guide.operator.products > 0
+    plain, preconditioned = (top_eigenpairs(trained, 4, 1e-7, surrogate=each) for each in (None, surrogate))
+    assert preconditioned.vectors.dtype == torch.float64
+    assert bool(preconditioned.converged.all())
+    true = (trained @ preconditioned.vectors - preconditioned.vectors * preconditioned.values).norm(
+        dim=0
+    ) / preconditioned.values.abs()
+    torch.testing.assert_close(preconditioned.residuals, true, rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(preconditioned.values, exact.values, rtol=1e-11, atol=0)
+    sines = (preconditioned.vectors - exact.vectors * (preconditioned.vectors * exact.vectors).sum(0)).norm(dim=0)
+    assert bool((sines <= preconditioned.angle_bounds + 1e-9).all())
+    assert preconditioned.matvecs < plain.matvecs
+    assert preconditioned.surrogate_matvecs == surrogate.operator.products > 0
 
 
 def test_a_perfect_guide_leaves_the_certificate_alone(trained: HessianOperator) -> None:
-    """k products; the next eigenvalue is then the guide's, and the gaps are what a plain solve finds."""
+    """k products; the next eigenvalue is then the surrogate's, and the gaps are what a plain solve finds."""
     exact = top_eigenpairs(trained, 4, 1e-11)
     pairs = top_eigenpairs(trained, 3, 1e-3, surrogate=SurrogateHessian(trained.path), probe="surrogate")
     assert pairs.matvecs == 3
@@ -237,11 +243,11 @@ def test_none_where_it_would_not_pay(trained: HessianOperator) -> None:
 def test_a_guide_stays_where_it_was_made(trained: HessianOperator) -> None:
     theta = torch.cat([p.detach().reshape(-1) for p in trained.model.parameters()])
     vector = torch.ones(1, trained.shape[0], dtype=torch.float64)
-    guide = trained.surrogate()
-    assert guide is not None
-    before = guide.product(vector)
+    surrogate = trained.surrogate()
+    assert surrogate is not None
+    before = surrogate.product(vector)
     trained.move_to(theta * 1.5)
-    after = guide.product(vector)
+    after = surrogate.product(vector)
     trained.move_to(theta)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
