@@ -15,7 +15,7 @@ def library_files(script: str | Path, *modules: str) -> list[str]:
     """Paths of the modules of both packages that `script` loads and that can change what it writes, sorted.
 
     `modules`: names of those that it imports by name when it runs. Read from the source, nothing is imported.
-    Left out are `PLUMBING`, the library's own __init__.py, which only looks names up, and modules without a statement.
+    Omitted are `PLUMBING`, the library's own __init__.py, which only looks names up, and modules without a statement.
     """
     return [str(path) for path in sorted(loaded_files(script, *modules)) if not is_plumbing(path)]
 
