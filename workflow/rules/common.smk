@@ -26,7 +26,7 @@ use_this_copy()
 try:
     EXPERIMENT = Experiment(validate(config))
 except ConfigError as error:
-    # One line for the user, who has no use for a traceback of ours.
+    # One line for the user, to whom a traceback of the workflow's code is of no use.
     sys.exit(str(error))
 
 NEEDS = Needs(EXPERIMENT)
@@ -95,12 +95,12 @@ def figure_inputs(number):
 
 
 onstart:
-    # Every pass of Snakemake's scheduler starts a timer for another pass, for the sake of its limit on jobs a second, so
-    # that they pile up by the thousand. Without the limit, here the one that nobody asked for, there is none.
+    # Snakemake's default limit of 100 jobs a second makes every pass of its scheduler start a timer thread for another
+    # pass, and these threads accumulate by the thousand. A limit that is not the default one is kept.
     limiter = workflow.scheduler.job_rate_limiter
     if limiter is not None and limiter.max_jobs == 100:
         workflow.scheduler.job_rate_limiter = None
         logger.debug("No limit on jobs a second.")
-    # Of a local job's failure the job itself says the line.
+    # A local job reports its failure itself, in one line.
     if workflow.non_local_exec:
         watch(logger, Path.cwd())

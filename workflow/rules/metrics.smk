@@ -2,7 +2,7 @@
 # Leaves: its small tables, which all figures and claims are drawn from, and those that later questions about its
 # eigenvectors are answered from; its leading eigenvector at the end.
 
-# A run's tables come before anything else, for the sake of the disk: its big arrays go once they are there.
+# A run's tables come before anything else, for the sake of the disk: its big arrays are deleted once the tables exist.
 AT_ONCE = 20
 
 

@@ -1,8 +1,8 @@
 # Needs: nothing.
-# Leaves: nothing; tells what the configured experiment will take.
+# Leaves: nothing; reports the estimated cost of the configured experiment.
 
 
-# It has no output, not even a benchmark file, so that it tells every time that it is asked.
+# It has no output, not even a benchmark file, so that it reports every time that it is requested.
 rule plan:
     input:
         modules=library("plan"),
@@ -16,7 +16,7 @@ rule plan:
         runtime=5,
     params:
         config=EXPERIMENT.config,
-        # Known when a job runs, and not when the workflow is only looked at.
+        # Known when a job runs, and not when the workflow is only planned.
         cores=lambda wildcards: workflow.cores,
     script:
         "../scripts/plan.py"

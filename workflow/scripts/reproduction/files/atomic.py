@@ -46,7 +46,7 @@ def atomic_path(path: str | os.PathLike[str], size: int | None = None) -> Iterat
     that is not writable are a `WriteError` that names the file, and what it needs if `size` (bytes) says so.
     """
     final = Path(path)
-    # One fixed name: what a killed try left is overwritten by the next.
+    # The temporary name is fixed, so that the next try overwrites the file of a killed one.
     part = final.with_name(f".{final.name}.part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)

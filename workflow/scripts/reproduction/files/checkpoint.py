@@ -27,7 +27,7 @@ _DIGEST = hashlib.sha256().digest_size
 class Scratch:
     """The scratch folder of one job.
 
-    `fresh`: an array was not there, or not usable, and had to be made anew; what an earlier try noted of its progress
+    `fresh`: whether an array was missing or not usable, and had to be created; the progress that an earlier try noted
     is then void.
     """
 
@@ -65,7 +65,7 @@ class Scratch:
         path, part = self.path(name), self.path(f"{name}.part")
         try:
             part.write_bytes(hashlib.sha256(content).digest() + content)
-            # Not forced to the disk, which takes long at every snapshot: what a power cut spoils, its checksum tells.
+            # Not forced to the disk, which takes long at every snapshot: the checksum detects damage by a power cut.
             os.replace(part, path)
         except OSError as error:
             part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Tables on disk: CSV files whose first line says what they are and carries checksums of itself and of the rest.
+"""Tables on disk: CSV files whose first line says what they are and carries checksums of itself and of the lines below.
 
 The first line starts with `#`, so `pandas.read_csv(path, comment="#")` and a spreadsheet read them too.
 """

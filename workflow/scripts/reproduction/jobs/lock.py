@@ -17,18 +17,19 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _INTERVAL = 0.5
 
 
-def hold(path: Path, told: Callable[[str], None]) -> None:
-    """Lock this file for the rest of the process's life; as long as another process has it, wait.
+def hold(path: Path, report: Callable[[str], None]) -> None:
+    """Lock this file for the remaining life of the process; wait while another process has it.
 
-    `told` is called once with who has it, if anybody. Where the file system has no locks, nothing is locked. `OSError`
-    where the file cannot be made. It is removed when the process ends by itself; one that is left keeps nobody out.
+    `report` is called once with the holder, if there is one. Where the file system has no locks, nothing is locked. The
+    file is removed when the process ends by itself; a file that remains after a kill locks nobody out. Raises `OSError`
+    where the file cannot be made.
     """
     path = path.absolute()
     holder = ""
     while not _try(path):
         if not holder:
             holder = _read(path) or "another process"
-            told(holder)
+            report(holder)
         time.sleep(_INTERVAL)
 
 

@@ -18,7 +18,7 @@ def start(snakemake: Any) -> None:
     """Send stdout, stderr and logging of this process to `snakemake.log[0]`.
 
     Call it before the script's other imports: an ImportError then leaves its traceback in the rule's log too.
-    When the script fails, one line on the terminal says what went wrong and where the log is; the log has the rest.
+    When the script fails, one line on the terminal says what went wrong and where the log is; the log has the details.
     When the process that submitted jobs is killed they may live on, and the next one submits them again: a second
     process of a job waits for the end of the first, and says so in one line.
     What the script imports afterwards comes from this checkout.
@@ -28,16 +28,16 @@ def start(snakemake: Any) -> None:
     # As sys.stderr has it: a character that the terminal lacks must not hide the message.
     terminal = os.fdopen(os.dup(2), "w", errors="backslashreplace")
 
-    def tell(what: str) -> None:
+    def say(what: str) -> None:
         print(f"{snakemake.rule}: {what} (log: {log})", file=terminal, flush=True)
 
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         # Before the log, in which the first process still writes.
-        hold(log.with_name(f".{log.name}.lock"), lambda who: tell(f"waits for {who}, which does the same work"))
+        hold(log.with_name(f".{log.name}.lock"), lambda who: say(f"waits for {who}, which does the same work"))
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     except OSError as error:
-        tell(f"{error.filename or log}: cannot be written ({error.strerror}); make {log.parent} writable and run again")
+        say(f"{error.filename or log}: cannot be written ({error.strerror}); make {log.parent} writable and run again")
         sys.exit(1)
     # Descriptors, not sys.stderr: messages of C libraries belong in the log as well.
     os.dup2(descriptor, 1)
@@ -47,12 +47,12 @@ def start(snakemake: Any) -> None:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
     )
 
-    # matplotlib's font subsetting tells of every table that it drops.
+    # matplotlib's font subsetting reports every table that it drops.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         # The terminal first: the log may lie on the disk that is full.
-        tell(_in_one_line(kind, error, getattr(snakemake, "resources", None)))
+        say(_in_one_line(kind, error, getattr(snakemake, "resources", None)))
         with suppress(OSError):
             if isinstance(error, EigendriftError):
                 print(error, file=sys.stderr, flush=True)
@@ -70,8 +70,8 @@ def _in_one_line(kind: type[BaseException], error: BaseException, resources: Any
     if not _is_out_of_memory(error):
         return named
     asked = getattr(resources, "mem_mb", None)
-    told = f"its rule asks for {asked} MB" if asked is not None else "its rule's mem_mb says what it needs"
-    return f"out of memory: {told}; run fewer jobs at once, or where more is free ({named})"
+    request = f"its rule asks for {asked} MB" if asked is not None else "its rule's mem_mb says what it needs"
+    return f"out of memory: {request}; run fewer jobs at once, or where more is free ({named})"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

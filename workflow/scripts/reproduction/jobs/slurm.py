@@ -16,7 +16,7 @@ _REFUSED = re.compile(r"sbatch failed\. The error message was '(.+?)(?:'\.)?$", 
 
 
 def watch(logger: logging.Logger, folder: Path) -> None:
-    """Have Snakemake's logger say a line of each failed job; first of jobs that an earlier Snakemake left."""
+    """Have Snakemake's logger report each failed job in one line; first report the jobs of an earlier Snakemake."""
     handler = FailedJobs(logger)
     logger.addHandler(handler)
     handler.hear_reasons()
@@ -54,13 +54,13 @@ class FailedJobs(logging.Handler):
             if line is not None:
                 self.logger.error(line)
 
-    def _line(self, event: str, told: Mapping[str, Any]) -> str | None:
+    def _line(self, event: str, fields: Mapping[str, Any]) -> str | None:
         if event == "group_error":
-            members, reason = told["job_error_info"], self.reason
-            logs, job = told["aux_logs"], told.get("external_jobid")
-        elif event == "job_error" and not told["indent"]:
-            members, reason = [told], str(told["rule_msg"])
-            logs, job = told["log"], told["aux"].get("external_jobid")
+            members, reason = fields["job_error_info"], self.reason
+            logs, job = fields["aux_logs"], fields.get("external_jobid")
+        elif event == "job_error" and not fields["indent"]:
+            members, reason = [fields], str(fields["rule_msg"])
+            logs, job = fields["log"], fields["aux"].get("external_jobid")
         else:
             return None
         if job is not None:
@@ -121,7 +121,7 @@ def left_jobs(folder: Path) -> list[str]:
 
 
 def left_line(jobs: Sequence[str]) -> str:
-    """What the user is told of them."""
+    """The line that reports these jobs to the user."""
     numbers = " ".join(jobs)
     return (
         f"Jobs of an earlier snakemake are still in SLURM's queue: {numbers}. A job that does the same work waits for "

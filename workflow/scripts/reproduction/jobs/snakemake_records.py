@@ -32,7 +32,7 @@ def recorded_parameters(output: str, records: Path = RECORDS) -> list[Any] | Non
 
 
 def is_locked(results: Path, records: Path = RECORDS) -> bool:
-    """Whether a Snakemake is at work on files of a results folder, or was killed and has left its lock."""
+    """Whether a Snakemake is at work on files of a results folder, or was killed, so that its lock remains."""
     for lock in (records / "locks").glob("*.lock"):
         if any(results in Path(line).parents for line in lock.read_text(encoding="utf-8").splitlines()):
             return True

@@ -45,7 +45,7 @@ def solve(
 
     `parameters(j)` gives the point of request j. The start vector of a solve is drawn from the request's step, so a
     chunk gives what the whole would. A kill costs the solve that it hits: each finished request is in `scratch`, with a
-    checksum, so that one that a power cut spoilt is solved again.
+    checksum, so that a chunk that a power cut damaged is solved again.
     """
     ends = np.cumsum([0, *(request.k for request in wanted)])
     numbers = scratch.array("numbers", (int(ends[-1]), len(UNITS)), np.float64)

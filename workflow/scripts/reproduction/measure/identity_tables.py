@@ -1,6 +1,6 @@
 """Tables of overlaps between all eigenvectors of two snapshots, and of which is which through crossings.
 
-They are what is left of a run's eigenvectors once these are deleted, together with `localization_tables`: every
+They are kept of a run's eigenvectors once these are deleted, together with `localization_tables`: every
 overlap that one of the tables here or a later question is drawn from is written.
 
 Pairs of snapshots (s, t), s < t, are those at (waiting time, waiting time + lag); neighbours among all snapshots
@@ -86,7 +86,7 @@ class RunOverlaps:
 
 
 def run_overlaps(bases: Eigenbases, two_times: Sequence[Times], every: int) -> RunOverlaps:
-    """Take the overlaps of a run's eigenvectors; times at which it has no snapshot are left out.
+    """Take the overlaps of a run's eigenvectors; times at which it has no snapshot are omitted.
 
     Args:
         bases: Its eigenvectors.

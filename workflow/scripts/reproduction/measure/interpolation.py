@@ -37,7 +37,7 @@ def best_solutions(history: pd.DataFrame, complete: Mapping[tuple[str, int], boo
     """optimizer -> (seed, test accuracy) of the run that ends with the highest test accuracy; of equals the first seed.
 
     `history`: tables of one dataset's main runs. `complete` says of each (optimizer, seed) whether it reached its end;
-    runs that did not are left out, and so is an optimizer none of whose runs did.
+    runs that did not are omitted, and so is an optimizer none of whose runs did.
     """
     best: dict[str, tuple[int, float]] = {}
     last = history.loc[history.groupby(["optimizer", "seed"], sort=True)["step"].idxmax()]
@@ -80,17 +80,17 @@ def training_loss_and_gradient(
     def at(theta: np.ndarray) -> tuple[float, np.ndarray]:
         like = next(model.parameters())
         nn.utils.vector_to_parameters(torch.from_numpy(theta).to(like.device, like.dtype), model.parameters())
-        total, slope = 0.0, np.zeros(theta.shape)
+        total, gradient = 0.0, np.zeros(theta.shape)
         for start in range(0, len(samples), rows):
             model.zero_grad(set_to_none=True)
             targets = samples.targets[start : start + rows]
             loss = nn.functional.cross_entropy(model(samples.inputs[start : start + rows]), targets, reduction="sum")
             loss.backward()
             total += float(loss.detach())
-            slope += (
+            gradient += (
                 torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None]).double().cpu().numpy()
             )
-        return total / len(samples), slope / len(samples)
+        return total / len(samples), gradient / len(samples)
 
     return at
 

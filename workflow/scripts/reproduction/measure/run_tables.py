@@ -60,7 +60,7 @@ def displacement_table(
     weights: np.ndarray,
     two_times: Sequence[tuple[int, int]],
 ) -> pd.DataFrame:
-    """Two-time statistics at each (waiting time, lag) and i; times at which the run has no snapshot are left out.
+    """Two-time statistics at each (waiting time, lag) and i; times at which the run has no snapshot are omitted.
 
     pairs (P rows) and vectors (P, N) as `files.eigenpairs.read_run` gives them; steps (S,) and weights (S, N) of the
     trajectory. `subspace_displacement` is that of the span of v_1..v_i. `angle_bound`: how far solver errors of both
@@ -127,9 +127,9 @@ def on_grid(pairs: pd.DataFrame, vectors: np.ndarray, every: int, last: int) -> 
     """The pairs at the snapshots of the equal-interval grid, and at a run's `last` snapshot, where it ends.
 
     The plain mean over the grid is a mean over training time: the log-spaced snapshots after each waiting time crowd
-    the start of a run and would outweigh the rest of it. The last one counts in it like any other. Where `every` does
-    not divide the length of the run, less than an interval lies before it, and a mean over S snapshots is by at most
-    1/S of its range nearer to the end of the run than the mean over time.
+    the start of a run and would outweigh its other snapshots. The last one counts in it like any other. Where `every`
+    does not divide the length of the run, less than an interval lies before it, and a mean over S snapshots is by at
+    most 1/S of its range nearer to the end of the run than the mean over time.
     """
     keep = is_on_grid(pairs["step"].to_numpy(), every, last)
     return pairs[keep].reset_index(drop=True), vectors[keep]

@@ -12,7 +12,7 @@ Floats: TypeAlias = NDArray[np.float64]
 LossAndGradient: TypeAlias = Callable[[Floats], tuple[float, NDArray[Any]]]
 
 START = 0.1  # the start's distance from the centre, as a part of the box
-STEEPNESS = 10.0  # mean |slope| of the scaled loss at the start, per half-width of the box
+STEEPNESS = 10.0  # mean |gradient entry| of the scaled loss at the start, per half-width of the box
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ def epsilon_sharpness(
 
     Two choices that the reference leaves open. The start is x moved by a tenth of the box along the sign of the
     gradient, and along fixed pseudo-random signs where the gradient is exactly 0: x itself can be stationary. And the
-    problem is scaled, z in half-widths of the box and the loss by its slope at the start: L-BFGS-B's first steps have
-    the length of the gradient, so that on a well-fitted solution, where gradients are tiny, 10 unscaled iterations
-    hardly leave the start. Scaled, the search depends on neither the unit of the loss nor the width of the box.
+    problem is scaled, z in half-widths of the box and the loss by its mean gradient at the start: L-BFGS-B's first
+    steps have the length of the gradient, so that on a well-fitted solution, where gradients are tiny, 10 unscaled
+    iterations hardly leave the start. Scaled, the search depends on neither the unit of the loss nor the width of the
+    box.
 
     Raises ValueError for a wrong shape, a value that is not finite, and epsilon, max_iterations or 1 + f(x) that is not
     positive.
@@ -103,8 +104,8 @@ class _Search:
 
     def evaluate(self, u: Floats) -> tuple[float, Floats]:
         """Loss, and its gradient with respect to u."""
-        value, slope = self.loss_and_gradient(self.centre + np.clip(u, -1.0, 1.0) * self.half_widths)
-        loss, gradient = float(value), np.asarray(slope, dtype=np.float64)
+        value, found = self.loss_and_gradient(self.centre + np.clip(u, -1.0, 1.0) * self.half_widths)
+        loss, gradient = float(value), np.asarray(found, dtype=np.float64)
         if gradient.shape != self.centre.shape:
             raise ValueError(f"the gradient must have the shape {self.centre.shape} of x, not {gradient.shape}")
         if not (np.isfinite(loss) and np.isfinite(gradient).all()):
@@ -114,11 +115,11 @@ class _Search:
         return loss, gradient * self.half_widths
 
     def descend(self, u: Floats) -> tuple[float, Floats]:
-        """The function that L-BFGS-B minimises: minus the loss, scaled by its slope at the first call, the start."""
+        """The function that L-BFGS-B minimises: minus the loss, scaled by its gradient at the first call."""
         loss, gradient = self.evaluate(u)
         if not self.scale:
-            slope = float(np.abs(gradient).mean())
-            self.scale = STEEPNESS / slope if slope else 1.0
+            steepness = float(np.abs(gradient).mean())
+            self.scale = STEEPNESS / steepness if steepness else 1.0
         return -self.scale * loss, -self.scale * gradient
 
 

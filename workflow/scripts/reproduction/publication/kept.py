@@ -195,12 +195,12 @@ def keep(config: Mapping[str, Any], results: Path, store: Path, replace: bool = 
 
 
 def _described_by(entry: Mapping[str, Any] | None, part: Part) -> bool:
-    """Whether what the manifest tells of a part is true of it now; its content may be the same with other sources."""
+    """Whether the manifest's entry describes the part as it is now; equal content may come from other sources."""
     return entry is not None and (entry["parameters"], entry["sources"]) == (part.parameters, list(part.sources))
 
 
 def _entry(part: Part, results: Path, before: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest tells of a part, `seconds` by rule as Snakemake measured them among it."""
+    """The manifest's entry of a part, with the `seconds` by rule that Snakemake measured."""
     measured = {**before.get("seconds", {}), **seconds(part, results)}
     return {"parameters": part.parameters, "sources": list(part.sources), "seconds": measured}
 
@@ -268,7 +268,7 @@ def _content(store: Path, path: str, described: Mapping[str, Any]) -> bytes:
     packed = store / packed_name(path)
     content = unpack(packed, _REMEDY)
     if _described(content) != described:
-        raise DataError(f"{packed}: damaged (not the content that manifest.json tells of); {_REMEDY}")
+        raise DataError(f"{packed}: damaged (not the content that manifest.json records); {_REMEDY}")
     return content
 
 
@@ -306,7 +306,7 @@ def _snakemake(targets: Sequence[str], overlays: Sequence[Path], *options: str) 
 
 
 def complaint(said: str) -> str:
-    """The line of what Snakemake said in which a job tells why it failed, or the last one."""
+    """The line of Snakemake's output in which a job reports why it failed, or the last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return next(
         (line for line in lines if re.search(r"\(log: [^)]*\)$", line)), lines[-1] if lines else "no word of why"

@@ -92,7 +92,7 @@ def _of_overlap(test: PrimaryTest, role: str, region: Region, tau: dict[str, flo
 
 
 def main(arguments: list[str]) -> int:
-    """Write the table of powers, and with `pilot` the values that it rests on."""
+    """Write the table of powers, and with `pilot` the values that it is computed from."""
     try:
         found = load_primary_tests(TESTS)
         if arguments == ["pilot"]:

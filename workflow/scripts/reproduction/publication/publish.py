@@ -172,7 +172,7 @@ def hours(benchmarks: Path) -> dict[str, float]:
 def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1) -> list[str]:
     """Draw all figures and write figure set and paper into `build`; names of published files that came out different.
 
-    Missing TeX leaves the paper out, and says so.
+    Without TeX the paper is omitted, with a message.
     """
     record = _record(published)
     record.pop("hours")

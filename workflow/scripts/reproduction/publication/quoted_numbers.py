@@ -246,7 +246,7 @@ def _claims(claims: pd.DataFrame, places: Mapping[str, str]) -> dict[str, str]:
 
 
 def _flat(prefix: str, value: Any) -> dict[str, str]:
-    """Nested values as `a.b.c` -> LaTeX; keys with other characters than a number's key may have are left out."""
+    """Nested values as `a.b.c` -> LaTeX; keys with characters that a number's key may not have are omitted."""
     if isinstance(value, Mapping):
         found: dict[str, str] = {}
         for key, item in value.items():

@@ -68,7 +68,7 @@ class Numbers:
 
 
 def fill_page(page: str, numbers: Numbers) -> str:
-    """The page with all that is marked written anew. A mark that names what is not there is a `DataError`."""
+    """The page with all marked values replaced. A mark that names an unknown value raises `DataError`."""
 
     def write(match: re.Match[str]) -> str:
         writer, keys = _WRITERS.get(match["what"]), match["of"].split()
