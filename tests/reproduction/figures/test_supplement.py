@@ -74,7 +74,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], D
     found: dict[tuple[str, str], Drawn] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reproduction.jobs.script.start", lambda snakemake: None)
-        patch.setattr("reproduction.figures.save.save", lambda drawn, name, output: found.update({output: drawn}))
+        patch.setattr("reproduction.figures.save.save", lambda drawn, name, output, sources: found.update({output: drawn}))
         for layout, arguments in LAYOUTS.items():
             synthetic = Synthetic(tmp_path_factory.mktemp(layout), **arguments)
             for name in SUPPLEMENT:
@@ -125,7 +125,7 @@ def test_the_papers_value_stands_in_panels_of_its_network_alone(tmp_path: Path) 
     drawn: list[Drawn] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reproduction.jobs.script.start", lambda snakemake: None)
-        patch.setattr("reproduction.figures.save.save", lambda figure, name, output: drawn.append(figure))
+        patch.setattr("reproduction.figures.save.save", lambda figure, name, output, sources: drawn.append(figure))
         draw(Synthetic(tmp_path, config), "S1", None)
     np.testing.assert_array_equal(points(drawn[0].figure, "paper")[:, 0], [0.1, 0.1, 0.26, 0.26])
     known = drawn[0].numbers.set_index("dataset")[["paper_adam_ipr", "paper_adam_alignment"]].notna()
