@@ -74,7 +74,9 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], D
     found: dict[tuple[str, str], Drawn] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reproduction.jobs.script.start", lambda snakemake: None)
-        patch.setattr("reproduction.figures.save.save", lambda drawn, name, output, sources: found.update({output: drawn}))
+        patch.setattr(
+            "reproduction.figures.save.save", lambda drawn, name, output, sources: found.update({output: drawn})
+        )
         for layout, arguments in LAYOUTS.items():
             synthetic = Synthetic(tmp_path_factory.mktemp(layout), **arguments)
             for name in SUPPLEMENT:
