@@ -17,7 +17,7 @@ from snakemake_process import TINY, copy_checkout, environment, planned_jobs, pl
 
 FIGURES = {f"fig{number:02d}" for number in range(1, 22)}
 DRAWN = {*FIGURES, "claims", "figure_set"}
-A_RUN = ("train", "eigensnapshot", "displacement", "ipr", "alignment")
+A_RUN = ("train", "eigensnapshot", "displacement", "ipr", "alignment", "identity", "localization", "stability")
 RUN = "results/tiny/runs/digits/adam/main/seed1"
 
 
