@@ -590,7 +590,10 @@ def test_a_type_3_font_would_be_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_table_says_what_it_is(drawn_twice: list[Path], number: int) -> None:
     header = read_header(drawn_twice[0] / f"fig{number:02d}.csv", kind=f"fig{number:02d}")
-    assert header["identity"] == {"figure": number, "title": FIGURES[number]["title"]}
+    assert {key: header["identity"][key] for key in ("figure", "title")} == {
+        "figure": number,
+        "title": FIGURES[number]["title"],
+    }
     assert header["rows"] > 0
     for column, unit in {"step": "training steps", "lag": "training steps", "batch_size": "samples"}.items():
         assert header["units"].get(column, unit) == unit

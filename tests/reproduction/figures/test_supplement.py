@@ -240,7 +240,10 @@ def test_redrawing_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
         first, second = (tmp_path / folder / f"fig{name}.{kind}" for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
     header = read_header(tmp_path / "first" / f"fig{name}.csv", kind=f"fig{name}")
-    assert header["identity"] == {"figure": name, "title": SUPPLEMENT[name]["title"]}
+    assert {key: header["identity"][key] for key in ("figure", "title")} == {
+        "figure": name,
+        "title": SUPPLEMENT[name]["title"],
+    }
 
 
 @pytest.mark.parametrize("name", SUPPLEMENT)
