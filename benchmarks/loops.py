@@ -125,7 +125,7 @@ def step_parts(scale: Scale, spec: Mapping[str, Any]) -> dict[str, Loop]:
     data, cpu = load(scale.dataset), torch.device("cpu")
     flat = FlatParameters(network(data, scale.hidden))
     taker = StepTaker(flat, spec, data.train_samples(cpu), BATCH_SIZE, SEED)
-    taker.slope(0)
+    taker.compute_gradient(0)
     weights = flat.vector.detach().clone()
 
     def gradient(times: int) -> None:

@@ -79,7 +79,7 @@ def test_a_recorded_step_is_the_step(spec: dict[str, Any]) -> None:
     one, two = (StepTaker(flat, spec, Samples(*data, CUDA), 16, 5) for flat in (recorded, plain))
     for t in range(12):
         one.take(t)
-        two.slope(t)
+        two.compute_gradient(t)
         two.finish()
         assert torch.equal(recorded.vector, plain.vector)
     assert one._whole.graph is not None

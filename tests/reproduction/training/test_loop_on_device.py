@@ -90,7 +90,7 @@ def test_a_step_in_two_halves_is_the_whole_step() -> None:
     one, two = (StepTaker(flat, SPECS["sam"], samples(CPU), BATCH, SEED) for flat in (whole, halves))
     for t in range(STEPS):
         one.take(t)
-        two.slope(t)
+        two.compute_gradient(t)
         slope = halves.gradient.clone()
         two.finish()
         assert torch.equal(whole.vector, halves.vector)

@@ -78,14 +78,14 @@ class StepTaker:
         self.feed.choose(t)
         self._whole()
 
-    def slope(self, t: int) -> None:
+    def compute_gradient(self, t: int) -> None:
         """The first half of step t: leave the gradient of its batch. `finish` is the other half."""
         self.feed.choose(t)
         self.feed.gather()
         self.gradient()
 
     def finish(self) -> None:
-        """Take the step from the gradient that `slope` left."""
+        """Take the step from the gradient that `compute_gradient` left."""
         self.step(self.gradient)
 
 
@@ -152,7 +152,7 @@ def train(
         if t != snapshots[done]:
             taker.take(t)
         else:
-            taker.slope(t)
+            taker.compute_gradient(t)
             before, slope = flat.vector.detach().clone(), flat.gradient.clone()
             (train_loss, train_hits), (test_loss, test_hits) = (
                 evaluate(model, train_samples),
