@@ -146,7 +146,7 @@ def test_a_surrogate_that_lacks_the_top_is_found_out() -> None:
     pairs = top_eigenpairs(torch.diag(values), 2, 1e-6, surrogate=Matrix(torch.diag(blind)))
     torch.testing.assert_close(pairs.values, values[:2], rtol=1e-9, atol=0)
     assert pairs.bound_source == "operator"
-    # Whoever trusts it is told on what the bound rests.
+    # The result says what the bound rests on.
     trusting = top_eigenpairs(torch.diag(values), 2, 1e-6, surrogate=Matrix(torch.diag(blind)), probe="surrogate")
     assert trusting.bound_source == "surrogate"
 

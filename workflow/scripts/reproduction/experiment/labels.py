@@ -29,7 +29,7 @@ def drawing_function(draw: str) -> str:
 
 
 class Drawing(TypedDict):
-    """What the job of a figure is told besides its tables and the layout."""
+    """What the job of a figure receives besides its tables and the layout."""
 
     name: str
     number: int | str
