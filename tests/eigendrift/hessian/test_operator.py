@@ -337,7 +337,7 @@ def test_sure_samples_lose_nothing_in_float32() -> None:
         outputs = exact.model(x[row : row + 1].float().double()).detach()
         doubts.append(float(1 - torch.softmax(outputs, dim=1).max()))
     assert min(doubts) < 1e-5
-    # A product chains sums of some 40 terms, forward, backward and their derivatives: so many roundings, on any processor.
+    # A product chains sums of some 40 terms, forward, backward and of derivatives: so many roundings, on any machine.
     assert max(errors) < 40 * torch.finfo(torch.float32).eps
 
 
