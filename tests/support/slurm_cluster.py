@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -264,15 +265,17 @@ class SlurmCluster:
 
 
 @contextmanager
-def running_cluster(folder: Path, nodes: Sequence[Node]) -> Iterator[SlurmCluster]:
+def running_cluster(nodes: Sequence[Node]) -> Iterator[SlurmCluster]:
     """A cluster of these nodes; where SLURM is not installed, the test is skipped."""
     missing = missing_programs()
     if missing or os.getuid() != 0:
         reason = f"SLURM is not installed: no {', '.join(missing)}" if missing else "only root can start a cluster"
         (pytest.fail if IN_CI else pytest.skip)(reason)
-    cluster = SlurmCluster(folder / "cluster", nodes)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
+    # Each step of a job has a Unix socket in this folder, whose path may have 107 characters: a test's own is too long.
+    with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
+        cluster = SlurmCluster(Path(folder), nodes)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()

@@ -51,7 +51,7 @@ def kept(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def restored(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another checkout in which the kept tables are restored; a run of other code and parameters has left traces."""
     folder = copy_checkout(tmp_path_factory.mktemp("restored") / "checkout")
-    shutil.copytree(kept / "paper" / "runs", folder / "paper" / "runs")
+    shutil.copytree(kept / "paper" / "runs" / "tiny", folder / "paper" / "runs" / "tiny")
     shutil.copytree(kept / ".snakemake" / "metadata", folder / ".snakemake" / "metadata")
     for output in (f"{RUN}/history.csv", f"{RUN}/trajectory.safetensors", f"{RUN}/ipr.csv"):
         noted = json.loads(record(folder, "metadata", output).read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def test_a_damaged_table_and_another_network_are_one_line_each(
     kept: Path, tmp_path: Path, overlay: Callable[[str], str]
 ) -> None:
     folder = copy_checkout(tmp_path / "checkout")
-    shutil.copytree(kept / "paper" / "runs", folder / "paper" / "runs")
+    shutil.copytree(kept / "paper" / "runs" / "tiny", folder / "paper" / "runs" / "tiny")
     done = call(folder, "restore", overlay("model: {hidden: [8]}"))
     assert done.returncode == 1
     assert "another network" in done.stderr
@@ -149,7 +149,7 @@ def test_a_damaged_table_and_another_network_are_one_line_each(
 
 def test_nothing_is_restored_under_a_snakemake_at_work(kept: Path, tmp_path: Path) -> None:
     folder = copy_checkout(tmp_path / "checkout")
-    shutil.copytree(kept / "paper" / "runs", folder / "paper" / "runs")
+    shutil.copytree(kept / "paper" / "runs" / "tiny", folder / "paper" / "runs" / "tiny")
     lock = folder / ".snakemake" / "locks" / "0.output.lock"
     lock.parent.mkdir(parents=True)
     lock.write_text(f"{RUN}/history.csv\n")

@@ -36,9 +36,9 @@ ON_GPUS = {TRAININGS, CHUNKS, NETWORKS}
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+def cluster() -> Iterator[SlurmCluster]:
     nodes = [Node("cpu1", 1), Node("cpu2", 1), *(Node(f"gpu{number}", 1, gpus=1) for number in (1, 2, 3, 4))]
-    with running_cluster(tmp_path_factory.mktemp("slurm"), nodes) as started:
+    with running_cluster(nodes) as started:
         yield started
 
 

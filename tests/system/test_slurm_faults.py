@@ -19,15 +19,15 @@ TABLES = [f"results/tiny/runs/{run}/{table}.csv" for run in RUNS for table in ("
 ONE_BY_ONE = ("--group-components", "trainings=1", "chunks=2", "tables=30")
 # Enough work for a disturbance to hit it in the middle.
 EVERY = 100
-LONGER = f"training: {{steps: 12000}}\nsnapshots: {{every: {EVERY}, waiting_times: [0], lags_per_decade: 1}}\n"
+LONGER = f"training: {{steps: {120 * EVERY}}}\nsnapshots: {{every: {EVERY}, waiting_times: [0], lags_per_decade: 1}}\n"
 # 121 of the grid, and those after 1 and 10 steps.
 SNAPSHOTS = 123
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[SlurmCluster]:
+def cluster() -> Iterator[SlurmCluster]:
     nodes = [Node("cpu1", 1), *(Node(f"gpu{number}", 1, gpus=1) for number in (1, 2, 3))]
-    with running_cluster(tmp_path, nodes) as started:
+    with running_cluster(nodes) as started:
         yield started
 
 
@@ -88,7 +88,11 @@ class Work:
                         frozen[run] = Frozen.of(script)
             return len(frozen) == many
 
-        self.wait_until(are_frozen, f"{rule} in the middle")
+        try:
+            self.wait_until(are_frozen, f"{rule} in the middle")
+        except TimeoutError as error:
+            seen = {run: self.progress(rule, run) for run in runs}
+            raise TimeoutError(f"{error}; stopped {sorted(frozen)}, at {seen}\n{self.outputs()[-4000:]}") from None
         return frozen
 
     def progress(self, rule: str, run: str) -> int:
