@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from eigendrift import metrics
     from eigendrift.eigensolver.lanczos import EigenPairs, top_eigenpairs
     from eigendrift.hessian.operator import HessianOperator
+    from eigendrift.tracking.track import Track
+    from eigendrift.tracking.tracker import Tracker
 
 __version__ = "0.1.0"
-__all__ = ["EigenPairs", "HessianOperator", "metrics", "top_eigenpairs"]
+__all__ = ["EigenPairs", "HessianOperator", "Track", "Tracker", "metrics", "top_eigenpairs"]
 
 _HOME = {
     "HessianOperator": "eigendrift.hessian.operator",
     "EigenPairs": "eigendrift.eigensolver.result",
+    "Track": "eigendrift.tracking.track",
+    "Tracker": "eigendrift.tracking.tracker",
     "top_eigenpairs": "eigendrift.eigensolver.lanczos",
 }
 

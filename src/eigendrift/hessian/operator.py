@@ -430,25 +430,30 @@ class HessianOperator:
         """
         return self._layout.from_named(named)
 
-    def move_to(self, parameters: Tensor | np.ndarray) -> None:
+    def move_to(self, parameters: Tensor | np.ndarray, state: Mapping[str, Tensor] | None = None) -> None:
         """Move the operator to another point; the model does not change, and the memory is used again.
-
-        Buffers, and parameters that were not chosen, keep the values that they have in the operator.
 
         Args:
             parameters: The point, (N,).
+            state: Values of buffers, and of parameters that were not chosen, by name. Those that are not given keep the
+                values that they have in the operator.
 
         Raises:
-            ValueError: The vector has another shape.
+            ValueError: The vector has another shape, or the model has no such buffer or parameter.
             TypeError: It is neither a tensor nor an array.
         """
+        for name, value in (state or {}).items():
+            known = self._state.get(name)
+            if known is None or name in self.names or known.shape != value.shape:
+                found = "nothing" if known is None or name in self.names else f"shape {tuple(known.shape)}"
+                raise ValueError(f"state[{name!r}] has shape {tuple(value.shape)}; the model has {found} of this name")
         with full_precision(self.device):
             rows, _ = self._rows(parameters, "parameters")
             if rows.shape != (1, self.shape[0]) or np.ndim(parameters) != 1:
                 raise ValueError(f"parameters have shape {tuple(parameters.shape)}, expected {self.shape[:1]}")
             named = self._layout.to_named(rows[0])
             parts = dict(zip(self.names, named.values(), strict=True))
-            for name, part in parts.items():
+            for name, part in (*parts.items(), *(state or {}).items()):
                 self._state[name].copy_(part)
             self._go(self._state)
         self._follows = False

@@ -1,0 +1,7 @@
+"""python -m eigendrift: the command line."""
+
+import sys
+
+from eigendrift.cli import main
+
+sys.exit(main())
