@@ -121,7 +121,8 @@ def test_a_rules_environment_has_what_its_script_imports(script: str) -> None:
 
 
 def test_the_package_declares_what_its_modules_import() -> None:
-    assert imported(ROOTS["eigendrift"].rglob("*.py")) == set(PINS)
+    optional = EXTRAS["tracking"] | EXTRAS["integrations"]
+    assert imported(ROOTS["eigendrift"].rglob("*.py")) == set(PINS | optional)
     # Snakemake starts the scripts, and is no part of their environments.
     assert imported(ROOTS["reproduction"].rglob("*.py")) - {"snakemake"} == set(SCRIPTS_NEED)
 

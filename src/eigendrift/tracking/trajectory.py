@@ -179,7 +179,7 @@ class Recorder:
         self.dtype = torch.float64 if any(p.dtype == torch.float64 for p in self.parameters) else torch.float32
         others = [(name, p) for name, p in found.items() if name not in set(self.names)]
         self._others = [name for name, _ in others]
-        self.state_shapes = [
+        self.state_shapes: list[list[Any]] = [
             [name, list(t.shape), str(t.dtype).removeprefix("torch.")]
             for name, t in (*others, *self.module.named_buffers())
         ]
@@ -231,7 +231,7 @@ class Recorder:
         present: dict[str, Tensor] = {name: found[name] for name in self._others}
         for key, buffer in self.module.named_buffers():
             present[key] = buffer
-        expected = {name: (tuple(shape), dtype) for name, shape, dtype in self.state_shapes}
+        expected: dict[str, Any] = {name: (tuple(shape), dtype) for name, shape, dtype in self.state_shapes}
         for name in present.keys() | expected.keys():
             now = present.get(name)
             is_now = None if now is None else (tuple(now.shape), str(now.dtype).removeprefix("torch."))
