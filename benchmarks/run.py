@@ -17,6 +17,7 @@ PARTS = (
     "snapshots",
     "product",
     "training",
+    "tracking",
     "memory",
     "general",
     "scaling",

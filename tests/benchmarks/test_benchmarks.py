@@ -31,6 +31,7 @@ COLUMNS = {
     "training": ["optimizer", "loop", "ms_per_step", "of_matrix_products"],
     "training_parts": ["optimizer", "part", "microseconds", "of_matrix_products"],
     "side_by_side": ["optimizer", "alone_seconds", "pair_seconds", "scaling"],
+    "tracking": ["steps_between_snapshots", "ms_per_step", "added_ms_per_step", "added_share", "noise"],
     "memory": ["needed_MB", "used_MB", "ratio", "solves", "products", "growth_MB"],
     "general": ["method", "seconds", "products", "ratio_to_ours", "worst_true_residual", "worst_overlap", "error"],
     "scaling": ["axis", "value", "seconds", "products", "floor_seconds", "products_at_machine_rate_seconds"],
