@@ -91,6 +91,20 @@ def test_the_librarys_tutorial_runs(
     assert "call refresh()" in said
 
 
+def test_the_tutorial_of_the_tracker_runs(
+    one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "tutorial"}
+    for block in python_blocks(read("docs/tracking.md")):
+        exec(block, names)
+    assert names["track"].steps.tolist() == [0, 20, 40, 60, 80, 100]
+    assert names["track"].converged.all()
+    assert [step for step, _ in names["seen"]] == [0, 10, 20]
+    assert (tmp_path / "runs/mine/report.html").is_file()
+    assert "6 snapshots" in capsys.readouterr().out
+
+
 def test_the_page_of_figures_is_the_catalogue() -> None:
     text = read("docs/figures.md")
     shown: dict[int | str, set[str]] = {}

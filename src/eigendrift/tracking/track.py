@@ -247,7 +247,11 @@ class Track:
     # Localization
 
     def ipr(self) -> Floats:
-        """Inverse participation ratio sum_j v_j^4: 1/N spread evenly, 1 on one parameter, (S, k)."""
+        """Inverse participation ratio sum_j v_j^4: 1/N for a vector that is spread evenly, 1 on one parameter.
+
+        Returns:
+            (S, k), without a unit.
+        """
         return self._by_basis(metrics.inverse_participation_ratio)
 
     @property
@@ -261,11 +265,19 @@ class Track:
         return localization.layers_of([[name, shape] for name, shape in self.trajectory.shapes.items()])
 
     def layer_shares(self) -> Floats:
-        """Share of each eigenvector's square within each of the L layers, (S, k, L); a layer's biases count with it."""
+        """Share of each eigenvector's square within each of the L layers; a layer's biases count with it.
+
+        Returns:
+            (S, k, L), from 0 to 1 without a unit.
+        """
         return self._by_layer(lambda p, layers: sum(localization.layer_shares(p, layers)))
 
     def layer_ipr(self) -> Floats:
-        """Inverse participation ratio within each of the L layers, (S, k, L); nan for a layer without a share."""
+        """Inverse participation ratio within each of the L layers.
+
+        Returns:
+            (S, k, L), without a unit; nan for a layer without a share.
+        """
         return self._by_layer(localization.layer_ipr)
 
     def _by_layer(self, statistic: Any) -> Floats:
