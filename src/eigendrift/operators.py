@@ -134,15 +134,20 @@ def as_operator(given: Any) -> Operator:
     return _NumPyColumns(given)
 
 
-class _Matrix:
-    """A dense symmetric matrix."""
+class Matrix:
+    """A dense symmetric matrix as an operator."""
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix, self.dtype, self.device = matrix, matrix.dtype, matrix.device
         self.shape = (len(matrix), len(matrix))
 
     def product(self, vectors: Tensor) -> Tensor:
+        """A v for each row: (b, N) -> (b, N)."""
         return vectors @ self.matrix
+
+    def double(self) -> "Matrix":
+        """The same matrix in float64."""
+        return self if self.dtype == torch.float64 else Matrix(self.matrix.double())
 
 
 def _dense(matrix: Tensor) -> Operator:
@@ -157,7 +162,7 @@ def _dense(matrix: Tensor) -> Operator:
     asymmetry = float((matrix - matrix.T).abs().max())
     if asymmetry > 100 * torch.finfo(matrix.dtype).eps * largest:
         raise ValueError(f"operator is not symmetric: entries and their mirror images differ by up to {asymmetry:.3g}")
-    return _Matrix(matrix)
+    return Matrix(matrix)
 
 
 class _TorchColumns:
@@ -188,36 +193,6 @@ class _NumPyColumns:
 
     def product(self, vectors: Tensor) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray((self.given @ vectors.numpy().T).T)).to(self.dtype)
-
-
-class Negated:
-    """-H: its largest eigenvalues are the smallest of H."""
-
-    def __init__(self, operator: Operator) -> None:
-        self.operator, self.shape = operator, operator.shape
-        self.dtype, self.device = torch_type(operator), operator.device
-
-    @property
-    def uses_thread_pool(self) -> bool:
-        """As of the operator itself."""
-        return uses_thread_pool(self.operator)
-
-    @property
-    def coarse(self) -> Operator | None:
-        """The coarse level, negated too."""
-        coarse = coarse_level(self.operator)
-        return None if coarse is None else Negated(coarse)
-
-    def product(self, vectors: Tensor) -> Tensor:
-        """-H v for several vectors.
-
-        Args:
-            vectors: Rows (b, N).
-
-        Returns:
-            The products, as rows (b, N).
-        """
-        return -self.operator.product(vectors)
 
 
 def uses_thread_pool(operator: Operator) -> bool:

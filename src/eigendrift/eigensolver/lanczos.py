@@ -37,10 +37,10 @@ import torch
 from torch import Tensor
 
 from eigendrift._threads import single_threaded_torch
+from eigendrift.algebra import linear_combination
 from eigendrift.eigensolver.missed import at_most, largest_ritz_value, largest_unseen, next_eigenvalue_bound
 from eigendrift.eigensolver.result import CLUSTER, BoundSource, ConvergenceWarning, EigenPairs, assess, orthogonality
 from eigendrift.operators import (
-    Negated,
     Operator,
     RefinableOperator,
     Which,
@@ -371,7 +371,7 @@ def top_eigenpairs(
     elif isinstance(surrogate, str):
         raise ValueError(f"surrogate = {surrogate!r} is not allowed; give 'auto', an operator or None")
     if which != "LA":
-        given, chosen = Negated(given), None
+        given, chosen = linear_combination([(-1.0, given)]), None
     probe = "operator" if probe is None or (chosen is None and probe == "surrogate") else probe
     start = _start(v0, given)
     with single_threaded_torch() if uses_thread_pool(given) else nullcontext():

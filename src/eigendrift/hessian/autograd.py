@@ -7,11 +7,12 @@ allows, and a product is then one backward pass through it.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from eigendrift.hessian.evaluation import Batch, Evaluation, State, explained, tensors_in
+from eigendrift.hessian.evaluation import BY_DIFFERENCES, Batch, Evaluation, State, explained, tensors_in
 from eigendrift.hessian.loss_data import BatchChunks, Combination, TensorChunks
 
 # Memory for graphs that are kept between products, in bytes.
@@ -24,6 +25,9 @@ class FunctionalHessian:
     The loss is the `combination` of the losses of the chunks. The point is a state, which holds every parameter and
     buffer of the module; `names` are the parameters with respect to which the Hessian is taken.
     """
+
+    # What serves a model that cannot be differentiated twice.
+    otherwise = BY_DIFFERENCES
 
     def __init__(
         self,
@@ -44,10 +48,10 @@ class FunctionalHessian:
         self._set(state)
         self.refresh()
 
-    def in_float64(self) -> "FunctionalHessian":
-        """The same Hessian in float64: every chunk is converted as it is taken."""
+    def in_float64(self) -> Self:
+        """The same in float64: every chunk is converted as it is taken."""
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.state.items()}
-        return FunctionalHessian(
+        return type(self)(
             self.evaluation, self.chunks, self.combination, state, self.names, torch.float64, self.graph_bytes
         )
 
@@ -72,7 +76,8 @@ class FunctionalHessian:
 
     def refresh(self) -> None:
         """Compute the losses, and as many graphs as memory allows, at the present state."""
-        self._kept: list[list[Tensor]] = []
+        # What is kept of each chunk for its products; an empty list where the chunk has no part in the loss.
+        self._kept: list[Any] = []
         keeping, last = self.graph_bytes > 0, 0
         counter = _SavedBytes([*self.state.values(), *self._data()])
         losses, total = [], 0.0
@@ -111,12 +116,12 @@ class FunctionalHessian:
         return tensors_in(self.chunks) if isinstance(self.chunks, list) else []
 
     def _chunk_loss(self, batch: Batch) -> float:
-        with explained("evaluating the loss"):
+        with explained("evaluating the loss", self.otherwise):
             return float(self.evaluation(self.state, batch, self.dtype).detach())
 
-    def _chunk_gradient(self, batch: Batch, weight: float, graph: bool = True) -> tuple[float, list[Tensor]]:
+    def _chunk_gradient(self, batch: Batch, weight: float, graph: bool = True) -> tuple[float, Any]:
         """A chunk's part of the loss, and of the gradient with its graph: one tensor a parameter."""
-        with explained("differentiating the loss"), self.evaluation.working(self.dtype):
+        with explained("differentiating the loss", self.otherwise), self.evaluation.working(self.dtype):
             loss = self.evaluation(self.state, batch, self.dtype) * weight
             if not loss.requires_grad:
                 return float(loss), [torch.zeros_like(p) for p in self._point]
@@ -125,7 +130,7 @@ class FunctionalHessian:
             torch.zeros_like(p) if g is None else g for g, p in zip(found, self._point, strict=True)
         ]
 
-    def _gradients(self, graph: bool) -> Iterator[tuple[list[Tensor], bool]]:
+    def _gradients(self, graph: bool) -> Iterator[tuple[Any, bool]]:
         """The gradient of each chunk, and whether it is kept."""
         for kept in self._kept:
             if kept:
@@ -157,7 +162,7 @@ class FunctionalHessian:
         total = torch.zeros_like(vectors)
         if len(vectors):
             for gradients, kept in self._gradients(graph=True):
-                with explained("differentiating the gradient"), self.evaluation.working(self.dtype):
+                with explained("differentiating the gradient", self.otherwise), self.evaluation.working(self.dtype):
                     total += self._chunk_product(gradients, tangents, kept)
         return total / self._total
 
@@ -167,32 +172,36 @@ class FunctionalHessian:
         b = len(tangents[0])
         if not pairs:
             return tangents[0].new_zeros(b, self.n_parameters)
-        outputs = [g for g, _ in pairs]
+        found = pulled_back([g for g, _ in pairs], [t for _, t in pairs], self._point, keep)
+        return torch.cat([part.reshape(b, -1) for part in found], dim=1)
 
-        def one(index: int, keep: bool) -> Tensor:
-            # grad_outputs= is avoided, since its first use loads a computer algebra system.
-            inner = torch.stack([(g * t[index]).sum() for g, t in pairs]).sum()
-            found = torch.autograd.grad(inner, self._point, retain_graph=keep, allow_unused=True)
-            return torch.cat([_or_zeros(f, p.shape, p) for f, p in zip(found, self._point, strict=True)], dim=1)
 
-        if b > 1:
-            try:
-                found = torch.autograd.grad(
-                    outputs,
-                    self._point,
-                    [t for _, t in pairs],
-                    retain_graph=True,
-                    is_grads_batched=True,
-                    allow_unused=True,
-                )
-                parts = [_or_zeros(f, (b, *p.shape), p) for f, p in zip(found, self._point, strict=True)]
-                return torch.cat([part.reshape(b, -1) for part in parts], dim=1)
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, NotImplementedError):
-                # Some operations have no rule for several vectors at once.
-                pass
-        return torch.cat([one(index, keep or index < b - 1) for index in range(b)])
+def pulled_back(
+    outputs: Sequence[Tensor], tangents: Sequence[Tensor], inputs: Sequence[Tensor], keep: bool
+) -> list[Tensor]:
+    """J' t with the Jacobian J of the outputs by the inputs, for b vectors t: one tensor (b, *shape) an input.
+
+    `tangents` has a tensor (b, *shape) for each output; `keep` keeps the graph.
+    """
+    b = len(tangents[0])
+    if b > 1:
+        try:
+            found = torch.autograd.grad(
+                list(outputs), inputs, list(tangents), retain_graph=True, is_grads_batched=True, allow_unused=True
+            )
+            return [p.new_zeros(b, *p.shape) if f is None else f.detach() for f, p in zip(found, inputs, strict=True)]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, NotImplementedError):
+            # Some operations have no rule for several vectors at once.
+            pass
+    rows = []
+    for index in range(b):
+        # grad_outputs= is avoided, since its first use loads a computer algebra system.
+        inner = torch.stack([(g * t[index]).sum() for g, t in zip(outputs, tangents, strict=True)]).sum()
+        found = torch.autograd.grad(inner, inputs, retain_graph=keep or index < b - 1, allow_unused=True)
+        rows.append([torch.zeros_like(p) if f is None else f.detach() for f, p in zip(found, inputs, strict=True)])
+    return [torch.stack(parts) for parts in zip(*rows, strict=True)]
 
 
 class DifferenceHessian(FunctionalHessian):
@@ -208,13 +217,6 @@ class DifferenceHessian(FunctionalHessian):
         """Take the loss at the present state; no graph is kept."""
         self.graph_bytes = 0
         super().refresh()
-
-    def in_float64(self) -> "DifferenceHessian":
-        """The same in float64, where differences have a much smaller rounding error."""
-        state = {name: t.double() if t.is_floating_point() else t for name, t in self.state.items()}
-        return DifferenceHessian(
-            self.evaluation, self.chunks, self.combination, state, self.names, torch.float64, self.graph_bytes
-        )
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""
@@ -243,11 +245,6 @@ class DifferenceHessian(FunctionalHessian):
             self._set(here)
         self.error = worst
         return found
-
-
-def _or_zeros(found: Tensor | None, shape: Sequence[int], like: Tensor) -> Tensor:
-    whole = like.new_zeros(tuple(shape)) if found is None else found.detach()
-    return whole.reshape(1, -1) if whole.shape == like.shape else whole
 
 
 class _SavedBytes:

@@ -52,6 +52,11 @@ class Evaluation:
         self.module, self.loss = self.source, self._given
         self._prepare()
 
+    @property
+    def batch_loss(self) -> BatchLoss:
+        """The loss of a batch by the module that is evaluated."""
+        return self._batch_loss(self.loss)
+
     def _prepare(self) -> None:
         self._substituted = _Substituted(self.module)
         modules = list(self.module.modules())
@@ -67,7 +72,7 @@ class Evaluation:
 
     def __call__(self, state: State, batch: Batch, dtype: torch.dtype) -> Tensor:
         """The loss of a batch at this state, one number with its graph; all floating-point tensors are in `dtype`."""
-        value = self.apply(self._batch_loss(self.loss), state, batch, dtype)
+        value = self.apply(self.batch_loss, state, batch, dtype)
         if not isinstance(value, Tensor):
             raise ValueError(f"the loss is {type(value).__name__}, expected a tensor with one number")
         if value.numel() != 1:
@@ -306,6 +311,22 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(each)
 
 
+def replaced(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """A batch or an output with function(tensor) in place of each tensor."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(replaced(each, function) for each in value))
+    if isinstance(value, tuple | list):
+        return type(value)(replaced(each, function) for each in value)
+    if isinstance(value, Mapping):
+        found: Any = copy.copy(value)
+        for key, each in value.items():
+            found[key] = replaced(each, function)
+        return found
+    return value
+
+
 # Parts of torch's messages where it cannot differentiate twice, and the remedy.
 _REMEDIES = (
     ("once_differentiable", "a custom autograd.Function of the model is marked once_differentiable"),
@@ -318,8 +339,10 @@ BY_DIFFERENCES = "method='finite_difference' needs no second derivatives"
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explained(doing: str, otherwise: str = BY_DIFFERENCES) -> Iterator[None]:
     """Turn an error of the model, the loss or torch into one line that names the remedy.
+
+    `otherwise`: what serves a model that cannot be differentiated twice.
 
     Raises:
         ValueError: Any error inside, except exhausted memory.
@@ -334,7 +357,7 @@ def explained(doing: str) -> Iterator[None]:
             raise
         for sign, remedy in _REMEDIES:
             if sign in text:
-                raise ValueError(f"{remedy}; {BY_DIFFERENCES} ({text[:300]})") from error
+                raise ValueError(f"{remedy}; {otherwise} ({text[:300]})") from error
         raise ValueError(f"{doing} failed: {type(error).__name__}: {text[:400]}") from error
 
 

@@ -1,7 +1,7 @@
 """The data of a loss in chunks, and how the losses of chunks combine into the loss of all samples."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,14 @@ class Combination:
         if not 0 <= weight < float("inf"):
             raise ValueError(f"size(batch) is {weight}, expected what the mean over the batch divides by")
         return weight
+
+    def weights(self, batch: Batch, n: int, samples: Iterable[Batch]) -> Tensor:
+        """The factor of each sample's own loss, (n,) float64; `samples` are the batch cut into batches of one."""
+        if self.reduction == "sum" or self.size is samples_in:
+            return torch.ones(n, dtype=torch.float64)
+        if isinstance(self.size, functools.partial) and self.size.func is _class_size:
+            return _class_sizes(batch[1], **self.size.keywords)
+        return torch.tensor([self.weight(sample) for sample in samples], dtype=torch.float64)
 
     def total(self, weights: float) -> float:
         """The divisor of the sum over chunks."""
@@ -107,13 +115,20 @@ def ignored_index(loss: Any) -> int | None:
 
 
 def _class_size(batch: Batch, weight: Tensor | None, ignored: int) -> float:
-    targets: Tensor = batch[1]
+    return float(_class_sizes(batch[1], weight, ignored).sum())
+
+
+def _class_sizes(targets: Tensor, weight: Tensor | None, ignored: int) -> Tensor:
+    """The divisor of a class mean from each sample alone, (n,) float64."""
     if targets.is_floating_point():  # probabilities of the classes: a mean over the samples
-        return float(len(targets))
-    counted = targets[targets != ignored]
+        return targets.new_ones(len(targets), dtype=torch.float64)
+    counted = targets != ignored
     if weight is None:
-        return float(counted.numel())
-    return float(weight.detach().double().to(targets.device)[counted].sum())
+        sizes = counted.double()
+    else:
+        weights = weight.detach().double().to(targets.device)
+        sizes = torch.where(counted, weights[torch.where(counted, targets, 0).long()], 0.0)
+    return sizes.flatten(1).sum(dim=1) if sizes.ndim > 1 else sizes.reshape(-1)
 
 
 def samples_in(batch: Batch) -> float:

@@ -4,12 +4,13 @@ import copy
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eigendrift.algebra import SymmetricOperator
 from eigendrift.fully_connected import Network
 from eigendrift.hessian.autograd import DifferenceHessian, FunctionalHessian
 from eigendrift.hessian.chosen_parameters import Choice, Layout, beneath, chosen
@@ -32,15 +33,12 @@ from eigendrift.hessian.mlp import MLPHessian
 from eigendrift.hessian.self_checks import FEW, SOME, Checks, cut_in_two, few_of
 from eigendrift.hessian.surrogate import SurrogateHessian, surrogate_of
 
-if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
-
 METHODS = ("autograd", "finite_difference")
 # Number of batches of a loader that are checked in parts.
 LOOKED_AT = 4
 
 
-class HessianOperator:
+class HessianOperator(SymmetricOperator):
     """The exact Hessian H(theta) of a loss over all samples, with respect to the trained parameters.
 
     A vector (N,) has the entries of the parameters in the order of model.parameters(). Products are exact to the
@@ -183,8 +181,8 @@ class HessianOperator:
             if found is not None:
                 self.path = found
                 return
-        twice = method == "autograd"
-        checks = Checks(evaluation, self._state, self.names, combined, self.torch_dtype)
+        twice, kind = method == "autograd", self._kind(method)
+        checks = self._checks_kind(evaluation, self._state, self.names, combined, self.torch_dtype, kind)
         if isinstance(chunks, TensorChunks):
             several = len(chunks) > 1
             # Enough samples that not every target is one that the loss ignores.
@@ -198,11 +196,17 @@ class HessianOperator:
         else:
             self._check_batches(checks, chunks, twice, trusted=size is not None)
         self._state = {n: t.to(self._state[n].dtype) for n, t in checks.state.items()}
-        kind = FunctionalHessian if twice else DifferenceHessian
         data = chunks.data if isinstance(chunks, BatchChunks) and isinstance(chunks.data, list) else chunks
         self.path = kind(evaluation, data, combined, self._state, self.names, self.torch_dtype)
         if isinstance(data, BatchChunks):
             self._check_same_data(data)
+
+    # The checks of products along a path.
+    _checks_kind: type[Checks] = Checks
+
+    def _kind(self, method: str) -> type[FunctionalHessian]:
+        """The path of models that have no analytic one."""
+        return FunctionalHessian if method == "autograd" else DifferenceHessian
 
     def _check_batches(self, checks: Checks, chunks: BatchChunks, twice: bool, trusted: bool) -> None:
         looked_at: list[Batch] = []
@@ -356,24 +360,6 @@ class HessianOperator:
         return isinstance(self.path, MLPHessian) and self.device.type == "cpu"
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """The NumPy type in which products are computed, as SciPy expects it; `torch_dtype` is torch's."""
-        return np.dtype(np.float64 if self.torch_dtype == torch.float64 else np.float32)
-
-    @property
-    def T(self) -> "HessianOperator":  # noqa: N802
-        """The transpose, which is the operator itself: the Hessian is symmetric."""
-        return self
-
-    def adjoint(self) -> "HessianOperator":
-        """Return the adjoint, which is the operator itself: the Hessian is symmetric.
-
-        Returns:
-            This operator.
-        """
-        return self
-
-    @property
     def loss(self) -> float:
         """The loss at the operator's point."""
         self._check_current()
@@ -396,6 +382,12 @@ class HessianOperator:
     def product_error(self) -> float:
         """Estimated error of the last finite-difference product, relative to it; 0.0 where products are exact."""
         return self.path.error if isinstance(self.path, DifferenceHessian) else 0.0
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The chosen parameters of the model, in the order of a vector's entries."""
+        named = dict(self._source.named_parameters())
+        return [named[name] for name in self.names]
 
     @property
     def parameter_slices(self) -> dict[str, slice]:
@@ -584,117 +576,6 @@ class HessianOperator:
             whole = vectors.new_zeros(len(vectors), self.path.n_parameters)
             whole[:, self._whole] = vectors
             return self.path.product(whole)[:, self._whole]
-
-    @overload
-    def __matmul__(self, vector: Tensor) -> Tensor: ...
-    @overload
-    def __matmul__(self, vector: np.ndarray) -> np.ndarray: ...
-    def __matmul__(self, vector: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """H @ v.
-
-        Args:
-            vector: (N,) or (N, b), of any real type.
-
-        Returns:
-            The product with the shape of v. For a tensor it has the operator's type; for an array it is an array, in
-            the type of v if that is float32 or float64.
-
-        Raises:
-            TypeError: v is neither a tensor nor an array.
-            ValueError: v has another shape or is complex, or the model has changed.
-        """
-        with full_precision(self.device):
-            rows, one = self._rows(vector, "v")
-            product = self.product(rows)
-            found = product[0] if one else product.T
-        if not isinstance(vector, np.ndarray):
-            return found
-        kind = vector.dtype if vector.dtype in (np.float32, np.float64) else self.dtype
-        return found.cpu().numpy().astype(kind, copy=False)
-
-    def _rows(self, vector: Any, name: str) -> tuple[Tensor, bool]:
-        """A vector (N,) or columns (N, b) as rows (b, N) of the operator's type, and whether it is one vector."""
-        if not isinstance(vector, Tensor | np.ndarray):
-            raise TypeError(
-                f"{name} is {type(vector).__name__}, expected a tensor or NumPy array of shape ({self.shape[0]},) or "
-                f"({self.shape[0]}, b)"
-            )
-        if vector.ndim not in (1, 2) or len(vector) != self.shape[0]:
-            expected = f"({self.shape[0]},) or ({self.shape[0]}, b)"
-            verb = "has" if name == "v" else "have"
-            raise ValueError(f"{name} {verb} shape {tuple(vector.shape)}, expected {expected}")
-        one = vector.ndim == 1
-        if isinstance(vector, np.ndarray):
-            if vector.dtype.kind not in "fiub":
-                raise ValueError(f"{name} has dtype {vector.dtype}, expected real numbers")
-            vector = torch.from_numpy(np.array(vector, dtype=self.dtype, order="C"))
-        if vector.is_complex():
-            raise ValueError(f"{name} has dtype {vector.dtype}, expected real numbers")
-        vector = vector.detach()
-        vector = (vector if vector.layout == torch.strided else vector.to_dense()).to(self.device, self.torch_dtype)
-        return (vector[None] if one else vector.T).contiguous(), one
-
-    # With None, NumPy delegates array @ H to __rmatmul__.
-    __array_ufunc__ = None
-
-    def __rmatmul__(self, vector: np.ndarray) -> np.ndarray:
-        """v @ H, which equals H @ v' by symmetry.
-
-        Args:
-            vector: (N,) or (b, N).
-
-        Returns:
-            The product with the shape of v.
-        """
-        return (self @ vector.T).T
-
-    def matvec(self, vector: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """H v for one vector.
-
-        Args:
-            vector: (N,) or (N, 1).
-
-        Returns:
-            The product, as `H @ vector` gives it.
-        """
-        return self @ vector
-
-    rmatvec = matvec
-
-    def matmat(self, vectors: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """H V for several vectors.
-
-        Args:
-            vectors: Columns (N, b).
-
-        Returns:
-            The products, as `H @ vectors` gives them.
-        """
-        return self @ vectors
-
-    rmatmat = matmat
-
-    def to_scipy(self) -> "LinearOperator":
-        """This operator for SciPy, with a NumPy type.
-
-        Returns:
-            A LinearOperator (N, N).
-
-        Example:
-            >>> from scipy.sparse.linalg import eigsh
-            >>> H = HessianOperator(nn.Linear(3, 2), nn.CrossEntropyLoss(), torch.randn(20, 3), torch.randint(2, (20,)))
-            >>> values, vectors = eigsh(H.to_scipy(), k=2, which="LA")
-            >>> vectors.shape
-            (8, 2)
-        """
-        from scipy.sparse.linalg import LinearOperator
-
-        def multiply(vectors: np.ndarray) -> np.ndarray:
-            return self @ np.asarray(vectors)
-
-        return LinearOperator(
-            self.shape, multiply, rmatvec=multiply, matmat=multiply, rmatmat=multiply, dtype=self.dtype
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_watched": []}

@@ -37,8 +37,16 @@ class Checks:
     """Checks of an evaluation at a state, in float64 where the model works in it."""
 
     def __init__(
-        self, evaluation: Evaluation, state: State, names: Sequence[str], combination: Combination, dtype: torch.dtype
+        self,
+        evaluation: Evaluation,
+        state: State,
+        names: Sequence[str],
+        combination: Combination,
+        dtype: torch.dtype,
+        kind: type[FunctionalHessian] = FunctionalHessian,
     ) -> None:
+        """`kind`: the products that are checked."""
+        self.kind = kind
         self.evaluation, self.names, self.combination = evaluation, list(names), combination
         self.dtype, self.state = dtype, state
 
@@ -128,8 +136,8 @@ class Checks:
             return float(self.evaluation(self.state, batch, self.dtype).detach())
 
     def hessian(self, chunks: Sequence[Batch], combination: Combination | None = None) -> FunctionalHessian:
-        """The Hessian over these chunks alone."""
-        return FunctionalHessian(
+        """The operator over these chunks alone."""
+        return self.kind(
             self.evaluation, list(chunks), combination or self.combination, self.state, self.names, self.dtype
         )
 
@@ -137,7 +145,7 @@ class Checks:
         """Check autograd's derivatives against differences: it may not see all operations of the loss."""
         here = self.hessian([batch])
         start, loss, gradient = here.flat(), here.loss, here.gradient()
-        direction = self._without_padding(_direction(gradient))
+        direction = self.direction(gradient)
         product = here.product(direction[None])[0] if twice else None
         wide = self.dtype == torch.float64
         scale = max(1.0, float(torch.linalg.vector_norm(start)))
@@ -172,6 +180,10 @@ class Checks:
             + (f" ({BY_DIFFERENCES})" if failures[0].what != "gradient" else "")
         )
 
+    def direction(self, gradient: Tensor) -> Tensor:
+        """A unit vector in which derivatives are compared, half at random, half along the gradient."""
+        return self._without_padding(_direction(gradient))
+
     def _without_padding(self, direction: Tensor) -> Tensor:
         """A direction with zeros at the padding row of every embedding, which torch treats as constant."""
         found = direction.clone()
@@ -200,8 +212,12 @@ class Checks:
         pairs.append((one.product(direction), many.product(direction)))
         floor = self.tolerance * float(torch.linalg.vector_norm(pairs[1][0]))
         for index, (a, b) in enumerate(pairs):
-            if not _near(a, b, 1e2 * self.tolerance, floor if index else 0.0):
+            if not self.near(a, b, floor if index else 0.0):
                 self.refuse(float(a.norm()), float(b.norm()), ("loss", "gradient", "product")[index])
+
+    def near(self, a: Tensor, b: Tensor, floor: float) -> bool:
+        """Whether sums over other chunks are equal up to rounding, or differ by no more than the floor."""
+        return _near(a, b, 1e2 * self.tolerance, floor)
 
     def refuse(self, whole: float, parts: float, what: str) -> None:
         """Raise the error of chunks that do not add up."""
@@ -230,7 +246,7 @@ class Checks:
         pieces = list(zip(outputs.split(chunks.rows), chunks.targets.split(chunks.rows), strict=True))
         one, many = (self._loss_derivatives(each, outputs, direction) for each in (ones, pieces))
         for index, (a, b) in enumerate(zip(one, many, strict=True)):
-            if not _near(a, b, 1e2 * self.tolerance, 0.0):
+            if not self.near(a, b, 0.0):
                 self.refuse(float(a.norm()), float(b.norm()), ("loss", "gradient", "product")[index])
 
     def _loss_derivatives(self, pieces: Sequence[Batch], outputs: Tensor, direction: Tensor) -> tuple[Tensor, ...]:
@@ -262,7 +278,8 @@ class _Given:
         self.loss, self.outputs = loss, outputs
 
     def __call__(self, _: Any, targets: Tensor) -> Any:
-        return self.loss(self.outputs, targets)
+        # The loss may change a copy in place.
+        return self.loss(self.outputs.clone(), targets)
 
 
 def _outputs(module: Callable[[Any], Any], inputs: Any) -> Any:
