@@ -9,15 +9,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eigendrift import metrics
     from eigendrift.eigensolver.lanczos import EigenPairs, top_eigenpairs
+    from eigendrift.hessian.gauss_newton import EmpiricalFisherOperator, GGNOperator
     from eigendrift.hessian.operator import HessianOperator
+    from eigendrift.hessian.preconditioned import PreconditionedOperator, adam_preconditioner
     from eigendrift.tracking.track import Track
     from eigendrift.tracking.tracker import Tracker
 
 __version__ = "0.1.0"
-__all__ = ["EigenPairs", "HessianOperator", "Track", "Tracker", "metrics", "top_eigenpairs"]
+__all__ = [
+    "EigenPairs",
+    "EmpiricalFisherOperator",
+    "GGNOperator",
+    "HessianOperator",
+    "PreconditionedOperator",
+    "Track",
+    "Tracker",
+    "adam_preconditioner",
+    "metrics",
+    "top_eigenpairs",
+]
 
 _HOME = {
     "HessianOperator": "eigendrift.hessian.operator",
+    "GGNOperator": "eigendrift.hessian.gauss_newton",
+    "EmpiricalFisherOperator": "eigendrift.hessian.gauss_newton",
+    "PreconditionedOperator": "eigendrift.hessian.preconditioned",
+    "adam_preconditioner": "eigendrift.hessian.preconditioned",
     "EigenPairs": "eigendrift.eigensolver.result",
     "Track": "eigendrift.tracking.track",
     "Tracker": "eigendrift.tracking.tracker",

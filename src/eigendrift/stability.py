@@ -11,9 +11,9 @@ Hessian, at a learning rate eta:
   lambda = |g|/(2 rho) (sqrt(1 + 4 rho E/|g|) - 1), for E = 2/eta at |g|/(2 rho) (sqrt(1 + 8 rho/(eta |g|)) - 1). This
   is below E, and the lower the smaller the gradient is.
 - Adam divides each parameter's step by sqrt(v) + eps, so that its edge (2 + 2 beta_1)/((1 - beta_1) eta) is one of the
-  largest eigenvalue of the PRECONDITIONED Hessian P^-1/2 H P^-1/2, P = diag(sqrt(v) + eps) (Cohen et al. 2022,
-  arXiv:2207.14484). lambda_1 of the Hessian itself, which is the eigenvalue that we follow, has no edge under Adam:
-  nan.
+  largest eigenvalue of the PRECONDITIONED Hessian P^-1/2 H P^-1/2, P = diag(sqrt(v) + eps) with both moments corrected
+  for their bias (Cohen et al. 2022, arXiv:2207.14484): `PreconditionedOperator` is this operator. lambda_1 of the
+  Hessian itself, which is the eigenvalue that we follow, has no edge under Adam: nan.
 """
 
 from collections.abc import Mapping
@@ -104,6 +104,9 @@ def sam_edge(base_edge: float, rho: float, gradient_norm: ArrayLike) -> Floats:
 def adam_edge(learning_rate: float, beta1: float = BETAS[0]) -> float:
     """Adam's edge (2 + 2 beta_1)/((1 - beta_1) eta), for the largest eigenvalue of the PRECONDITIONED Hessian.
 
+    `PreconditionedOperator(H, optimizer)` is this Hessian: its largest eigenvalue times eta is to be compared with
+    (2 + 2 beta_1)/(1 - beta_1), which is 38 for beta_1 = 0.9.
+
     Args:
         learning_rate: eta, above 0.
         beta1: beta_1, from 0 to below 1.
@@ -117,6 +120,8 @@ def adam_edge(learning_rate: float, beta1: float = BETAS[0]) -> float:
     Example:
         >>> round(adam_edge(0.001))
         38000
+        >>> round(0.001 * adam_edge(0.001, beta1=0.9))
+        38
     """
     _positive("learning_rate", learning_rate)
     if not 0 <= beta1 < 1:
