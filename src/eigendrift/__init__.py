@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eigendrift import metrics
+    from eigendrift.eigensolver.density import SpectralDensity, spectral_density
     from eigendrift.eigensolver.lanczos import EigenPairs, top_eigenpairs
+    from eigendrift.eigensolver.trace import Estimate, squared_frobenius_norm, trace
     from eigendrift.hessian.gauss_newton import EmpiricalFisherOperator, GGNOperator
     from eigendrift.hessian.operator import HessianOperator
     from eigendrift.hessian.preconditioned import PreconditionedOperator, adam_preconditioner
@@ -19,14 +21,19 @@ __version__ = "0.1.0"
 __all__ = [
     "EigenPairs",
     "EmpiricalFisherOperator",
+    "Estimate",
     "GGNOperator",
     "HessianOperator",
     "PreconditionedOperator",
+    "SpectralDensity",
     "Track",
     "Tracker",
     "adam_preconditioner",
     "metrics",
+    "spectral_density",
+    "squared_frobenius_norm",
     "top_eigenpairs",
+    "trace",
 ]
 
 _HOME = {
@@ -39,6 +46,11 @@ _HOME = {
     "Track": "eigendrift.tracking.track",
     "Tracker": "eigendrift.tracking.tracker",
     "top_eigenpairs": "eigendrift.eigensolver.lanczos",
+    "Estimate": "eigendrift.eigensolver.trace",
+    "trace": "eigendrift.eigensolver.trace",
+    "squared_frobenius_norm": "eigendrift.eigensolver.trace",
+    "SpectralDensity": "eigendrift.eigensolver.density",
+    "spectral_density": "eigendrift.eigensolver.density",
 }
 
 

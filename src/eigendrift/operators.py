@@ -1,5 +1,6 @@
 """The interface that the eigensolver needs of an operator, and adapters for matrices and SciPy's operators."""
 
+import math
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -217,3 +218,33 @@ def coarse_level(operator: Operator) -> Operator | None:
         The coarse level, or None without one.
     """
     return operator.coarse if isinstance(operator, MultilevelOperator) else None
+
+
+def check_finite(products: Tensor) -> None:
+    """Refuse an operator whose products have an entry that is not finite.
+
+    Args:
+        products: Products, or inner products with them.
+
+    Raises:
+        ValueError: An entry is not finite.
+    """
+    if not bool(torch.isfinite(products).all()):
+        raise ValueError("a product with operator is not finite; check that its parameters and data are finite")
+
+
+def check_symmetric(projected: Tensor, dtype: torch.dtype) -> None:
+    """Refuse an operator that is not symmetric.
+
+    Args:
+        projected: Q H Q' (m, m) with orthonormal rows Q.
+        dtype: Type of the products.
+
+    Raises:
+        ValueError: The entries and their mirror images differ by more than rounding.
+    """
+    asymmetry, largest = float((projected - projected.T).abs().max()), float(projected.abs().max())
+    if asymmetry > math.sqrt(torch.finfo(dtype).eps) * largest:
+        raise ValueError(
+            f"operator is not symmetric: u'(Hv) and v'(Hu) differ by {asymmetry / largest:.2g} of the largest entry"
+        )

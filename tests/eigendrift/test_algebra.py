@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import aslinearoperator, eigsh
+from spectra import Columns
 from torch import Tensor, nn
 
 from eigendrift import (
@@ -117,24 +118,14 @@ def test_combinations_of_operators(name: str, kind: torch.dtype) -> None:
     assert list(combined.parameter_slices) == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
-class Wrapped:
-    """An object of somebody else's that multiplies."""
-
-    def __init__(self, m: Tensor) -> None:
-        self.m, self.shape, self.dtype = m, tuple(m.shape), m.dtype
-
-    def __matmul__(self, vectors: Tensor) -> Tensor:
-        return self.m @ vectors
-
-
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-@pytest.mark.parametrize("form", [lambda m: m, lambda m: m.numpy(), csr_array, aslinearoperator, Wrapped])
+@pytest.mark.parametrize("form", [lambda m: m, lambda m: m.numpy(), csr_array, aslinearoperator, Columns])
 def test_matrices_take_part_from_both_sides(form: Callable[[Any], Any], kind: torch.dtype) -> None:
     H = operators(network(kind))[0]
     m = symmetric(H.shape[0])
     other = form(m.numpy() if form in (csr_array, aslinearoperator) else m)
     expected = matrix(H.in_float64())
-    left = [other + H, other - H] if form is not aslinearoperator and form is not Wrapped else []
+    left = [other + H, other - H] if form is not aslinearoperator and form is not Columns else []
     for combined, dense in zip(
         [H + other, H - other, *left], [expected + m, expected - m, m + expected, m - expected], strict=False
     ):
@@ -155,10 +146,10 @@ def test_a_float32_matrix_does_not_round_a_float64_operator() -> None:
 
 def test_what_multiplies_in_float32_alone_offers_no_finer_form() -> None:
     H = operators(network(torch.float32))[0]
-    combined = H + Wrapped(symmetric(H.shape[0]).float())
+    combined = H + Columns(symmetric(H.shape[0]).float())
     assert not isinstance(combined, RefinableOperator)
     assert isinstance(2 * H, RefinableOperator)
-    wide = operators(network())[0] + Wrapped(symmetric(H.shape[0]).float())
+    wide = operators(network())[0] + Columns(symmetric(H.shape[0]).float())
     assert wide.torch_dtype == torch.float32
 
 
@@ -170,7 +161,7 @@ def test_an_asymmetric_operator_in_a_sum_is_refused_by_the_solver() -> None:
     with pytest.raises(ValueError, match="not symmetric"):
         top_eigenpairs(
             1.0 * as_shifted(torch.eye(200, dtype=torch.float64))
-            + Wrapped(torch.triu(torch.ones(200, 200, dtype=torch.float64))),
+            + Columns(torch.triu(torch.ones(200, 200, dtype=torch.float64))),
             k=2,
         )
 

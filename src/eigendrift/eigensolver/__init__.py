@@ -1,1 +1,1 @@
-"""Top eigenpairs of a symmetric operator, and how far each can be trusted."""
+"""Extreme eigenpairs, trace and spectral density of a symmetric operator, and how far each can be trusted."""

@@ -45,6 +45,8 @@ from eigendrift.operators import (
     RefinableOperator,
     Which,
     as_operator,
+    check_finite,
+    check_symmetric,
     coarse_level,
     torch_type,
     uses_thread_pool,
@@ -523,8 +525,8 @@ def _dense_pairs(operator: Operator, k: int, tol: float, which: Which) -> EigenP
     n = operator.shape[0]
     unit = torch.eye(n, dtype=torch_type(operator), device=operator.device)
     products = torch.cat([operator.product(block) for block in unit.split(DENSE_ORDER)]).double().cpu()
-    _check_products(products)
-    _refuse_asymmetry(products, torch_type(operator))
+    check_finite(products)
+    check_symmetric(products, torch_type(operator))
     values, columns = torch.linalg.eigh((products + products.T) / 2)
     values, vectors = values.flip(0), columns.flip(1).T.contiguous()
     largest = float(values.abs().max())
@@ -572,23 +574,10 @@ def _warn(pairs: EigenPairs, tol: float, stalled: bool, dtype: torch.dtype) -> N
     )
 
 
-def _check_products(products: Tensor) -> None:
-    if not bool(torch.isfinite(products).all()):
-        raise ValueError("a product with operator is not finite; check that its parameters and data are finite")
-
-
 def _check_symmetry(basis: _Basis) -> None:
     """Refuse an asymmetric operator: the bounds on angles and on missed eigenvalues hold for symmetric ones alone."""
     projected = (basis.q[: basis.m] @ basis.w[: basis.m].T).double().cpu()
-    _refuse_asymmetry(projected, torch_type(basis.operator))
-
-
-def _refuse_asymmetry(projected: Tensor, dtype: torch.dtype) -> None:
-    asymmetry, largest = float((projected - projected.T).abs().max()), float(projected.abs().max())
-    if asymmetry > math.sqrt(torch.finfo(dtype).eps) * largest:
-        raise ValueError(
-            f"operator is not symmetric: u'(Hv) and v'(Hu) differ by {asymmetry / largest:.2g} of the largest entry"
-        )
+    check_symmetric(projected, torch_type(basis.operator))
 
 
 def _solve(
@@ -614,7 +603,7 @@ def _solve(
     if basis.extend(directions, new) == 0:
         basis.extend([_random(operator, random)])
     while True:
-        _check_products(basis.t[: basis.m, : basis.m])
+        check_finite(basis.t[: basis.m, : basis.m])
         values, coefficients = basis.rayleigh_ritz()
         # One pair more than is wanted: its residual bounds the error of its value as the next eigenvalue.
         y, residual_vectors = basis.ritz(values[: k + 1], coefficients[: k + 1])
@@ -711,7 +700,7 @@ def _probe(
         if norm == 0 or basis.m - first >= room or at_most(above, goal, mu, projected, coupling):
             break
         basis.append(unit)
-        _check_products(basis.t[basis.m - 1, : basis.m])
+        check_finite(basis.t[basis.m - 1, : basis.m])
     return False, next_eigenvalue_bound(known, mu, projected, coupling)
 
 
