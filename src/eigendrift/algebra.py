@@ -374,7 +374,7 @@ class LinearCombination(DerivedOperator):
         first = self.operands[0]
         self.shape, self.device = first.shape, first.device
         for operator in self.operands[1:]:
-            if operator.shape != self.shape or operator.device != self.device:
+            if operator.shape != self.shape or operator.device.type != self.device.type:
                 raise ValueError(
                     f"operands have shapes {self.shape} and {operator.shape}, on {self.device} and {operator.device}; "
                     "give operators of one shape on one device"

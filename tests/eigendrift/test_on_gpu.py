@@ -1,5 +1,6 @@
 """What only a GPU can show: products in each precision, solves, and a recorded training step. Skipped without one."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from eigendrift import HessianOperator, top_eigenpairs
+from eigendrift import (
+    EmpiricalFisherOperator,
+    GGNOperator,
+    HessianOperator,
+    PreconditionedOperator,
+    adam_preconditioner,
+    spectral_density,
+    squared_frobenius_norm,
+    top_eigenpairs,
+    trace,
+)
 from eigendrift.hessian.mixed_precision import multiplying_in
 from eigendrift.hessian.mlp import MLPHessian
 from eigendrift.hessian.surrogate import surrogate_of
@@ -60,6 +71,34 @@ def test_pairs_are_those_of_float64(preconditioned: bool) -> None:
     vectors = pairs.vectors.double()
     true = (exact @ vectors - vectors * pairs.values.to(CUDA)).norm(dim=0).cpu() / pairs.values
     assert float(true.max()) <= 1.01e-3
+
+
+@pytest.mark.parametrize("kind", [GGNOperator, EmpiricalFisherOperator])
+def test_other_operators_are_those_of_the_cpu(kind: type[HessianOperator]) -> None:
+    raw = load_raw("digits", "", download=False)
+    x, y = torch.from_numpy(raw.train_inputs).float() / 16, torch.from_numpy(raw.train_targets).long()
+    model, loss = network(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    loss(model(x.to(CUDA)), y.to(CUDA)).backward()
+    optimizer.step()
+    here, there = kind(model, loss, x, y), kind(copy.deepcopy(model).cpu(), loss, x, y)
+    diagonal = adam_preconditioner(optimizer, here)
+    assert diagonal.is_cuda
+    pairs = [
+        (here, there),
+        ((2 * here).shifted(0.5), (2 * there).shifted(0.5)),
+        (PreconditionedOperator(here, optimizer), PreconditionedOperator(there, diagonal.cpu())),
+    ]
+    vectors = torch.randn(here.shape[0], 2, device=CUDA)
+    for ours, theirs in pairs:
+        expected = theirs @ vectors.cpu()
+        assert float(((ours @ vectors).cpu() - expected).norm()) < 1e-4 * float(expected.norm())
+        for estimate in (trace, squared_frobenius_norm):
+            assert estimate(ours).value == pytest.approx(estimate(theirs).value, rel=1e-3)
+    known = top_eigenpairs(here, k=3)
+    found = spectral_density(here, known, probes=2, steps=10)
+    expected_density = spectral_density(there, top_eigenpairs(there, k=3), probes=2, steps=10)
+    assert found.trace.value == pytest.approx(expected_density.trace.value, rel=1e-3)
 
 
 SPECS: list[dict[str, Any]] = [

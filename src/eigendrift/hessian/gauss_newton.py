@@ -307,7 +307,7 @@ class FisherChecks(FactoredChecks):
         gradient = whole.gradient()
         direction = self.direction(gradient)[None]
         pairs = {
-            "loss": (torch.tensor(whole.loss), torch.tensor(singles.loss)),
+            "loss": tuple(torch.tensor(one.loss, dtype=torch.float64, device="cpu") for one in (whole, singles)),
             "gradient": (gradient, singles.gradient()),
             "product": (self.hessian([batch]).product(direction), singles.product(direction)),
         }
