@@ -1,7 +1,7 @@
 """What users get from a symmetric operator: products with @, SciPy's interface, sums, multiples and shifts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
@@ -277,16 +277,17 @@ class DerivedOperator(SymmetricOperator):
                 return getattr(operand, name)
         raise AttributeError(f"no operand of {type(self).__name__} has {name}")
 
-    def move_to(self, parameters: Tensor | np.ndarray) -> None:
+    def move_to(self, parameters: Tensor | np.ndarray, state: Mapping[str, Tensor] | None = None) -> None:
         """Move every operand that has a point to another one; matrices stay.
 
         Args:
             parameters: The point, (N,).
+            state: Values of buffers, and of parameters that were not chosen, as `HessianOperator.move_to` takes them.
 
         Raises:
-            ValueError: The vector has another shape, or no operand has a point.
+            ValueError: The vector has another shape, the model has no such buffer, or no operand has a point.
         """
-        self._each("move_to", parameters)
+        self._each("move_to", *((parameters,) if state is None else (parameters, state)))
 
     def refresh(self) -> None:
         """Move every operand that has a point to its model's present point; matrices stay.

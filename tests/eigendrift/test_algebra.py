@@ -223,6 +223,16 @@ def test_combinations_move_and_refuse_with_their_operands() -> None:
     torch.testing.assert_close(matrix(pickle.loads(pickle.dumps(combined))), matrix(combined))
 
 
+def test_buffers_move_along() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
+    H, G, _ = operators(model)
+    mean = torch.ones(5, dtype=torch.float64)
+    (H - G).move_to(H.point, {"1.running_mean": mean})
+    other = copy.deepcopy(model)
+    other[1].running_mean.copy_(mean)
+    torch.testing.assert_close(matrix(H - G), matrix(operators(other)[0]) - matrix(operators(other)[1]))
+
+
 @pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-6, 1e-8])
 @pytest.mark.parametrize("which", ["LA", "SA", "LM"])
 def test_the_solver_takes_combinations(which: str, tol: float) -> None:

@@ -95,7 +95,8 @@ def test_arguments_results_and_errors_are_documented(name: str) -> None:
     assert section(documentation, "Raises") or not raises_itself(function)
 
 
-@pytest.mark.parametrize("name", sorted({*eigendrift.__all__} - {"metrics"}))
+# A Track is opened in the example of the function that writes it.
+@pytest.mark.parametrize("name", sorted({*eigendrift.__all__} - {"metrics", "Track"}))
 def test_public_names_have_an_example(name: str) -> None:
     assert ">>> " in section(inspect.getdoc(getattr(eigendrift, name)) or "", "Example")
 

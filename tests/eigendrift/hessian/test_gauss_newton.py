@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, TensorDataset
 
-from eigendrift import EmpiricalFisherOperator, GGNOperator, HessianOperator, top_eigenpairs
+from eigendrift import EmpiricalFisherOperator, GGNOperator, HessianOperator, Tracker, top_eigenpairs
 from eigendrift.hessian.gauss_newton import FactoredCurvature
 
 pytestmark = [
@@ -209,6 +210,7 @@ def test_products_are_those_of_the_dense_matrices(model_name: str, loss_name: st
         torch.testing.assert_close(operator.gradient, H.gradient, rtol=1e-4, atol=1e-6)
     assert all(torch.equal(state[name], t) for name, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.3)])
@@ -543,6 +545,22 @@ def test_narrow_models_are_taken_in_float32(kind: type[HessianOperator], narrow:
     assert operator.torch_dtype == torch.float32
     dense = dense_ggn if kind is GGNOperator else partial(dense_fisher, weights=ones(LABELS))
     check(operator, dense(model, nn.CrossEntropyLoss(), x.double(), LABELS))
+
+
+@BOTH
+def test_a_tracker_follows_their_eigenpairs(kind: type[HessianOperator], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x, loss = MODELS["mlp"]().double(), drawn(N, 3, 2).double(), nn.CrossEntropyLoss()
+    dense = dense_ggn if kind is GGNOperator else partial(dense_fisher, weights=ones(LABELS))
+    optimizer, expected = torch.optim.SGD(model.parameters(), lr=0.5), []
+    with Tracker(model, tmp_path / "run", every=1, quiet=True).attach(optimizer) as tracker:
+        for _ in range(3):
+            expected.append(torch.linalg.eigvalsh(dense(model, loss, x, LABELS)).flip(0)[:2].numpy())
+            optimizer.zero_grad()
+            loss(model(x), LABELS).backward()
+            optimizer.step()
+    track = tracker.solve(kind(model, loss, x, LABELS), k=2, tol=1e-8)
+    np.testing.assert_allclose(track.values[:3], expected, rtol=1e-6)
 
 
 @BOTH
