@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from eigendrift.hessian.evaluation import Batch, Evaluation, State, explained, tensors_in
+from eigendrift.hessian.batches import Batch, tensors_in
+from eigendrift.hessian.evaluation import Evaluation, State, explained
 from eigendrift.hessian.loss_data import BatchChunks, Combination, TensorChunks
 
 # Memory for graphs that are kept between products, in bytes.
@@ -255,9 +256,11 @@ class _SavedBytes:
 
     def __init__(self, present: Iterable[Tensor]) -> None:
         self.bytes = 0
-        self._seen = {tensor.untyped_storage().data_ptr() for tensor in present}
+        self._seen = {tensor.untyped_storage().data_ptr() for tensor in present if tensor.layout == torch.strided}
 
     def __call__(self, tensor: Tensor) -> Tensor:
+        if tensor.layout != torch.strided:
+            return tensor.detach()
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from eigendrift.fully_connected import Network
 from eigendrift.hessian.autograd import DifferenceHessian, FunctionalHessian
+from eigendrift.hessian.batches import Batch, cut_in_two, few_of, tensors_in
 from eigendrift.hessian.chosen_parameters import Choice, Layout, beneath, chosen
-from eigendrift.hessian.evaluation import Batch, Evaluation, State, full_precision
+from eigendrift.hessian.evaluation import Evaluation, State, full_precision
 from eigendrift.hessian.loss_data import (
+    FIXED_DATA,
     ROWS,
     BatchChunks,
     PairLoss,
@@ -29,7 +31,7 @@ from eigendrift.hessian.loss_data import (
     whole_tensors,
 )
 from eigendrift.hessian.mlp import MLPHessian
-from eigendrift.hessian.self_checks import FEW, SOME, Checks, cut_in_two, few_of
+from eigendrift.hessian.self_checks import FEW, SOME, Checks
 from eigendrift.hessian.surrogate import SurrogateHessian, surrogate_of
 
 if TYPE_CHECKING:
@@ -148,12 +150,15 @@ class HessianOperator:
             if pair is None:
                 if isinstance(data, tuple):
                     raise ValueError("data is a tuple; give inputs and targets by themselves, or a list of batches")
-                return BatchChunks(data, rows or ROWS, self.device)
+                batches = BatchChunks(data, rows or ROWS, self.device)
+                if isinstance(batches.data, list):
+                    self._watch(*tensors_in(batches.data))
+                return batches
             inputs, targets = pair
         x, y = as_tensor(inputs, "inputs"), as_tensor(targets, "targets")
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"{len(x)} inputs and {len(y)} targets; give as many of one as of the other, at least one")
-        self._watched = [(weakref.ref(t), t._version) for t in (inputs, targets) if _counts_changes(t)]
+        self._watch(inputs, targets)
         x = _usual(x, self.device, self.torch_dtype)
         y = _usual(y, self.device, self.torch_dtype)
         if not y.is_floating_point() and y.dtype != torch.bool:
@@ -163,6 +168,9 @@ class HessianOperator:
             if t.is_floating_point() and t.numel() and not bool(torch.isfinite(torch.stack(t.aminmax())).all()):
                 raise ValueError(f"{name} is not finite")
         return TensorChunks(x, y, rows or ROWS)
+
+    def _watch(self, *tensors: Any) -> None:
+        self._watched = [(weakref.ref(t), t._version) for t in tensors if _counts_changes(t)]
 
     def _make_path(
         self,
@@ -192,7 +200,7 @@ class HessianOperator:
             few = next((look for look in looks if combined.weight(look) > 0), None)
             if few is None:
                 combined.total(0.0)
-            checks.everything(few, cut_in_two(chunks.some(SOME)) if several and twice else [], twice)
+            checks.everything(few, cut_in_two(chunks.some(SOME)) if several else [], twice)
             if several and not combined.known:
                 checks.outputs(chunks, self._state, self.torch_dtype)
         else:
@@ -214,11 +222,11 @@ class HessianOperator:
         last = chunks.data[-1] if isinstance(chunks.data, Sequence) else looked_at[-1]
         looks = [few_of(batch, FEW) for batch in looked_at] + looked_at
         checks.everything(next((b for b in looks if checks.combination.weight(b) > 0), looks[0]), [], twice)
-        if len(looked_at) > 1 and twice and not trusted:
-            for batch in [*looked_at, last]:
-                parts = cut_in_two(few_of(batch, SOME))
-                if len(parts) > 1:
-                    checks.parts(parts)
+        if len(looked_at) > 1 and not trusted:
+            cut = [cut_in_two(few_of(batch, SOME)) for batch in [*looked_at, last]]
+            checked = [checks.parts(parts, twice) for parts in cut if len(parts) > 1]
+            if not any(checked) and checks.combination.reduction == "mean":
+                checks.neighbours(looked_at, twice)
 
     def _check_same_data(self, chunks: BatchChunks) -> None:
         """Compare the loss with that of a second pass, for which the random generators are in another state.
@@ -227,7 +235,7 @@ class HessianOperator:
             ValueError: The two differ.
         """
         assert isinstance(self.path, FunctionalHessian)
-        first, chunks.seed = self.path.loss, 1
+        first, content, chunks.seed = self.path.loss, chunks.last_content, 1
         terms = []
         weights = 0.0
         for batch in chunks:
@@ -240,8 +248,10 @@ class HessianOperator:
         if not abs(first - second) <= 1e-5 * max(abs(first), abs(second)):
             raise ValueError(
                 f"data is not the same at each pass: the loss is {first:.9g} at the first and {second:.9g} at the "
-                "second; turn off random augmentation and drop_last with shuffle=True, or give a list of batches"
+                f"second; {FIXED_DATA}"
             )
+        # Batches that are padded to their longest sample differ with their order, although their loss does not.
+        chunks.content = chunks.last_content if chunks.last_content == content else None
 
     def _analytic(self, loss: Any, chunks: TensorChunks, rows: int | None, evaluation: Evaluation) -> MLPHessian | None:
         """The analytic path for a plain fully connected network with plain cross-entropy, None for anything else."""
