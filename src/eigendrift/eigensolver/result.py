@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eigendrift.eigensolver.sums import inner
+
 # Neighbours that are not known to differ by more than this fraction of their value form a cluster. Within a cluster a
 # small error rotates the vectors, and only their span is well determined.
 CLUSTER = 1e-2
@@ -183,7 +185,7 @@ def orthogonality(vectors: Tensor) -> float:
     Returns:
         A number without a unit, 0 for orthonormal rows.
     """
-    gram = (vectors @ vectors.T).double().cpu()
+    gram = inner(vectors, vectors).cpu()
     return float((gram - torch.eye(len(gram), dtype=torch.float64)).abs().max())
 
 

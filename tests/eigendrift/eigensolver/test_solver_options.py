@@ -192,6 +192,15 @@ def test_options_out_of_range_are_refused(matrix: Tensor, options: dict, message
 # The result
 
 
+@pytest.mark.parametrize("which", ["LA", "LM"])
+@pytest.mark.parametrize("n", [30, N])
+def test_the_warning_of_pairs_that_did_not_converge_names_the_callers_line(which: str, n: int) -> None:
+    block = torch.randn(n, n, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(ConvergenceWarning) as warned:
+        top_eigenpairs(block + block.T, 3, 1e-12, which=which, max_matvecs=9 if n == N else 1000)
+    assert {Path(warning.filename) for warning in warned} == {Path(__file__)}
+
+
 def test_the_result_prints_short_and_unpacks(matrix: Tensor) -> None:
     pairs = top_eigenpairs(matrix, 3, 1e-5)
     values, vectors = pairs
