@@ -1,9 +1,10 @@
 """Eigenpairs with their residuals, gaps, angle bounds, clusters, and a bound on the eigenvalues that were missed."""
 
 import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -124,16 +125,28 @@ class EigenPairs:
             The pairs, on the CPU.
 
         Raises:
-            ValueError: The file lacks a field, or holds pickled objects.
+            ValueError: The file is damaged, lacks a field or holds pickled objects.
+            FileNotFoundError: There is no such file.
         """
-        found: dict[str, object] = {}
-        with np.load(path, allow_pickle=False) as file:
-            for field in fields(cls):
-                if field.name not in file:
-                    raise ValueError(f"{os.fspath(path)} has no {field.name!r}; give a file that EigenPairs.save wrote")
-                array = file[field.name]
-                found[field.name] = array.item() if array.ndim == 0 else torch.from_numpy(array)
-        return cls(**found)  # type: ignore[arg-type]
+        name = os.fspath(path)
+        found: dict[str, Any] = {}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                for field in fields(cls):
+                    array = file[field.name]
+                    found[field.name] = array.item() if array.ndim == 0 else torch.from_numpy(array)
+        except FileNotFoundError:
+            raise
+        except KeyError as error:
+            raise ValueError(f"{name} lacks a field ({error}); give a file that EigenPairs.save wrote") from error
+        except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{name} is damaged, or no file that EigenPairs.save wrote: {error}") from error
+        k = len(found["values"]) if isinstance(found["values"], Tensor) else -1
+        for field in fields(cls):
+            value, whole = found[field.name], field.type is Tensor
+            if whole != isinstance(value, Tensor) or (whole and k not in value.shape):
+                raise ValueError(f"{name} is damaged: {field.name} does not fit {k} values")
+        return cls(**found)
 
 
 def assess(
