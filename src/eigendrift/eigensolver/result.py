@@ -131,14 +131,14 @@ class EigenPairs:
         name = os.fspath(path)
         found: dict[str, Any] = {}
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 for field in fields(cls):
+                    if field.name not in file:
+                        raise ValueError(f"it has no {field.name!r}")
                     array = file[field.name]
                     found[field.name] = array.item() if array.ndim == 0 else torch.from_numpy(array)
         except FileNotFoundError:
             raise
-        except KeyError as error:
-            raise ValueError(f"{name} lacks a field ({error}); give a file that EigenPairs.save wrote") from error
         except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{name} is damaged, or no file that EigenPairs.save wrote: {error}") from error
         k = len(found["values"]) if isinstance(found["values"], Tensor) else -1
