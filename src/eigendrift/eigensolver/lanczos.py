@@ -51,6 +51,7 @@ from eigendrift.operators import (
     torch_type,
     uses_thread_pool,
 )
+from eigendrift.ranks import led_by_one_rank
 from eigendrift.sphere import overlap_quantiles
 
 __all__ = ["ConvergenceWarning", "EigenPairs", "Operator", "top_eigenpairs"]
@@ -292,6 +293,7 @@ def _with_small_tensors_on_the_cpu(solver: Callable[Arguments, EigenPairs]) -> C
     return wrapped
 
 
+@led_by_one_rank
 @_with_small_tensors_on_the_cpu
 def top_eigenpairs(
     operator: Any,

@@ -102,8 +102,8 @@ class FunctionalHessian:
             # The chunks of a later pass might come in another order than the kept ones.
             self._kept = []
         self._complete = keeping
-        self._total = self.combination.total(total)
-        self.loss = math.fsum(losses) / self._total
+        self.total = self.combination.total(total)
+        self.loss = math.fsum(losses) / self.total
 
     def _data(self) -> Iterable[Tensor]:
         if isinstance(self.chunks, TensorChunks):
@@ -143,7 +143,7 @@ class FunctionalHessian:
         total = torch.zeros_like(self.flat())
         for parts, _ in self._gradients(graph=False):
             total += torch.cat([part.detach().reshape(-1) for part in parts])
-        return total / self._total
+        return total / self.total
 
     def flat(self) -> Tensor:
         """The point as a vector (N,)."""
@@ -160,7 +160,7 @@ class FunctionalHessian:
             for gradients, kept in self._gradients(graph=True):
                 with explained("differentiating the gradient"), self.evaluation.working(self.dtype):
                     total += self._chunk_product(gradients, tangents, kept)
-        return total / self._total
+        return total / self.total
 
     def _chunk_product(self, gradients: list[Tensor], tangents: list[Tensor], keep: bool) -> Tensor:
         # A gradient without a graph does not depend on the parameters, for example that of a linear function.

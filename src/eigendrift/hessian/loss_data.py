@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, SequentialSampler, TensorDataset
 
 from eigendrift.checksum import checksum
 from eigendrift.hessian.batches import Batch, mapped, tensors_in
@@ -157,7 +157,10 @@ class BatchChunks:
     `same_order`: whether the batches come in the same order whatever these states are.
     """
 
-    def __init__(self, data: Any, rows: int, device: torch.device) -> None:
+    def __init__(self, data: Any, rows: int, device: torch.device, of_ranks: bool = False) -> None:
+        """`of_ranks`: whether the batches are the part that one of several ranks has, which may be nothing."""
+        _check_sampler(data, of_ranks)
+        self.of_ranks = of_ranks
         if isinstance(data, IterableDataset):
             raise ValueError(
                 "data is an IterableDataset; give DataLoader(data, batch_size=n) if it yields samples, or "
@@ -196,7 +199,7 @@ class BatchChunks:
             for tensor in tensors_in(batch):
                 content = content + checksum(tensor).to(self.device)
             yield batch
-        if count == 0:
+        if count == 0 and (self.last_content is not None or not self.of_ranks):
             raise ValueError(
                 "data gave no batch, expected at least one"
                 + (" at each pass; give a list of the batches" if self.last_content is not None else "")
@@ -204,6 +207,23 @@ class BatchChunks:
         self.last_content = int(content)
         if self.content is not None and self.last_content != self.content:
             raise ValueError(f"data is not the same at each pass: its numbers have changed; {FIXED_DATA}")
+
+
+def _check_sampler(data: Any, of_ranks: bool) -> None:
+    """Refuse a sampler of torch.distributed that repeats or drops samples, or whose parts are taken for the whole."""
+    sampler = getattr(data, "sampler", None)
+    if not isinstance(sampler, DistributedSampler):
+        sampler = getattr(getattr(data, "batch_sampler", None), "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or sampler.num_replicas == 1:
+        return
+    n, taken = len(sampler.dataset), sampler.total_size  # type: ignore[arg-type]
+    if not of_ranks:
+        raise ValueError("data has a DistributedSampler, with which it is a part; give distributed=True for the whole")
+    if taken != n:
+        raise ValueError(
+            f"data has a DistributedSampler, which takes {taken} samples of {n} so that every rank has as many; give "
+            "each rank a loader of Subset(dataset, range(rank, n, ranks))"
+        )
 
 
 FIXED_DATA = "turn off random augmentation and drop_last with shuffle=True, or give a list of batches"
