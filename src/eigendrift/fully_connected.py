@@ -185,7 +185,7 @@ def read_network(model: nn.Module) -> Network | None:
     The trace does not see everything, such as the arguments of `view`, so the caller has to compare the result with the
     model.
     """
-    leaves = [m for m in model.modules() if not next(m.children(), None)]
+    leaves = [m for m in model.modules() if next(m.children(), None) is None]
     linear = [m for m in leaves if type(m) is nn.Linear]
     others = [m for m in leaves if type(m) is not nn.Linear and next(m.parameters(recurse=False), None) is not None]
     buffers = next(model.buffers(), None)

@@ -27,8 +27,9 @@ pass.
 
 import functools
 import math
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, ParamSpec
@@ -40,6 +41,7 @@ from eigendrift._threads import single_threaded_torch
 from eigendrift.algebra import linear_combination
 from eigendrift.eigensolver.missed import at_most, largest_ritz_value, largest_unseen, next_eigenvalue_bound
 from eigendrift.eigensolver.result import CLUSTER, BoundSource, ConvergenceWarning, EigenPairs, assess, orthogonality
+from eigendrift.eigensolver.sums import inner, row_norms
 from eigendrift.operators import (
     Operator,
     RefinableOperator,
@@ -51,6 +53,7 @@ from eigendrift.operators import (
     torch_type,
     uses_thread_pool,
 )
+from eigendrift.ranks import led_by_one_rank
 from eigendrift.sphere import overlap_quantiles
 
 __all__ = ["ConvergenceWarning", "EigenPairs", "Operator", "top_eigenpairs"]
@@ -63,10 +66,17 @@ COARSE_TOL = 1e-2
 ESTIMATE_FACTOR = 3
 # The surrogate is assumed to err on the next eigenvalue by no more than so many times what it errs on the pairs.
 SURROGATE_ERROR_FACTOR = 3
+# A dense solve takes four matrices in float64.
+DENSE_BYTES = 32
+# Vectors of a surrogate's basis for each pair; with fewer its restarts cost what it saves.
+SURROGATE_BASIS = 4
 # Operators of this order and less are multiplied out and diagonalized.
 DENSE_ORDER = 64
 # Largest number of products of a probe, and of basis vectors that are freed for it.
 PROBE_MATVECS = 24
+# Number of entries of every basis vector that are combined at once, and at least so many parts of a vector.
+COLUMNS = 16384
+PARTS = 32
 # Largest number of products of a surrogate's solve.
 SURROGATE_MATVECS = 100
 
@@ -79,9 +89,7 @@ class _Basis:
     def __init__(self, operator: Operator, size: int) -> None:
         n = operator.shape[0]
         self.operator, self.size, self.m, self.matvecs = operator, size, 0, 0
-        # In half precision 100 eps is 0.78, so that no direction would ever count as new.
-        dtype = torch_type(operator) if torch_type(operator).itemsize >= 4 else torch.float32
-        self.q = torch.empty(size, n, dtype=dtype, device=operator.device)
+        self.q = torch.empty(size, n, dtype=_basis_type(operator), device=operator.device)
         self.w = torch.empty_like(self.q)
         self.t = torch.zeros(size, size, dtype=torch.float64)
         self.outside = 0.0  # norm of the part of the last product that lies outside of the basis
@@ -104,7 +112,7 @@ class _Basis:
         """
         first = self.m
         for direction in directions:
-            unit, left = self._orthogonal(direction.to(self.q.dtype))
+            unit, left = self._orthogonal(direction.to(self.q.device, self.q.dtype))
             if self.m < self.size and (new or bool(left)):
                 self.q[self.m] = unit
                 self.m += 1
@@ -116,8 +124,8 @@ class _Basis:
         product = self.operator.product(self.q[first : self.m].to(torch_type(self.operator)))
         w = self.w[first : self.m] = product
         self.matvecs += self.m - first
-        norm = torch.linalg.vector_norm(self.w[self.m - 1]).expand(1, len(w))
-        packet = torch.cat([self.q[: self.m] @ self.w[first : self.m].T, norm]).double().cpu()
+        norm = row_norms(self.w[self.m - 1 : self.m]).expand(1, len(w))
+        packet = torch.cat([inner(self.q[: self.m], self.w[first : self.m]), norm]).cpu()
         columns, square = packet[:-1], float(packet[-1, -1]) ** 2
         self.t[: self.m, first : self.m] = columns
         self.t[first : self.m, : self.m] = columns.T
@@ -131,9 +139,9 @@ class _Basis:
         left = []
         for _ in range(2):
             # A vector of norm 0 becomes NaN here and fails the comparison below, so that it adds nothing.
-            vector = vector / torch.linalg.vector_norm(vector)
-            vector = vector - (q @ vector) @ q
-            left.append(torch.linalg.vector_norm(vector))
+            vector = vector / row_norms(vector[None])[0]
+            vector = vector - inner(q, vector[None])[:, 0].to(q.dtype) @ q
+            left.append(row_norms(vector[None])[0])
         return vector / left[1], (left[0] > smallest) & (left[1] > smallest)
 
     def leaving(self) -> tuple[Tensor, float]:
@@ -142,9 +150,9 @@ class _Basis:
         norm = torch.ones((), dtype=torch.float64, device=vector.device)
         # A third pass, since for a norm near rounding the first one leaves mostly errors along the basis.
         for _ in range(3):
-            vector = vector - (self.q[: self.m] @ vector) @ self.q[: self.m]
-            length = torch.linalg.vector_norm(vector)
-            norm = norm * length.double()
+            vector = vector - inner(self.q[: self.m], vector[None])[:, 0].to(self.q.dtype) @ self.q[: self.m]
+            length = row_norms(vector[None])[0]
+            norm = norm * length
             vector = vector / length
         norm_ = float(norm)
         return vector, norm_ if math.isfinite(norm_) else 0.0
@@ -160,28 +168,31 @@ class _Basis:
         gram = torch.zeros(self.m, self.m, dtype=torch.float64, device=self.q.device)
         t = _to_device_of(self.t[: self.m, : self.m], self.q)
         # One block of columns at a time: all of them would take as much memory as the products.
-        for start in range(0, self.q.shape[1], 16384):
-            columns = slice(start, start + 16384)
+        for columns in self._blocks():
             left = self.w[: self.m, columns] - t @ self.q[: self.m, columns]
             gram += (left @ left.T).double()
         return gram.cpu()
+
+    def _blocks(self) -> Iterator[slice]:
+        n = self.q.shape[1]
+        width = min(COLUMNS, -(-n // PARTS))
+        return (slice(start, start + width) for start in range(0, n, width))
 
     def rayleigh_ritz(self) -> tuple[Tensor, Tensor]:
         """Ritz values, descending (m,), and the coefficients of their vectors, one a row (m, m)."""
         values, columns = torch.linalg.eigh(self.projected)
         return values.flip(0), columns.flip(1).T.contiguous()
 
-    def combine(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors y = s Q and their products H y = s W for each row s of the coefficients."""
-        s = _to_device_of(coefficients, self.q)
-        return s @ self.q[: self.m], s @ self.w[: self.m]
+    def vectors(self, coefficients: Tensor) -> Tensor:
+        """Vectors y = s Q for each row s of the coefficients."""
+        return _to_device_of(coefficients, self.q) @ self.q[: self.m]
 
     def ritz(self, values: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Ritz vectors y, and the residual vectors H y - theta y."""
         both = _to_device_of(torch.cat([coefficients, values[:, None]], dim=1), self.q)
         s, theta = both[:, :-1].contiguous(), both[:, -1:]
-        y = s @ self.q[: self.m]
-        return y, s @ self.w[: self.m] - theta * y
+        y, residuals = s @ self.q[: self.m], s @ self.w[: self.m]
+        return y, residuals.addcmul_(theta, y, value=-1)
 
     def estimated_norms(self, coefficients: Tensor) -> Tensor:
         """Residual norms in plain Lanczos, where only the last product has a part outside of the basis."""
@@ -189,9 +200,12 @@ class _Basis:
 
     def restart(self, values: Tensor, coefficients: Tensor) -> None:
         """Keep the Ritz vectors of these coefficients alone."""
-        y, product = self.combine(coefficients)
-        self.m = len(y)
-        self.q[: self.m], self.w[: self.m] = y, product
+        before, self.m = self.m, len(coefficients)
+        s = _to_device_of(coefficients, self.q)
+        # One block of columns at a time: otherwise a restart would take half as much memory again as the basis.
+        for columns in self._blocks():
+            for rows in (self.q[:, columns], self.w[:, columns]):
+                rows[: self.m] = s @ rows[:before]
         self.t.zero_()
         self.t[: self.m, : self.m] = torch.diag(values)
 
@@ -199,11 +213,11 @@ class _Basis:
 class _Preconditioner:
     """Start vectors and an approximate inverse of H - theta, from the solve of a surrogate."""
 
-    def __init__(self, operator: Operator, k: int, tol: float, seed: int, delta: float, probe: bool) -> None:
+    def __init__(self, operator: Operator, k: int, tol: float, seed: int, delta: float, probe: bool, size: int) -> None:
         coarse = coarse_level(operator)
         # A rough solve of the coarse level is enough: its pairs differ much from those of the finer level anyway.
-        known = None if coarse is None else _Preconditioner(coarse, k, max(tol, COARSE_TOL), seed, delta, probe)
-        random, size = _generator(operator, seed), _basis_size(k, operator.shape[0])
+        known = None if coarse is None else _Preconditioner(coarse, k, max(tol, COARSE_TOL), seed, delta, probe, size)
+        random = _generator(operator, seed)
         task = _Task(k, tol, SURROGATE_MATVECS, size, delta, probe and known is None)
         solved = _solve(operator, task, random, known, [])
         self.start, self.matvecs = solved.y, solved.basis.matvecs
@@ -211,7 +225,7 @@ class _Preconditioner:
         if known is None:
             # A whole Krylov space shows more of the spectrum than the few directions of a preconditioned solve.
             self.values, coefficients = solved.basis.rayleigh_ritz()
-            self.vectors = solved.basis.combine(coefficients)[0]
+            self.vectors = solved.basis.vectors(coefficients)
         else:
             self.values, self.vectors = known.values, known.vectors
             self.matvecs += known.matvecs
@@ -281,6 +295,7 @@ def _with_small_tensors_on_the_cpu(solver: Callable[Arguments, EigenPairs]) -> C
     return wrapped
 
 
+@led_by_one_rank
 @_with_small_tensors_on_the_cpu
 def top_eigenpairs(
     operator: Any,
@@ -295,6 +310,7 @@ def top_eigenpairs(
     v0: Tensor | None = None,
     max_matvecs: int = 1000,
     max_basis: int | None = None,
+    max_bytes: int | None = None,
 ) -> EigenPairs:
     """k extreme eigenpairs of a symmetric operator, each to a true relative residual of `tol`.
 
@@ -322,15 +338,21 @@ def top_eigenpairs(
             distant point cost more than they save.
         max_matvecs: Largest number of products with H. A pair that has not converged by then is returned with
             converged = False.
-        max_basis: Largest number of basis vectors; the memory is that of 2 max_basis N numbers. The default is
-            max(2 k + 40, 60).
+        max_basis: Largest number of basis vectors, by default max(2 k + 40, 60). When the basis is full, the solver
+            restarts from its best vectors, which costs products.
+        max_bytes: Largest memory, in bytes, of all vectors that the solver holds at any time: basis, products, those of
+            the surrogate's solve, residuals and result. Where it is too little for max_basis the solver restarts
+            earlier, and where it is too little for a surrogate it goes without; the bound on the next eigenvalue is
+            then looser. The operator's own memory and v0 come on top. By default there is no limit, and 60 basis
+            vectors take about 500 N bytes in float32.
 
     Returns:
         The pairs with residuals, gaps and bounds on angles: see EigenPairs.
 
     Raises:
-        ValueError: k, tol, miss_probability, max_matvecs, max_basis, v0 or `which` is out of its range; the operator is
-            not square or not symmetric; or a product is not finite.
+        ValueError: k, tol, miss_probability, max_matvecs, max_basis, max_bytes, v0 or `which` is out of its range (the
+            message says how many bytes k pairs take); the operator is not square or not symmetric; or a product is not
+            finite.
         TypeError: `operator` has no shape or no @.
 
     Warns:
@@ -343,42 +365,34 @@ def top_eigenpairs(
     """
     given = as_operator(operator)
     n = given.shape[0]
-    _check(n, k, tol, which, miss_probability, max_matvecs, max_basis, probe)
-    if n <= max_matvecs and (n <= DENSE_ORDER or n <= (max_basis or _basis_size(k, n)) + 1):
+    _check(n, k, tol, which, miss_probability, max_matvecs, max_basis, probe, max_bytes)
+    dense = n <= (max_basis or _basis_size(k, n)) + 1 and (max_bytes is None or max_bytes >= DENSE_BYTES * n * n)
+    if n <= max_matvecs and (n <= DENSE_ORDER or dense):
         with single_threaded_torch() if uses_thread_pool(given) else nullcontext():
             return _dense_pairs(_exact(given, tol, seed) if surrogate == "auto" else given, k, tol, which)
-    if which == "LM":
-        return _of_both_ends(
-            *(
-                top_eigenpairs(
-                    operator,
-                    k,
-                    tol,
-                    seed,
-                    which=end,
-                    surrogate=surrogate,
-                    probe=probe,
-                    miss_probability=miss_probability,
-                    v0=v0,
-                    max_matvecs=max_matvecs,
-                    max_basis=max_basis,
-                )
-                for end in ("LA", "SA")
-            )
-        )
-    chosen = None if isinstance(surrogate, str) else surrogate
-    if surrogate == "auto":
-        given, chosen = _for_tolerance(given, tol, seed)
-        probe = probe or ("operator" if chosen is None else "surrogate")
-    elif isinstance(surrogate, str):
+    if isinstance(surrogate, str) and surrogate != "auto":
         raise ValueError(f"surrogate = {surrogate!r} is not allowed; give 'auto', an operator or None")
-    if which != "LA":
-        given, chosen = linear_combination([(-1.0, given)]), None
-    probe = "operator" if probe is None or (chosen is None and probe == "surrogate") else probe
-    start = _start(v0, given)
-    with single_threaded_torch() if uses_thread_pool(given) else nullcontext():
-        pairs = _pairs(given, k, tol, seed, chosen, probe, miss_probability, start, max_matvecs, max_basis)
-    return pairs if which == "LA" else replace(pairs, values=-pairs.values, next_bound=-pairs.next_bound)
+
+    def one_end(end: Which) -> EigenPairs:
+        ours, chosen, looks = given, None if isinstance(surrogate, str) else surrogate, probe
+        if surrogate == "auto":
+            ours, chosen = _for_tolerance(given, tol, seed)
+            looks = probe or ("operator" if chosen is None else "surrogate")
+        if end != "LA":
+            ours, chosen = linear_combination([(-1.0, ours)]), None
+        start = _start(v0, ours)
+        # Of both ends, the first one's vectors stay while the second is solved.
+        held = k if which == "LM" else 0
+        size, chosen_size = _sizes(ours, k, max_basis, max_bytes, chosen is not None, surrogate == "auto", held)
+        if chosen_size is None:
+            chosen = None
+        looks = "operator" if looks is None or (chosen is None and looks == "surrogate") else looks
+        task = _Task(k, tol, max_matvecs, size, miss_probability, looks == "operator")
+        with single_threaded_torch() if uses_thread_pool(ours) else nullcontext():
+            pairs = _pairs(ours, task, seed, chosen, looks, start, chosen_size or size)
+        return pairs if end == "LA" else replace(pairs, values=-pairs.values, next_bound=-pairs.next_bound)
+
+    return _of_both_ends(one_end("LA"), one_end("SA")) if which == "LM" else one_end(which)
 
 
 def _of_both_ends(top: EigenPairs, bottom: EigenPairs) -> EigenPairs:
@@ -429,6 +443,7 @@ def _check(
     max_matvecs: int,
     max_basis: int | None,
     probe: str | None,
+    max_bytes: int | None,
 ) -> None:
     if not 1 <= k <= n:
         raise ValueError(f"k = {k} is not allowed; the operator has {n} eigenpairs")
@@ -442,6 +457,8 @@ def _check(
         raise ValueError(f"max_matvecs = {max_matvecs} is not allowed; give a positive number")
     if max_basis is not None and max_basis < min(k + 2, n):
         raise ValueError(f"max_basis = {max_basis} is not allowed; k = {k} pairs take {min(k + 2, n)} vectors at least")
+    if max_bytes is not None and not max_bytes > 0:
+        raise ValueError(f"max_bytes = {max_bytes} is not allowed; give a positive number")
     if probe not in (None, "operator", "surrogate", "none"):
         raise ValueError(f"probe = {probe!r} is not allowed; give 'operator', 'surrogate' or 'none'")
 
@@ -468,35 +485,86 @@ def _start(v0: Tensor | None, operator: Operator) -> list[Tensor]:
         block = block[:, None]
     if block.ndim != 2 or block.shape[0] != operator.shape[0]:
         raise ValueError(f"v0 has shape {tuple(block.shape)}, expected ({operator.shape[0]}, b)")
-    block = block.to(operator.device, torch.float64)
-    if not bool(torch.isfinite(block).all()):
+    columns = list(block.T)
+    if not all(bool(torch.isfinite(column).all()) for column in columns):
         raise ValueError("v0 has an entry that is not finite")
-    return list(block.T)
+    return columns
 
 
 def _basis_size(k: int, n: int) -> int:
     return min(n, max(2 * k + 40, 60))
 
 
-def _pairs(
+def _basis_type(operator: Operator) -> torch.dtype:
+    # In half precision 100 eps is 0.78, so that no direction would ever count as new.
+    dtype: torch.dtype = torch_type(operator)
+    return dtype if dtype.itemsize >= 4 else torch.float32
+
+
+def _sizes(
     operator: Operator,
     k: int,
-    tol: float,
+    max_basis: int | None,
+    max_bytes: int | None,
+    preconditioned: bool,
+    optional: bool,
+    held: int,
+) -> tuple[int, int | None]:
+    """Numbers of vectors of the basis and of that of the surrogate's solve, None for no surrogate.
+
+    Besides the basis and its products there are Ritz vectors, residuals, corrections and a product of k + 1 vectors
+    each, a few more, and the `held` ones of an earlier solve; with a surrogate also its Ritz vectors and start vectors.
+    The surrogate's own solve, with its basis, its products and the Ritz vectors made of them, comes before. Blocks of
+    columns that are combined take as much as 2 / PARTS of the basis.
+
+    Raises:
+        ValueError: max_bytes is too little for k pairs.
+    """
+    n = operator.shape[0]
+    own, its = min(max_basis or _basis_size(k, n), n - 2), _basis_size(k, n)
+    if max_bytes is None:
+        return own, its if preconditioned else None
+    vector = n * _basis_type(operator).itemsize
+    fewest = min(k + 2, n - 2)
+    available, besides = int(max_bytes) // vector, 4 * k + 8 + held
+
+    def taken(size: int, times: int) -> int:
+        return times * size + -(-2 * size // PARTS) + besides + (k + 1 if times == 3 else 0)
+
+    if preconditioned:
+        least = min(SURROGATE_BASIS * k, own)
+        if taken(least, 3) <= available:
+            size = max(size for size in range(least, max(own, its) + 1) if taken(size, 3) <= available)
+            return min(own, size), min(its, size)
+        if not optional:
+            raise ValueError(
+                f"max_bytes = {max_bytes} is not allowed; k = {k} pairs of N = {n} with a surrogate take "
+                f"{taken(least, 3) * vector}, and without one {taken(fewest, 2) * vector} bytes at least"
+            )
+    if taken(fewest, 2) > available:
+        raise ValueError(
+            f"max_bytes = {max_bytes} is not allowed; k = {k} pairs of N = {n} take "
+            f"{taken(fewest, 2) * vector} bytes at least"
+        )
+    return max(size for size in range(fewest, max(own, fewest) + 1) if taken(size, 2) <= available), None
+
+
+def _pairs(
+    operator: Operator,
+    task: _Task,
     seed: int,
     surrogate: Operator | None,
     probe: Probe,
-    delta: float,
     start: list[Tensor],
-    max_matvecs: int,
-    max_basis: int | None,
+    surrogate_size: int,
 ) -> EigenPairs:
     """The k largest pairs."""
-    n = operator.shape[0]
-    size = min(max_basis or _basis_size(k, n), n - 2)
+    k, tol, delta = task.k, task.tol, task.delta
     known = None
     if surrogate is not None:
-        known = _Preconditioner(surrogate, k, max(SURROGATE_TOL_FACTOR * tol, 1e-4), seed, delta, probe != "none")
-    task = _Task(k, tol, max_matvecs, size, delta, probe == "operator")
+        known = _Preconditioner(
+            surrogate, k, max(SURROGATE_TOL_FACTOR * tol, 1e-4), seed, delta, probe != "none", surrogate_size
+        )
     solved = _solve(operator, task, _generator(operator, seed), known, start)
     known_bound = math.isfinite(solved.next_bound)
     source: BoundSource = "none"
@@ -504,7 +572,7 @@ def _pairs(
         source = "operator" if probe == "operator" else "surrogate"
     if not isinstance(operator, RefinableOperator):
         _check_symmetry(solved.basis)
-    y = solved.y[:k] / torch.linalg.vector_norm(solved.y[:k], dim=1, keepdim=True)
+    y = solved.y[:k] / row_norms(solved.y[:k])[:, None].to(solved.y.dtype)
     pairs = EigenPairs(
         **assess(solved.values[:k], solved.norms[:k], solved.residuals, solved.next_bound, solved.rounding),
         vectors=y.T.contiguous(),
@@ -570,13 +638,21 @@ def _warn(pairs: EigenPairs, tol: float, stalled: bool, dtype: torch.dtype) -> N
         f"{left} of {len(pairs.values)} pairs did not converge: the largest relative residual is "
         f"{float(pairs.residuals.max()):.2g} after {pairs.matvecs} products, tol = {tol:.2g}; {remedy}",
         ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=_callers_level(),
     )
+
+
+def _callers_level() -> int:
+    """The `stacklevel` with which a warning names the line that called this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "eigendrift":
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _check_symmetry(basis: _Basis) -> None:
     """Refuse an asymmetric operator: the bounds on angles and on missed eigenvalues hold for symmetric ones alone."""
-    projected = (basis.q[: basis.m] @ basis.w[: basis.m].T).double().cpu()
+    projected = inner(basis.q[: basis.m], basis.w[: basis.m]).cpu()
     check_symmetric(projected, torch_type(basis.operator))
 
 
@@ -600,7 +676,9 @@ def _solve(
     new, next_bound, probes, delta = not start, math.inf, 0, task.delta
     factor = _rounding(torch_type(operator))
     eps = max(torch.finfo(basis.q.dtype).eps, torch.finfo(torch_type(operator)).eps)
-    if basis.extend(directions, new) == 0:
+    for first in range(0, len(directions), k + 1):
+        basis.extend(directions[first : first + k + 1], new)
+    if basis.m == 0:
         basis.extend([_random(operator, random)])
     while True:
         check_finite(basis.t[: basis.m, : basis.m])
@@ -615,7 +693,7 @@ def _solve(
         worst = int(residuals.argmax())
         clearly_above = residuals[worst] > ESTIMATE_FACTOR * tol and norms[worst] > ESTIMATE_FACTOR * rounding
         if not krylov or ends or not clearly_above:
-            norms = torch.linalg.vector_norm(residual_vectors, dim=1).double().cpu()
+            norms = row_norms(residual_vectors).cpu()
             residuals = _relative(norms[:k], values[:k], largest, rounding)
             worst = int(residuals.argmax())
         # Without a preconditioner at least one further vector is required.
@@ -632,24 +710,29 @@ def _solve(
             if found:
                 # The residuals of the enlarged basis leave it in more than one direction.
                 krylov, best, best_at = False, math.inf, basis.matvecs
+                del y, residual_vectors
                 continue
         elif done and preconditioner is not None and not task.probe:
             next_bound = preconditioner.next_of(values, norms, k)
         if done or stalled or ends:
             return _Solved(basis, values[: k + 1], y, norms, residuals, next_bound, 10 * eps * largest, stalled)
+        room = max(1, size - k - 1)
         if preconditioner is None:
             # A residual is orthogonal to the basis, up to rounding.
             directions, new = [residual_vectors[worst]], bool(norms[worst] > rounding)
         else:
             new = False
             wanted = [i for i in range(len(residuals)) if not residuals[i] <= tol]
-            directions = [*waiting, *(preconditioner.correct(residual_vectors[i], float(values[i])) for i in wanted)]
-            waiting = []
+            corrected = (preconditioner.correct(residual_vectors[i], float(values[i])) for i in wanted[:room])
+            directions, waiting = [*waiting, *corrected][:room], []
         if basis.m + len(directions) > size:
             keep = min(k + (size - k) // 2, size - len(directions))
             basis.restart(values[:keep], coefficients[:keep])
-        if basis.extend(directions, new) == 0 and basis.extend([_random(operator, random)]) == 0:
+        added = basis.extend(directions, new)
+        if added == 0 and basis.extend([_random(operator, random)]) == 0:
             return _Solved(basis, values[: k + 1], y, norms, residuals, next_bound, 10 * eps * largest, True)
+        # The next Ritz vectors take their memory.
+        del y, residual_vectors, directions
 
 
 def _probe(

@@ -1,13 +1,16 @@
 """Eigenpairs with their residuals, gaps, angle bounds, clusters, and a bound on the eigenvalues that were missed."""
 
 import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from eigendrift.eigensolver.sums import inner
 
 # Neighbours that are not known to differ by more than this fraction of their value form a cluster. Within a cluster a
 # small error rotates the vectors, and only their span is well determined.
@@ -122,16 +125,28 @@ class EigenPairs:
             The pairs, on the CPU.
 
         Raises:
-            ValueError: The file lacks a field, or holds pickled objects.
+            ValueError: The file is damaged, lacks a field or holds pickled objects.
+            FileNotFoundError: There is no such file.
         """
-        found: dict[str, object] = {}
-        with np.load(path, allow_pickle=False) as file:
-            for field in fields(cls):
-                if field.name not in file:
-                    raise ValueError(f"{os.fspath(path)} has no {field.name!r}; give a file that EigenPairs.save wrote")
-                array = file[field.name]
-                found[field.name] = array.item() if array.ndim == 0 else torch.from_numpy(array)
-        return cls(**found)  # type: ignore[arg-type]
+        name = os.fspath(path)
+        found: dict[str, Any] = {}
+        try:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+                for field in fields(cls):
+                    if field.name not in file:
+                        raise ValueError(f"it has no {field.name!r}")
+                    array = file[field.name]
+                    found[field.name] = array.item() if array.ndim == 0 else torch.from_numpy(array)
+        except FileNotFoundError:
+            raise
+        except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{name} is damaged, or no file that EigenPairs.save wrote: {error}") from error
+        k = len(found["values"]) if isinstance(found["values"], Tensor) else -1
+        for field in fields(cls):
+            value, whole = found[field.name], field.type is Tensor
+            if whole != isinstance(value, Tensor) or (whole and k not in value.shape):
+                raise ValueError(f"{name} is damaged: {field.name} does not fit {k} values")
+        return cls(**found)
 
 
 def assess(
@@ -183,7 +198,7 @@ def orthogonality(vectors: Tensor) -> float:
     Returns:
         A number without a unit, 0 for orthonormal rows.
     """
-    gram = (vectors @ vectors.T).double().cpu()
+    gram = inner(vectors, vectors).cpu()
     return float((gram - torch.eye(len(gram), dtype=torch.float64)).abs().max())
 
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from eigendrift.hessian.evaluation import BY_DIFFERENCES, Batch, Evaluation, State, explained, tensors_in
+from eigendrift.hessian.batches import Batch, tensors_in
+from eigendrift.hessian.evaluation import BY_DIFFERENCES, Evaluation, State, explained
 from eigendrift.hessian.loss_data import BatchChunks, Combination, TensorChunks
 
 # Memory for graphs that are kept between products, in bytes.
@@ -106,8 +107,8 @@ class FunctionalHessian:
             # The chunks of a later pass might come in another order than the kept ones.
             self._kept = []
         self._complete = keeping
-        self._total = self.combination.total(total)
-        self.loss = math.fsum(losses) / self._total
+        self.total = self.combination.total(total)
+        self.loss = math.fsum(losses) / self.total
 
     def _data(self) -> Iterable[Tensor]:
         if isinstance(self.chunks, TensorChunks):
@@ -147,7 +148,7 @@ class FunctionalHessian:
         total = torch.zeros_like(self.flat())
         for parts, _ in self._gradients(graph=False):
             total += torch.cat([part.detach().reshape(-1) for part in parts])
-        return total / self._total
+        return total / self.total
 
     def flat(self) -> Tensor:
         """The point as a vector (N,)."""
@@ -164,7 +165,7 @@ class FunctionalHessian:
             for gradients, kept in self._gradients(graph=True):
                 with explained("differentiating the gradient", self.otherwise), self.evaluation.working(self.dtype):
                     total += self._chunk_product(gradients, tangents, kept)
-        return total / self._total
+        return total / self.total
 
     def _chunk_product(self, gradients: list[Tensor], tangents: list[Tensor], keep: bool) -> Tensor:
         # A gradient without a graph does not depend on the parameters, for example that of a linear function.
@@ -252,9 +253,11 @@ class _SavedBytes:
 
     def __init__(self, present: Iterable[Tensor]) -> None:
         self.bytes = 0
-        self._seen = {tensor.untyped_storage().data_ptr() for tensor in present}
+        self._seen = {tensor.untyped_storage().data_ptr() for tensor in present if tensor.layout == torch.strided}
 
     def __call__(self, tensor: Tensor) -> Tensor:
+        if tensor.layout != torch.strided:
+            return tensor.detach()
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())

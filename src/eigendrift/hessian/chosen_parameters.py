@@ -100,7 +100,7 @@ class Layout:
         if vector.ndim not in (1, 2) or len(vector) != self.size:
             raise ValueError(f"v has shape {tuple(vector.shape)}, expected ({self.size},) or ({self.size}, b)")
         return {
-            name: vector[where].reshape(*self.shapes[name], *vector.shape[1:]) for name, where in self.slices.items()
+            name: vector[where].reshape((*self.shapes[name], *vector.shape[1:])) for name, where in self.slices.items()
         }
 
     def from_named(self, named: Mapping[str, Any]) -> Tensor:
@@ -108,10 +108,13 @@ class Layout:
         if set(named) != set(self.slices):
             odd = sorted(set(named) ^ set(self.slices))
             raise ValueError(f"named holds too much or too little: {', '.join(odd)}")
-        parts = []
+        parts: list[Tensor] = []
+        columns: tuple[int, ...] | None = None
         for name in self.slices:
             part, shape = torch.as_tensor(named[name]), self.shapes[name]
-            if part.shape[: len(shape)] != shape or part.ndim > len(shape) + 1:
-                raise ValueError(f"{name} has shape {tuple(part.shape)}, expected {tuple(shape)}")
-            parts.append(part.reshape(shape.numel(), *part.shape[len(shape) :]))
+            expected = (*shape, *(part.shape[len(shape) : len(shape) + 1] if columns is None else columns))
+            if tuple(part.shape) != expected:
+                raise ValueError(f"{name} has shape {tuple(part.shape)}, expected {expected}")
+            columns = tuple(part.shape[len(shape) :])
+            parts.append(part.reshape((shape.numel(), *columns)))
         return torch.cat(parts)

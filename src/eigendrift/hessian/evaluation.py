@@ -10,7 +10,7 @@ differentiated twice.
 import copy
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,9 +22,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from eigendrift.fully_connected import Network, read_network
+from eigendrift.hessian.batches import Batch, moved, tensors_in
 from eigendrift.hessian.mixed_precision import multiplying_in
 
-Batch = Any
 # The loss of a batch by a module.
 BatchLoss = Callable[[nn.Module, Batch], Tensor]
 State = dict[str, Tensor]
@@ -117,7 +117,7 @@ class Evaluation:
                 stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
                 torch._C._set_cudnn_enabled(False)
                 torch._C._set_mkldnn_enabled(False)
-            enter(_without_checkpoints())
+            enter(_with_replacements())
             if "torch._dynamo" in sys.modules:
                 enter(torch.compiler.set_stance("force_eager"))
             enter(random_states_kept(self.device))
@@ -175,23 +175,47 @@ class _Direct:
         yield
 
 
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Weight normalization by operations whose second derivatives are right; that of torch's own kernel is not."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+_enter_autocast: Callable[[Any], Any] = torch.autocast.__enter__
+
+
+def _enter_autocast_off(self: torch.autocast) -> Any:
+    """Enter a context of the model's own, without its rounding."""
+    enabled, self._enabled = self._enabled, False
+    try:
+        return _enter_autocast(self)
+    finally:
+        self._enabled = enabled
+
+
+# Owner, name, and what stands in its place. An activation checkpoint would recompute when the module has its own
+# parameters back.
+_REPLACED: tuple[tuple[Any, str, Any], ...] = (
+    (torch.utils.checkpoint, "CheckpointFunction", _Direct),
+    (torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", _Direct.generator),
+    (torch.utils.checkpoint, "_checkpoint_without_reentrant_generator_impl", _Direct.generator),
+    (torch, "_weight_norm", _weight_norm),
+    (sys.modules["torch.nn.utils.weight_norm"], "_weight_norm", _weight_norm),
+    (torch.autocast, "__enter__", _enter_autocast_off),
+)
+
+
 @contextmanager
-def _without_checkpoints() -> Iterator[None]:
-    """Switch activation checkpoints off: they would recompute when the module has its own parameters back."""
-    own = {
-        "CheckpointFunction": _Direct,
-        "_checkpoint_without_reentrant_generator": _Direct.generator,
-        "_checkpoint_without_reentrant_generator_impl": _Direct.generator,
-    }
-    module = torch.utils.checkpoint
-    before = {name: getattr(module, name) for name in own if hasattr(module, name)}
-    for name in before:
-        setattr(module, name, own[name])
+def _with_replacements() -> Iterator[None]:
+    """Replace functions of torch that have no right second derivative, or that round."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _REPLACED if hasattr(owner, name)]
+    for owner, name, own in _REPLACED:
+        if hasattr(owner, name):
+            setattr(owner, name, own)
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(module, name, value)
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 class _Substituted(nn.Module):
@@ -279,52 +303,6 @@ def _fingerprint(device: torch.device) -> tuple[Any, ...]:
     on_gpu = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
     ours = torch.get_rng_state().numpy().tobytes()
     return ours, on_gpu, name, np.asarray(keys).tobytes(), position, has, cached, random.getstate()
-
-
-def moved(value: Any, device: torch.device, dtype: torch.dtype, clone: bool = False) -> Any:
-    """A batch on the device, with its floating-point numbers in `dtype`: tensors, arrays, and containers of them."""
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
-    if isinstance(value, Tensor):
-        if value.is_inference():
-            value = value.clone()
-        found = value.to(device, dtype if value.is_floating_point() else value.dtype)
-        return found.clone() if clone and found is value else found
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(moved(each, device, dtype, clone) for each in value))
-    if isinstance(value, tuple | list):
-        return type(value)(moved(each, device, dtype, clone) for each in value)
-    if isinstance(value, Mapping):
-        return {key: moved(each, device, dtype, clone) for key, each in value.items()}
-    return value.to(device) if hasattr(value, "to") else value
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor of a batch or an output."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from tensors_in(each)
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from tensors_in(each)
-
-
-def replaced(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """A batch or an output with function(tensor) in place of each tensor."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(replaced(each, function) for each in value))
-    if isinstance(value, tuple | list):
-        return type(value)(replaced(each, function) for each in value)
-    if isinstance(value, Mapping):
-        found: Any = copy.copy(value)
-        for key, each in value.items():
-            found[key] = replaced(each, function)
-        return found
-    return value
 
 
 # Parts of torch's messages where it cannot differentiate twice, and the remedy.

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from eigendrift.hessian.autograd import FunctionalHessian, pulled_back
-from eigendrift.hessian.evaluation import Batch, BatchLoss, Evaluation, explained, moved, replaced, tensors_in
+from eigendrift.hessian.batches import Batch, mapped, moved, rows_in, tensors_in
+from eigendrift.hessian.evaluation import BatchLoss, Evaluation, explained
 from eigendrift.hessian.loss_data import PairLoss, TensorChunks
 from eigendrift.hessian.mlp import MLPHessian
 from eigendrift.hessian.operator import HessianOperator
@@ -70,7 +71,7 @@ class FactoredCurvature(FunctionalHessian):
                 with explained("differentiating the loss", self.otherwise), self.evaluation.working(self.dtype):
                     found = pulled_back(factors.outputs, [w[None] for w in factors.weights], self._point, keep=True)
                 total += torch.cat([part.reshape(-1) for part in found])
-        return total / self._total
+        return total / self.total
 
     def _chunk_product(self, factors: Any, tangents: list[Tensor], keep: bool) -> Tensor:
         b = len(tangents[0])
@@ -115,7 +116,7 @@ class FactoredCurvature(FunctionalHessian):
             again = self._factors(batch, weight)
             parts = pulled_back(again.outputs, [w[None] for w in bent], self._point, keep=False)
             total += torch.cat([part.reshape(-1) for part in parts])
-        return total / self._total
+        return total / self.total
 
 
 class FunctionalGaussNewton(FactoredCurvature):
@@ -183,7 +184,7 @@ class _AtTheOutputs:
             handle.remove()
 
     def _cut(self, _: nn.Module, __: Any, result: Any) -> Any:
-        return replaced(result, self._leaf)
+        return _replaced(result, self._leaf)
 
     def _leaf(self, output: Tensor) -> Tensor:
         if not output.requires_grad:
@@ -207,7 +208,7 @@ class FunctionalFisher(FactoredCurvature):
         if not len(rows):
             return _Factors(0.0, [], [], [], [], [])
         if len(rows) < n:
-            batch = replaced(batch, lambda t: t[rows.to(t.device)] if t.ndim else t)
+            batch = _replaced(batch, lambda t: t[rows.to(t.device)] if t.ndim else t)
         losses = self.evaluation.apply(self._losses, self.state, batch, self.dtype)
         value = losses.detach() if given is None else given[0]
         leaf = value.clone().requires_grad_()
@@ -225,6 +226,11 @@ class FunctionalFisher(FactoredCurvature):
         return _each(batch, lambda one: loss(module, one))
 
 
+def _replaced(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """A batch or an output with function(tensor) in place of each tensor."""
+    return mapped(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+
 def _each(batch: Batch, function: Callable[[Batch], Tensor]) -> Tensor:
     """function(sample) for each sample as a batch of one, (n,)."""
     rows = [t for t in tensors_in(batch) if t.ndim]
@@ -232,7 +238,7 @@ def _each(batch: Batch, function: Callable[[Batch], Tensor]) -> Tensor:
 
     def one(*parts: Tensor) -> Tensor:
         left = iter(parts)
-        return function(replaced(batch, lambda t: next(left)[None] if t.ndim else t)).reshape(())
+        return function(_replaced(batch, lambda t: next(left)[None] if t.ndim else t)).reshape(())
 
     if n > 1:
         try:
@@ -251,18 +257,19 @@ def samples_of(batch: Batch) -> int:
     Raises:
         ValueError: Its tensors do not have one row a sample.
     """
-    lengths = {len(t) for t in tensors_in(batch) if t.ndim}
-    if len(lengths) != 1:
+    rows = rows_in(batch)
+    if rows is None:
+        lengths = {len(t) for t in tensors_in(batch) if t.ndim}
         raise ValueError(
             "the empirical Fisher needs batches whose tensors have one row a sample; the first axes of a batch's "
             f"tensors have lengths {', '.join(map(str, sorted(lengths))) or 'none'}"
         )
-    return next(iter(lengths))
+    return rows
 
 
 def sample(batch: Batch, index: int) -> Batch:
     """One sample as a batch of one."""
-    return replaced(batch, lambda t: t[index : index + 1] if t.ndim else t)
+    return _replaced(batch, lambda t: t[index : index + 1] if t.ndim else t)
 
 
 class FactoredChecks(Checks):

@@ -1,7 +1,7 @@
 """The data of a loss in chunks, and how the losses of chunks combine into the loss of all samples."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, SequentialSampler, TensorDataset
 
-from eigendrift.hessian.evaluation import Batch, BatchLoss, random_states_kept, tensors_in
+from eigendrift.checksum import checksum
+from eigendrift.hessian.batches import Batch, mapped, tensors_in
+from eigendrift.hessian.evaluation import BatchLoss, random_states_kept
 
 # Default number of samples that are differentiated at once.
 ROWS = 1024
@@ -170,20 +172,30 @@ class BatchChunks:
     `same_order`: whether the batches come in the same order whatever these states are.
     """
 
-    def __init__(self, data: Any, rows: int, device: torch.device) -> None:
-        if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+    def __init__(self, data: Any, rows: int, device: torch.device, of_ranks: bool = False) -> None:
+        """`of_ranks`: whether the batches are the part that one of several ranks has, which may be nothing."""
+        _check_sampler(data, of_ranks)
+        self.of_ranks = of_ranks
+        if isinstance(data, IterableDataset):
+            raise ValueError(
+                "data is an IterableDataset; give DataLoader(data, batch_size=n) if it yields samples, or "
+                "batch_size=None if it yields batches"
+            )
+        if isinstance(data, Dataset):
             data = DataLoader(data, batch_size=rows)
         elif isinstance(data, Iterator):
-            data = list(data)
+            data = [_own(batch) for batch in data]
         if isinstance(data, list):
             data = [_as_tensors(batch) for batch in data]
-        if not hasattr(data, "__iter__") or isinstance(data, Tensor | np.ndarray | str | bytes | dict):
+        if not hasattr(data, "__iter__") or isinstance(data, Tensor | np.ndarray | str | bytes | Mapping):
             raise ValueError(f"data is {type(data).__name__}, expected a Dataset, a DataLoader or a list of batches")
         self.data, self.device, self.seed = data, device, 0
         self.same_order = isinstance(data, Sequence) or isinstance(getattr(data, "sampler", None), SequentialSampler)
+        self.content: int | None = None  # checksum of all batches, which every pass has to have; None: not known
+        self.last_content: int | None = None  # the same of the last pass that came to its end
 
     def __iter__(self) -> Iterator[Batch]:
-        iterator, count = None, 0
+        iterator, count, content = None, 0, torch.zeros((), dtype=torch.int64, device=self.device)
         # The iterator's generator continues from batch to batch, whatever is drawn between them.
         with random_states_kept(self.device, self.seed):
             iterator = iter(self.data)
@@ -197,20 +209,54 @@ class BatchChunks:
                     break
                 states = torch.get_rng_state()
             count += 1
-            yield _as_tensors(batch)
-        if count == 0:
-            raise ValueError("data gave no batch, expected at least one")
+            # A loader may use the memory of a batch again, and graphs that are kept refer to it.
+            batch = batch if isinstance(self.data, list) else _own(batch)
+            for tensor in tensors_in(batch):
+                content = content + checksum(tensor).to(self.device)
+            yield batch
+        if count == 0 and (self.last_content is not None or not self.of_ranks):
+            raise ValueError(
+                "data gave no batch, expected at least one"
+                + (" at each pass; give a list of the batches" if self.last_content is not None else "")
+            )
+        self.last_content = int(content)
+        if self.content is not None and self.last_content != self.content:
+            raise ValueError(f"data is not the same at each pass: its numbers have changed; {FIXED_DATA}")
 
 
-def _as_tensors(value: Any) -> Any:
-    """A batch with tensors in place of arrays."""
-    if isinstance(value, np.ndarray):
-        return as_tensor(value, "an array of a batch")
-    if isinstance(value, dict):
-        return {key: _as_tensors(each) for key, each in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(_as_tensors, value))
-    return type(value)(map(_as_tensors, value)) if type(value) in (tuple, list) else value
+def _check_sampler(data: Any, of_ranks: bool) -> None:
+    """Refuse a sampler of torch.distributed that repeats or drops samples, or whose parts are taken for the whole."""
+    sampler = getattr(data, "sampler", None)
+    if not isinstance(sampler, DistributedSampler):
+        sampler = getattr(getattr(data, "batch_sampler", None), "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or sampler.num_replicas == 1:
+        return
+    n, taken = len(sampler.dataset), sampler.total_size  # type: ignore[arg-type]
+    if not of_ranks:
+        raise ValueError("data has a DistributedSampler, with which it is a part; give distributed=True for the whole")
+    if taken != n:
+        raise ValueError(
+            f"data has a DistributedSampler, which takes {taken} samples of {n} so that every rank has as many; give "
+            "each rank a loader of Subset(dataset, range(rank, n, ranks))"
+        )
+
+
+FIXED_DATA = "turn off random augmentation and drop_last with shuffle=True, or give a list of batches"
+
+
+def _as_tensors(batch: Batch) -> Batch:
+    """A batch with tensors in place of arrays; those that hold no numbers stay."""
+
+    def one(leaf: Any) -> Any:
+        numbers = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub"
+        return as_tensor(leaf, "an array of a batch") if numbers and leaf.ndim else leaf
+
+    return mapped(one, batch)
+
+
+def _own(batch: Batch) -> Batch:
+    """A batch of tensors whose memory nobody else writes to."""
+    return mapped(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, _as_tensors(batch))
 
 
 def as_tensor(value: Any, name: str) -> Tensor:

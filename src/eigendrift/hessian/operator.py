@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from eigendrift.algebra import SymmetricOperator
 from eigendrift.fully_connected import Network
 from eigendrift.hessian.autograd import DifferenceHessian, FunctionalHessian
+from eigendrift.hessian.batches import Batch, cut_in_two, few_of, tensors_in
 from eigendrift.hessian.chosen_parameters import Choice, Layout, beneath, chosen
-from eigendrift.hessian.evaluation import Batch, Evaluation, State, full_precision
+from eigendrift.hessian.evaluation import Evaluation, State, full_precision
 from eigendrift.hessian.loss_data import (
+    FIXED_DATA,
     ROWS,
     BatchChunks,
+    Combination,
     PairLoss,
     TensorChunks,
     as_tensor,
@@ -30,8 +33,11 @@ from eigendrift.hessian.loss_data import (
     whole_tensors,
 )
 from eigendrift.hessian.mlp import MLPHessian
-from eigendrift.hessian.self_checks import FEW, SOME, Checks, cut_in_two, few_of
-from eigendrift.hessian.surrogate import SurrogateHessian, surrogate_of
+from eigendrift.hessian.parts import Parts, parts_of, share_of
+from eigendrift.hessian.self_checks import FEW, SOME, Checks
+from eigendrift.hessian.surrogate import SurrogateHessian, shared_surrogate, surrogate_of
+from eigendrift.operators import Operator
+from eigendrift.ranks import Ranks, on_every_rank, together
 
 METHODS = ("autograd", "finite_difference")
 # Number of batches of a loader that are checked in parts.
@@ -82,6 +88,7 @@ class HessianOperator(SymmetricOperator):
         reduction: str | None = None,
         size: Callable[[Batch], float] | None = None,
         method: str = "autograd",
+        distributed: Any = False,
     ) -> None:
         """Make the operator at the model's present point.
 
@@ -102,40 +109,60 @@ class HessianOperator(SymmetricOperator):
                 yields.
             method: "autograd", or "finite_difference" for models that cannot be differentiated twice: an estimate,
                 whose relative error is in `product_error`.
+            distributed: True where each rank of torch.distributed gives its own part of the data, of any size, or none
+                (an empty tensor or list); or a process group. The model is the same on all ranks, and so are the
+                vectors of products. Every rank makes the same calls, and gets the Hessian of all data.
 
         Raises:
             ValueError: An argument has another type or form; a value is not finite; the model draws random numbers; the
-                losses of chunks do not add up to the loss (the message has both numbers); or autograd does not see a
-                derivative.
+                losses of chunks do not add up to the loss (the message has both numbers); autograd does not see a
+                derivative; or something that has to be the same on all ranks is not.
+            RuntimeError: Another rank has failed, has ended, or was not reached within the process group's timeout.
         """
-        if not isinstance(model, nn.Module):
-            raise ValueError(f"model is {type(model).__name__}, expected a torch.nn.Module")
-        if not callable(loss):
-            raise ValueError(f"loss is {type(loss).__name__}, expected a module or a function")
-        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
-            raise ValueError(f"rows = {rows!r} is not allowed; give a whole number of samples, at least 1")
-        if method not in METHODS:
-            raise ValueError(f"method = {method!r} is not allowed; give one of {', '.join(METHODS)}")
-        self.model = model
-        self._source = beneath(model)
-        self.names = chosen(self._source, params)
-        self._every_name = [name for name, _ in self._source.named_parameters()]
-        self.torch_dtype, self.device = _type_and_device(self._source)
-        self.products = 0
-        self._moves = 0
-        self._follows = True
-        self._parent: HessianOperator | None = None
-        self._double: HessianOperator | None = None
-        with full_precision(self.device):
-            self._state = self._models_state()
-            self._check_finite()
+        self.ranks = Ranks(distributed, _device_of(model)) if distributed is not False else None
+        with together(self.ranks, "HessianOperator of a model") as same:
+            if not isinstance(model, nn.Module):
+                raise ValueError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+            if not callable(loss):
+                raise ValueError(f"loss is {type(loss).__name__}, expected a module or a function")
+            if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+                raise ValueError(f"rows = {rows!r} is not allowed; give a whole number of samples, at least 1")
+            if method not in METHODS:
+                raise ValueError(f"method = {method!r} is not allowed; give one of {', '.join(METHODS)}")
+            self.model = model
+            self._source = beneath(model)
+            self.names = chosen(self._source, params)
+            self._every_name = [name for name, _ in self._source.named_parameters()]
+            self.torch_dtype, self.device = _type_and_device(self._source)
+            self.products = 0
+            self._moves = 0
+            self._follows = True
+            self._parent: HessianOperator | None = None
+            self._double: HessianOperator | None = None
+            with full_precision(self.device):
+                self._state = self._models_state()
+                self._check_finite()
             self._layout = Layout({name: self._state[name] for name in self.names})
             self.shape = (self._layout.size, self._layout.size)
             self._watched: list[tuple[Any, int]] = []
             self.path: MLPHessian | FunctionalHessian
-            self._make_path(loss, self._chunks(inputs, targets, data, rows, loss), reduction, size, rows, method)
-        if not math.isfinite(self.path.loss):
-            raise ValueError(f"the loss is {self.path.loss} at the model's parameters, expected a finite number")
+            same.update({**self._state, "the choice of parameters": self.names, "method": method})
+            same.update({"the kind of loss": (type(loss).__name__, reduction, size is None)})
+            if isinstance(loss, nn.Module):
+                same.update({f"the loss's {name}": t for name, t in loss.state_dict().items()})
+        with full_precision(self.device):
+            with together(self.ranks, "HessianOperator of data"):
+                chunks = self._chunks(inputs, targets, data, rows, loss)
+                combined = self._combination(chunks, loss, reduction, size)
+            parts = parts_of(self.ranks, chunks, combined)
+            with together(self.ranks, "HessianOperator"):
+                stated = reduction is not None or size is not None
+                self._make_path(loss, parts, combined, stated, size is not None, rows, method)
+        if self.ranks is not None:
+            weight = self.path.total
+            self._share = share_of(self.ranks, parts, combined, weight, self.path.loss)
+        if not math.isfinite(self.loss):
+            raise ValueError(f"the loss is {self.loss} at the model's parameters, expected a finite number")
 
     def _chunks(self, inputs: Any, targets: Any, data: Any, rows: int | None, loss: Any) -> TensorChunks | BatchChunks:
         if (inputs is None) != (targets is None) or (inputs is None) == (data is None):
@@ -146,12 +173,15 @@ class HessianOperator(SymmetricOperator):
             if pair is None:
                 if isinstance(data, tuple):
                     raise ValueError("data is a tuple; give inputs and targets by themselves, or a list of batches")
-                return BatchChunks(data, rows or ROWS, self.device)
+                batches = BatchChunks(data, rows or ROWS, self.device, self.ranks is not None)
+                if isinstance(batches.data, list):
+                    self._watch(*tensors_in(batches.data))
+                return batches
             inputs, targets = pair
         x, y = as_tensor(inputs, "inputs"), as_tensor(targets, "targets")
-        if len(x) != len(y) or len(x) == 0:
+        if len(x) != len(y) or (len(x) == 0 and self.ranks is None):
             raise ValueError(f"{len(x)} inputs and {len(y)} targets; give as many of one as of the other, at least one")
-        self._watched = [(weakref.ref(t), t._version) for t in (inputs, targets) if _counts_changes(t)]
+        self._watch(inputs, targets)
         x = _usual(x, self.device, self.torch_dtype)
         y = _usual(y, self.device, self.torch_dtype)
         if not y.is_floating_point() and y.dtype != torch.bool:
@@ -162,39 +192,52 @@ class HessianOperator(SymmetricOperator):
                 raise ValueError(f"{name} is not finite")
         return TensorChunks(x, y, rows or ROWS)
 
-    def _make_path(
-        self,
-        loss: Any,
-        chunks: TensorChunks | BatchChunks,
-        reduction: str | None,
-        size: Callable[[Batch], float] | None,
-        rows: int | None,
-        method: str,
-    ) -> None:
+    def _combination(self, chunks: Any, loss: Any, reduction: str | None, size: Any) -> Combination:
         combined = combination(loss, reduction, size)
         pairs = isinstance(chunks, TensorChunks) or takes_outputs(loss)
         if not pairs and not combined.known and size is None and reduction is None:
             combined = combination(lambda: None, None, samples_in)
+        return combined
+
+    def _watch(self, *tensors: Any) -> None:
+        self._watched = [(weakref.ref(t), t._version) for t in tensors if _counts_changes(t)]
+
+    def _make_path(
+        self,
+        loss: Any,
+        parts: Parts,
+        combined: Combination,
+        stated: bool,
+        trusted: bool,
+        rows: int | None,
+        method: str,
+    ) -> None:
+        chunks, across = parts.chunks, len(parts.samples) > 1
+        pairs = isinstance(chunks, TensorChunks) or takes_outputs(loss)
         evaluation = Evaluation(self._source, loss, PairLoss if pairs else batch_loss_itself, self.device)
-        if isinstance(chunks, TensorChunks) and reduction is None and size is None and method == "autograd":
+        if isinstance(chunks, TensorChunks) and not stated and method == "autograd":
             found = self._analytic(loss, chunks, rows, evaluation)
-            if found is not None:
+            # All ranks have the same forms of the operator.
+            everywhere = self.ranks is None or all(self.ranks.gather(found is not None, "the analytic path"))
+            if found is not None and everywhere:
                 self.path = found
                 return
         twice, kind = method == "autograd", self._kind(method)
         checks = self._checks_kind(evaluation, self._state, self.names, combined, self.torch_dtype, kind)
         if isinstance(chunks, TensorChunks):
-            several = len(chunks) > 1
+            several = len(chunks) > 1 or across
             # Enough samples that not every target is one that the loss ignores.
             looks = (chunks.some(count) for count in (FEW, 8 * FEW, 64 * FEW, len(chunks.inputs)))
             few = next((look for look in looks if combined.weight(look) > 0), None)
             if few is None:
                 combined.total(0.0)
-            checks.everything(few, cut_in_two(chunks.some(SOME)) if several and twice else [], twice)
+            checks.everything(few, cut_in_two(chunks.some(SOME)) if several else [], twice)
             if several and not combined.known:
                 checks.outputs(chunks, self._state, self.torch_dtype)
         else:
-            self._check_batches(checks, chunks, twice, trusted=size is not None)
+            self._check_batches(checks, chunks, twice, trusted)
+        if across and not trusted and not checks.parts(parts.samples, twice) and combined.reduction == "mean":
+            checks.neighbours(parts.samples, twice)
         self._state = {n: t.to(self._state[n].dtype) for n, t in checks.state.items()}
         data = chunks.data if isinstance(chunks, BatchChunks) and isinstance(chunks.data, list) else chunks
         self.path = kind(evaluation, data, combined, self._state, self.names, self.torch_dtype)
@@ -218,11 +261,11 @@ class HessianOperator(SymmetricOperator):
         last = chunks.data[-1] if isinstance(chunks.data, Sequence) else looked_at[-1]
         looks = [few_of(batch, FEW) for batch in looked_at] + looked_at
         checks.everything(next((b for b in looks if checks.combination.weight(b) > 0), looks[0]), [], twice)
-        if len(looked_at) > 1 and twice and not trusted:
-            for batch in [*looked_at, last]:
-                parts = cut_in_two(few_of(batch, SOME))
-                if len(parts) > 1:
-                    checks.parts(parts)
+        if len(looked_at) > 1 and not trusted:
+            cut = [cut_in_two(few_of(batch, SOME)) for batch in [*looked_at, last]]
+            checked = [checks.parts(parts, twice) for parts in cut if len(parts) > 1]
+            if not any(checked) and checks.combination.reduction == "mean":
+                checks.neighbours(looked_at, twice)
 
     def _check_same_data(self, chunks: BatchChunks) -> None:
         """Compare the loss with that of a second pass, for which the random generators are in another state.
@@ -231,7 +274,7 @@ class HessianOperator(SymmetricOperator):
             ValueError: The two differ.
         """
         assert isinstance(self.path, FunctionalHessian)
-        first, chunks.seed = self.path.loss, 1
+        first, content, chunks.seed = self.path.loss, chunks.last_content, 1
         terms = []
         weights = 0.0
         for batch in chunks:
@@ -244,8 +287,10 @@ class HessianOperator(SymmetricOperator):
         if not abs(first - second) <= 1e-5 * max(abs(first), abs(second)):
             raise ValueError(
                 f"data is not the same at each pass: the loss is {first:.9g} at the first and {second:.9g} at the "
-                "second; turn off random augmentation and drop_last with shuffle=True, or give a list of batches"
+                f"second; {FIXED_DATA}"
             )
+        # Batches that are padded to their longest sample differ with their order, although their loss does not.
+        chunks.content = chunks.last_content if chunks.last_content == content else None
 
     def _analytic(self, loss: Any, chunks: TensorChunks, rows: int | None, evaluation: Evaluation) -> MLPHessian | None:
         """The analytic path for a plain fully connected network with plain cross-entropy, None for anything else."""
@@ -307,6 +352,9 @@ class HessianOperator(SymmetricOperator):
         return torch.cat([torch.arange(s.start, s.stop, device=self.device) for s in wanted])
 
     _whole: Tensor | None = None
+    # Of the loss over all ranks: the factor of this rank's part, and the sum where it is known.
+    _share = 1.0
+    _loss: float | None = None
 
     def _source_is_narrow(self) -> bool:
         return any(p.dtype != self.torch_dtype for p in self._source.parameters())
@@ -362,16 +410,30 @@ class HessianOperator(SymmetricOperator):
     @property
     def loss(self) -> float:
         """The loss at the operator's point."""
-        self._check_current()
-        return self.path.loss
+        with together(None if self._loss is not None else self.ranks, "loss"):
+            self._check_current()
+        if self.ranks is None:
+            return self.path.loss
+        if self._loss is None:
+            part = torch.tensor([self._share * self.path.loss if self._share else 0.0], dtype=torch.float64)
+            self._loss = float(self.ranks.sum(part.to(self.device)))
+        return self._loss
 
     @property
     def gradient(self) -> Tensor:
         """The gradient of the loss at the operator's point, (N,)."""
+        return self._over_ranks(self._own_gradient())
+
+    @on_every_rank
+    def _own_gradient(self) -> Tensor:
         self._check_current()
         with full_precision(self.device):
             found = self.path.gradient()
         return found if self._whole is None else found[self._whole]
+
+    def _over_ranks(self, part: Tensor) -> Tensor:
+        """The sum over all ranks of what each has from its part of the data, times its share."""
+        return part if self.ranks is None else self.ranks.sum(part * self._share)
 
     @property
     def point(self) -> Tensor:
@@ -422,6 +484,7 @@ class HessianOperator(SymmetricOperator):
         """
         return self._layout.from_named(named)
 
+    @on_every_rank
     def move_to(self, parameters: Tensor | np.ndarray, state: Mapping[str, Tensor] | None = None) -> None:
         """Move the operator to another point; the model does not change, and the memory is used again.
 
@@ -456,8 +519,13 @@ class HessianOperator(SymmetricOperator):
         Raises:
             ValueError: The model has other parameters or buffers than when the operator was made, or one is not finite.
         """
+        with together(self.ranks, "refresh") as same:
+            self._refresh()
+            same.update(self._state)
+
+    def _refresh(self) -> None:
         if self._parent is not None:
-            self._parent.refresh()
+            self._parent._refresh()
             self._follow()
             return
         with full_precision(self.device):
@@ -471,6 +539,7 @@ class HessianOperator(SymmetricOperator):
 
     def _go(self, state: State) -> None:
         self._moves += 1
+        self._loss = None
         with full_precision(self.device):
             if isinstance(self.path, MLPHessian):
                 # The layers are in the order of all parameters.
@@ -478,6 +547,7 @@ class HessianOperator(SymmetricOperator):
             else:
                 self.path.move_to([state[name] for name in self.names], state)
 
+    @on_every_rank
     def with_float64_forward(self) -> "HessianOperator":
         """The same Hessian at the present point, in a form whose residuals can be certified below 1e-5.
 
@@ -495,6 +565,7 @@ class HessianOperator(SymmetricOperator):
             self.path.refresh(torch.float64)
         return self
 
+    @on_every_rank
     def in_float64(self) -> "HessianOperator":
         """The same Hessian in float64, for residuals that float32 products cannot reach.
 
@@ -516,7 +587,7 @@ class HessianOperator(SymmetricOperator):
                 vars(double).update(vars(self))
                 double.torch_dtype, double.products, double._parent = torch.float64, 0, self
                 double._state = _wide(self._state)
-                double.path = self.path.in_float64()
+                double.path, double._loss = self.path.in_float64(), None
                 self._double = double
         self._double._follow()
         return self._double
@@ -530,7 +601,7 @@ class HessianOperator(SymmetricOperator):
                 self._go(self._state)
             self._moves = parent._moves
 
-    def surrogate(self, seed: int = 0) -> SurrogateHessian | None:
+    def surrogate(self, seed: int = 0) -> Operator | None:
         """A cheaper operator near this one, with which `top_eigenpairs` preconditions its solve.
 
         Late in training few samples carry the curvature. On the analytic path the surrogate is the Hessian of weighted
@@ -546,6 +617,11 @@ class HessianOperator(SymmetricOperator):
         Raises:
             ValueError: The model has changed since the operator was made.
         """
+        found = self._own_surrogate(seed)
+        return found if self.ranks is None else shared_surrogate(self.ranks, self._share, found, self.path)
+
+    @on_every_rank
+    def _own_surrogate(self, seed: int) -> SurrogateHessian | None:
         self._check_current()
         if not isinstance(self.path, MLPHessian) or self._whole is not None:
             return None
@@ -564,6 +640,18 @@ class HessianOperator(SymmetricOperator):
         Raises:
             ValueError: The model or the data have changed since the operator was made.
         """
+        part = self._own_product(vectors)
+        if self.ranks is not None and isinstance(self.path, DifferenceHessian):
+            # The errors of the parts add up at most.
+            sizes = self._share * self.path.error * torch.linalg.vector_norm(part, dim=1)
+            whole = self._over_ranks(part)
+            errors = self.ranks.sum(sizes) / torch.linalg.vector_norm(whole, dim=1)
+            self.path.error = float(torch.nan_to_num(errors).max())
+            return whole
+        return self._over_ranks(part)
+
+    @on_every_rank
+    def _own_product(self, vectors: Tensor) -> Tensor:
         self._check_current()
         self.products += len(vectors)
         with full_precision(self.device):
@@ -578,7 +666,14 @@ class HessianOperator(SymmetricOperator):
             return self.path.product(whole)[:, self._whole]
 
     def __getstate__(self) -> dict[str, Any]:
+        if self.ranks is not None:
+            raise TypeError("an operator over the ranks of torch.distributed cannot be copied or pickled; make it anew")
         return {**vars(self), "_watched": []}
+
+
+def _device_of(model: Any) -> torch.device:
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((p.device for p in parameters), torch.device("cpu"))
 
 
 def _type_and_device(model: nn.Module) -> tuple[torch.dtype, torch.device]:

@@ -3,6 +3,7 @@
 A model or a loss that does not fit a Hessian over chunks raises ValueError, with the two numbers that disagree.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,16 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from eigendrift.hessian.autograd import FunctionalHessian
-from eigendrift.hessian.evaluation import (
-    BY_DIFFERENCES,
-    Batch,
-    Evaluation,
-    State,
-    explained,
-    moved,
-    random_states_kept,
-    tensors_in,
-)
+from eigendrift.hessian.batches import Batch, joined, moved, tensors_in
+from eigendrift.hessian.evaluation import BY_DIFFERENCES, Evaluation, State, explained, random_states_kept
 from eigendrift.hessian.loss_data import Combination, TensorChunks
 
 # Numbers of samples that are checked.
@@ -57,7 +50,7 @@ class Checks:
         self.randomness(batch)
         self.derivatives(batch, twice)
         if len(parts) > 1:
-            self.parts(parts)
+            self.parts(parts, twice)
 
     def probe(self, batch: Batch) -> None:
         """Find out what a forward pass writes, and which parameters it uses."""
@@ -176,8 +169,7 @@ class Checks:
         raise ValueError(
             f"autograd does not see all of the model or the loss: the {failures[0].what} is {failures[0].numbers} by "
             "differences; look for detach, no_grad, a custom autograd.Function, or an operation whose second "
-            "derivative torch has wrong (weight_norm in some versions)"
-            + (f" ({BY_DIFFERENCES})" if failures[0].what != "gradient" else "")
+            "derivative torch has wrong" + (f" ({BY_DIFFERENCES})" if failures[0].what != "gradient" else "")
         )
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -200,20 +192,51 @@ class Checks:
                     found[at + row * width : at + (row + 1) * width] = 0
         return found
 
-    def parts(self, parts: Sequence[Batch]) -> None:
-        """Check that the loss, the gradient and one product of all these samples combine from those of the parts."""
+    def parts(self, parts: Sequence[Batch], twice: bool = True) -> bool:
+        """Check that the loss, the gradient and one product of all these samples combine from those of the parts.
+
+        Returns:
+            Whether the parts could be joined, and were checked.
+        """
         whole = joined(parts)
         if whole is None:
-            return
+            return False
         one, many = self.hessian([whole]), self.hessian(parts)
         pairs = [(_number(one.loss), _number(many.loss))]
+        if not math.isfinite(one.loss):
+            raise ValueError(f"the loss is {one.loss} on some samples, expected a finite number")
         pairs.append((one.gradient(), many.gradient()))
-        direction = _direction(pairs[1][0])[None]
-        pairs.append((one.product(direction), many.product(direction)))
+        if twice:
+            direction = _direction(pairs[1][0])[None]
+            pairs.append((one.product(direction), many.product(direction)))
         floor = self.tolerance * float(torch.linalg.vector_norm(pairs[1][0]))
         for index, (a, b) in enumerate(pairs):
             if not self.near(a, b, floor if index else 0.0):
                 self.refuse(float(a.norm()), float(b.norm()), ("loss", "gradient", "product")[index])
+        return True
+
+    def neighbours(self, batches: Sequence[Batch], twice: bool) -> None:
+        """Check the sizes of batches that cannot be split by pairs of them.
+
+        Raises:
+            ValueError: They do not add up, or no pair fits together, so that nothing checks the sizes.
+        """
+        for pair in itertools.pairwise(batches):
+            whole = joined(pair)
+            if whole is None or any(self.combination.weight(batch) == 0 for batch in pair):
+                continue
+            try:
+                self.evaluation(self.state, whole, self.dtype)
+            except Exception:  # The model may refuse batches that were joined along a wrong axis with any error.
+                continue
+            if self.parts(pair, twice):
+                return
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in(batches[0]))
+        raise ValueError(
+            f"the sizes of the batches are not known: their tensors, of shapes {shapes} in the first, can neither be "
+            "split into samples nor joined. Give size=, for what the mean over a batch divides by (the number of its "
+            "samples, or of its tokens), or reduction='sum'"
+        )
 
     def near(self, a: Tensor, b: Tensor, floor: float) -> bool:
         """Whether sums over other chunks are equal up to rounding, or differ by no more than the floor."""
@@ -329,49 +352,3 @@ def _near(a: Tensor, b: Tensor, relative: float, floor: float) -> bool:
 
 def _close(a: float, b: float, relative: float) -> bool:
     return abs(a - b) <= relative * max(abs(a), abs(b))
-
-
-def few_of(batch: Batch, n: int) -> Batch:
-    """The first samples of a batch whose tensors have one row a sample; any other batch itself."""
-    lengths = {len(t) for t in tensors_in(batch) if t.ndim}
-    if len(lengths) != 1 or any(t.ndim == 0 for t in tensors_in(batch)) or next(iter(lengths)) <= n:
-        return batch
-    return _cut(batch, slice(0, n))
-
-
-def cut_in_two(batch: Batch) -> list[Batch]:
-    """A batch in two unequal parts; a batch that cannot be split is returned whole."""
-    lengths = {len(t) for t in tensors_in(batch) if t.ndim}
-    if len(lengths) != 1 or next(iter(lengths)) < 2:
-        return [batch]
-    first = max(1, next(iter(lengths)) // 3)
-    return [_cut(batch, slice(0, first)), _cut(batch, slice(first, None))]
-
-
-def _cut(value: Any, rows: slice) -> Any:
-    if isinstance(value, Tensor):
-        return value[rows] if value.ndim else value
-    if isinstance(value, dict):
-        return {key: _cut(each, rows) for key, each in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_cut(each, rows) for each in value))
-    if isinstance(value, tuple | list):
-        return type(value)(_cut(each, rows) for each in value)
-    return value
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """Batches of one structure as one batch; None where they do not fit together."""
-    first = parts[0]
-    try:
-        if isinstance(first, Tensor):
-            return torch.cat(list(parts)) if first.ndim else first
-        if isinstance(first, dict):
-            return {key: joined([part[key] for part in parts]) for key in first}
-        if isinstance(first, tuple) and hasattr(first, "_fields"):
-            return type(first)(*(joined(each) for each in zip(*parts, strict=True)))
-        if isinstance(first, tuple | list):
-            return type(first)(joined(each) for each in zip(*parts, strict=True))
-    except (RuntimeError, ValueError, KeyError):
-        return None
-    return first

@@ -1,11 +1,14 @@
 """Surrogates of the full-data Hessian, from few weighted samples or in lower precision, chosen by the tolerance."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from eigendrift.hessian.mixed_precision import multiplying_in
 from eigendrift.hessian.mlp import MLPHessian
 from eigendrift.operators import Operator, RefinableOperator, torch_type
+from eigendrift.ranks import Ranks, SharedOperator
 
 # With fewer samples, products with all of them are cheap enough.
 FEWEST_SAMPLES = 10_000
@@ -78,6 +81,24 @@ def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[O
     if exact is operator or exact.device.type == "cuda" or tol < MIXED_PRECISION_TOLERANCE:
         return exact, None
     return exact, MixedPrecisionOperator(operator.with_float64_forward())
+
+
+def shared_surrogate(ranks: Ranks, share: float, found: SurrogateHessian | None, path: Any) -> SharedOperator | None:
+    """The surrogate over all ranks, from those of their parts; a rank without one takes all of its samples.
+
+    Args:
+        ranks: The processes.
+        share: The factor of this rank's part.
+        found: The surrogate of this rank's part, or None.
+        path: The Hessian of this rank's part.
+    """
+    levels = ranks.gather((found is not None, found is not None and found.coarse is not None), "surrogate")
+    if not any(one for one, _ in levels):
+        return None
+    own = found or SurrogateHessian(path)
+    coarse = own.coarse if own.coarse is not None else own
+    below = SharedOperator(ranks, coarse, share) if any(two for _, two in levels) else None
+    return SharedOperator(ranks, own, share, below)
 
 
 def surrogate_of(path: MLPHessian, seed: int) -> SurrogateHessian | None:

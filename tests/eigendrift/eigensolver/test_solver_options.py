@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,6 +193,15 @@ def test_options_out_of_range_are_refused(matrix: Tensor, options: dict, message
 # The result
 
 
+@pytest.mark.parametrize("which", ["LA", "LM"])
+@pytest.mark.parametrize("n", [30, N])
+def test_the_warning_of_pairs_that_did_not_converge_names_the_callers_line(which: str, n: int) -> None:
+    block = torch.randn(n, n, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(ConvergenceWarning) as warned:
+        top_eigenpairs(block + block.T, 3, 1e-12, which=which, max_matvecs=9 if n == N else 1000)
+    assert {Path(warning.filename) for warning in warned} == {Path(__file__)}
+
+
 def test_the_result_prints_short_and_unpacks(matrix: Tensor) -> None:
     pairs = top_eigenpairs(matrix, 3, 1e-5)
     values, vectors = pairs
@@ -216,5 +226,37 @@ def test_what_is_saved_is_read_back(matrix: Tensor, tmp_path: Path, which: str) 
     with pytest.raises(ValueError, match=r"ends in \.npz"):
         pairs.save(tmp_path / "pairs.pt")
     np.savez(tmp_path / "other.npz", values=np.zeros(3))
-    with pytest.raises(ValueError, match="has no 'vectors'"):
+    with pytest.raises(ValueError, match="'vectors'"):
         EigenPairs.load(tmp_path / "other.npz")
+
+
+def test_damaged_files_are_refused_in_one_line(matrix: Tensor, tmp_path: Path) -> None:
+    pairs = top_eigenpairs(matrix, 3, 1e-5)
+    pairs.save(tmp_path / "pairs.npz")
+    whole = (tmp_path / "pairs.npz").read_bytes()
+    with np.load(tmp_path / "pairs.npz") as file:
+        fields = dict(file)
+    bad = tmp_path / "bad.npz"
+
+    def written(content: bytes) -> None:
+        bad.write_bytes(content)
+
+    def saved(**changed: Any) -> None:
+        np.savez(bad, **{**fields, **changed})
+
+    for damage in (
+        lambda: written(b""),
+        lambda: written(whole[: len(whole) // 2]),
+        lambda: written(b"lambda = 3"),
+        lambda: written(whole.replace(whole[300:340], bytes(40))),
+        lambda: saved(values=np.array([object()])),
+        lambda: saved(gaps=np.zeros(2)),
+        lambda: saved(values=np.float64(3)),
+        lambda: saved(matvecs=np.zeros(3)),
+    ):
+        damage()
+        with pytest.raises(ValueError, match=r"EigenPairs\.save wrote|is damaged") as refusal:
+            EigenPairs.load(bad)
+        assert "\n" not in str(refusal.value)
+    with pytest.raises(FileNotFoundError):
+        EigenPairs.load(tmp_path / "none.npz")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_hessian import CLASSES, D, N, chain, check, drawn, exact, labels, matrix, widened
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from eigendrift import HessianOperator
 from eigendrift.hessian.autograd import FunctionalHessian
@@ -23,56 +23,9 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:.*enable_nested_tensor.*", "ignore:.*weight_norm.*", "ignore:.*jit.*"),
 ]
-D, CLASSES, N = 6, 3, 30
 # Chunks of unequal size.
 ROWS = 11
 WEIGHT = torch.tensor([1.0, 4.0, 0.2])
-
-
-def drawn(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def labels(*shape: int, classes: int = CLASSES) -> Tensor:
-    return torch.randint(0, classes, shape, generator=torch.Generator().manual_seed(2))
-
-
-def widened(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def exact(model: nn.Module, value: Callable[[nn.Module], Tensor], names: list[str] | None = None) -> Tensor:
-    """The dense Hessian of value(model), by a float64 copy of the model and torch's own jacobian of its gradient."""
-    twin = copy.deepcopy(model).double()
-    chosen = [p for n, p in twin.named_parameters() if (p.requires_grad if names is None else n in names)]
-    torch._C._set_mkldnn_enabled(False)
-    with sdpa_kernel(SDPBackend.MATH):
-        for p in chosen:
-            p.requires_grad_(True)
-        gradient = torch.autograd.grad(value(twin), chosen, create_graph=True, materialize_grads=True)
-        flat = torch.cat([g.reshape(-1) for g in gradient])
-        rows = [
-            torch.autograd.grad(g, chosen, retain_graph=True, materialize_grads=True) for g in flat if g.requires_grad
-        ]
-    torch._C._set_mkldnn_enabled(True)
-    return torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
-
-
-def matrix(H: HessianOperator) -> Tensor:
-    return H @ torch.eye(H.shape[0], dtype=H.torch_dtype)
-
-
-def check(H: HessianOperator, expected: Tensor) -> None:
-    """The whole matrix in blocks, one column alone, and the float64 twin."""
-    scale = float(expected.abs().max())
-    torch.testing.assert_close(matrix(H).double(), expected, rtol=2e-3, atol=2e-5 * scale)
-    vector = drawn(H.shape[0], seed=7).double()
-    torch.testing.assert_close((H @ vector).double(), expected @ vector, rtol=2e-3, atol=2e-4 * scale)
-    torch.testing.assert_close(H.in_float64() @ vector, expected @ vector, rtol=1e-8, atol=1e-10 * scale)
-
-
-def chain(*layers: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(D, 5), *layers, nn.Linear(5, CLASSES))
 
 
 class Residual(nn.Module):
@@ -314,6 +267,58 @@ def test_what_torch_cannot_differentiate_twice_is_replaced(name: str) -> None:
     check(H, exact(model, lambda m: functional.cross_entropy(m(x.double()), y)))
 
 
+class Normed(nn.Module):
+    """The effective weights of weight normalization, by operations alone."""
+
+    def __init__(self, model: nn.Sequential, length: Tensor, direction: Tensor) -> None:
+        super().__init__()
+        self.bias, self.last = copy.deepcopy(model[0].bias), copy.deepcopy(model[2])
+        self.length, self.direction = (nn.Parameter(t.detach().clone()) for t in (length, direction))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.length * self.direction / self.direction.square().sum(1, keepdim=True).sqrt()
+        return self.last(torch.tanh(functional.linear(x, weight, self.bias)))
+
+
+@pytest.mark.parametrize("by_hook", [False, True])
+def test_weight_normalization_has_its_second_derivative(by_hook: bool) -> None:
+    torch.manual_seed(0)
+    model, x, y = chain(nn.Tanh()), drawn(N, D), labels(N)
+    if by_hook:
+        nn.utils.weight_norm(model[0])
+        plain = Normed(model, model[0].weight_g, model[0].weight_v)
+    else:
+        nn.utils.parametrizations.weight_norm(model[0])
+        own = model[0].parametrizations.weight
+        plain = Normed(model, own.original0, own.original1)
+    before = torch._weight_norm
+    H = HessianOperator(model, nn.CrossEntropyLoss(), x, y, rows=ROWS)
+    check(H, exact(plain, lambda m: functional.cross_entropy(m(x.double()), y)))
+    assert torch._weight_norm is before
+
+
+def test_autocast_of_the_models_own_is_off_too() -> None:
+    class Narrowing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = chain(nn.Tanh())
+
+        @torch.autocast("cpu", torch.bfloat16)
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.body(x).float()
+
+    torch.manual_seed(0)
+    model, x, y = Narrowing(), drawn(N, D), labels(N)
+    expected = exact(model.body, lambda m: functional.cross_entropy(m(x.double()), y))
+    H = HessianOperator(model, nn.CrossEntropyLoss(), x, y)
+    torch.testing.assert_close(matrix(H).double(), expected, rtol=1e-4, atol=1e-6)
+    # The caller's own use of it is as before.
+    assert model.body[0](x).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.body[0](x).dtype == torch.bfloat16
+
+
 class Language(nn.Module):
     """A small decoder with tied embeddings, which are asked to have sparse gradients."""
 
@@ -363,6 +368,12 @@ def test_compiled_models_stand_for_what_is_beneath() -> None:
     H = HessianOperator(torch.compile(model), nn.CrossEntropyLoss(), x, y)
     assert list(H.parameter_slices) == ["a.weight", "a.bias", "b.weight", "b.bias"]
     check(H, exact(model, lambda m: functional.cross_entropy(m(x.double()), y)))
+    part = chain(nn.Tanh())
+    expected = exact(part, lambda m: functional.cross_entropy(m(x.double()), y))
+    part[0] = torch.compile(part[0], backend="eager")
+    H = HessianOperator(part, nn.CrossEntropyLoss(), x, y)
+    assert list(H.parameter_slices) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    torch.testing.assert_close(matrix(H).double(), expected, rtol=1e-4, atol=1e-6)
 
 
 IGNORED = torch.where(torch.arange(N) < 9, -100, labels(N))
@@ -660,82 +671,3 @@ def test_frozen_parameters_are_left_out(act: nn.Module) -> None:
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="requires_grad=False"):
         HessianOperator(model, nn.CrossEntropyLoss(), x, y)
-
-
-class Rows(Dataset[Any]):
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x, y
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        return self.x[row], self.y[row]
-
-
-def pairs(x: Tensor, y: Tensor, size: int = 8) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(x.split(size), y.split(size), strict=True))
-
-
-DATA: dict[str, Callable[[Tensor, Tensor], Any]] = {
-    "tensors": lambda x, y: TensorDataset(x, y),
-    "rows": Rows,
-    "loader": lambda x, y: DataLoader(Rows(x, y), batch_size=8),
-    "shuffled": lambda x, y: DataLoader(Rows(x, y), batch_size=8, shuffle=True),
-    "own generator": lambda x, y: DataLoader(Rows(x, y), 8, shuffle=True, generator=torch.Generator().manual_seed(0)),
-    "list": pairs,
-    "generator": lambda x, y: (b for b in pairs(x, y)),
-    "lists of arrays": lambda x, y: [[a.numpy(), b.numpy()] for a, b in pairs(x, y)],
-}
-
-
-@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), lambda m, b: functional.cross_entropy(m(b[0]), b[1])])
-@pytest.mark.parametrize("name", DATA)
-def test_data_in_batches(name: str, loss: Any) -> None:
-    torch.manual_seed(0)
-    model, x, y = chain(nn.Mish()), drawn(N, D), labels(N)
-    state = torch.get_rng_state()
-    H = HessianOperator(model, loss, data=DATA[name](x, y))
-    assert torch.equal(state, torch.get_rng_state())
-    check(H, exact(model, lambda m: functional.cross_entropy(m(x.double()), y)))
-
-
-def test_batches_of_names_and_their_own_normalizer() -> None:
-    torch.manual_seed(0)
-    model, x, y = chain(nn.Mish()), drawn(N, D), IGNORED
-    batches = [{"inputs": a, "labels": b} for a, b in pairs(x, y)]
-
-    def loss(m: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return functional.cross_entropy(m(batch["inputs"]), batch["labels"])
-
-    with pytest.raises(ValueError, match="size="):
-        HessianOperator(model, loss, data=batches[1:])
-    H = HessianOperator(model, loss, data=batches, size=lambda b: int((b["labels"] >= 0).sum()))
-    check(H, exact(model, lambda m: functional.cross_entropy(m(x.double()), y)))
-
-
-def test_data_that_differ_from_pass_to_pass_are_refused() -> None:
-    class Augmented(Rows):
-        def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-            return self.x[row] + 0.1 * torch.randn(D), self.y[row]
-
-    loader = DataLoader(Augmented(drawn(N, D), labels(N)), batch_size=8)
-    with pytest.raises(ValueError, match="not the same at each pass"):
-        HessianOperator(chain(nn.Mish()), nn.CrossEntropyLoss(), data=loader)
-    short = DataLoader(Rows(drawn(N, D), labels(N)), batch_size=8, shuffle=True, drop_last=True)
-    with pytest.raises(ValueError, match="drop_last"):
-        HessianOperator(chain(nn.Mish()), nn.CrossEntropyLoss(), data=short)
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, ">f4"])
-@pytest.mark.parametrize("labelled", [np.int64, np.int32, np.uint8])
-def test_arrays_are_data(kind: Any, labelled: Any) -> None:
-    torch.manual_seed(0)
-    model, y = chain(nn.Tanh()), labels(N)
-    x = drawn(N, 2 * D).half().numpy().astype(kind)[:, ::2]
-    H = HessianOperator(model, nn.CrossEntropyLoss(), x, y.numpy().astype(labelled))
-    inputs = torch.from_numpy(x.astype(np.float64))
-    check(H, exact(model, lambda m: functional.cross_entropy(m(inputs), y)))
-    before = matrix(H)
-    x[:] = 0  # the operator has its own
-    assert torch.equal(matrix(H), before)

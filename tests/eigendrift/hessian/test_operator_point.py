@@ -368,6 +368,24 @@ def test_vectors_by_name() -> None:
         H.from_named(named)
     with pytest.raises(ValueError, match=r"0\.bias has shape"):
         H.from_named({**shuffled, "0.bias": torch.zeros(3)})
+    with pytest.raises(ValueError, match=r"0\.bias has shape \(4, 2\), expected \(4,\)"):
+        H.from_named({**shuffled, "0.bias": torch.zeros(4, 2)})
+
+
+def test_a_parameter_without_axes_has_a_name_like_any_other() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.scale = nn.Linear(D, CLASSES), nn.Parameter(torch.tensor(1.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale * self.layer(x)
+
+    H = operator(Scaled())
+    block = drawn(H.shape[0], 2)
+    assert torch.equal(H.to_named(block[:, 0])["scale"], block[0, 0])
+    assert H.to_named(block)["scale"].shape == (2,)
+    assert torch.equal(H.from_named(H.to_named(block)), block)
 
 
 def test_the_operator_as_others_take_one() -> None:
