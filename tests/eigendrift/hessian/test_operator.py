@@ -365,3 +365,38 @@ def test_the_general_path_is_sharpened_in_float64() -> None:
     x, y = samples(n=50)
     operator = HessianOperator(network("gelu").float(), general, x.float(), y)
     assert operator.with_float64_forward().torch_dtype == torch.float64
+
+
+def test_kinks_within_a_step_of_differences_are_no_missing_derivative() -> None:
+    # A thousand steep kinks closer to the point than the first step of the check, and none at the point itself.
+    class Kinked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1000))
+            self.register_buffer("at", torch.ones(1000) + 1e-7 * torch.linspace(1, 2, 1000))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            steep = 1e6 * torch.relu(self.w - self.at).sum()
+            smooth: torch.Tensor = x * self.w.square().sum() + steep
+            return smooth
+
+    model = Kinked().double()
+    x = torch.linspace(1, 2, 20, dtype=torch.float64)[:, None]
+    H = HessianOperator(model, lambda outputs, _: outputs.mean(), x, x)
+    torch.testing.assert_close(H @ torch.ones(1000, dtype=torch.float64), torch.full((1000,), 3.0, dtype=torch.float64))
+
+
+def test_a_detached_part_is_refused_however_small_the_steps() -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(30))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            # Its gradient is large, and what autograd does not see of the Hessian small.
+            found: torch.Tensor = x * (100 * self.w.sum() + 1e-3 * (self.w * self.w.detach()).square().sum())
+            return found
+
+    x = torch.linspace(1, 2, 20)[:, None]
+    with pytest.raises(ValueError, match="autograd does not see"):
+        HessianOperator(Detached(), lambda outputs, _: outputs.mean(), x, x)
