@@ -14,7 +14,7 @@ from claims_frames import ROLES, alignments, baseline, constant, history, pairs,
 from experiments import PACKAGES, REPOSITORY, SCRIPTS
 
 from reproduction.files.final_eigenvectors import write_final_eigenvectors
-from reproduction.files.tables import RUN_COLUMNS, write_table
+from reproduction.files.tables import WHOSE, write_table
 
 LAYOUT = {
     "datasets": {"digits": "digits", "digits_noisy": "noisy digits"},
@@ -67,10 +67,10 @@ def run_script(
 
 
 def _write(path: Path, frame: pd.DataFrame, kind: str) -> str:
-    identity = {column: frame[column].iloc[0] for column in RUN_COLUMNS if column in frame}
+    identity = {column: frame[column].iloc[0] for column in WHOSE if column in frame}
     plain = {name: value.item() if hasattr(value, "item") else value for name, value in identity.items()}
     facts = {"steps": 3000, "n_parameters": 17_610, "n_train": 1437, "diverged_at": None}
-    table = frame.drop(columns=[name for name in (*RUN_COLUMNS, "n_parameters") if name in frame])
+    table = frame.drop(columns=[name for name in WHOSE if name in frame])
     write_table(
         path, table, kind=kind, identity={**plain, **facts, **MADE_WITH}, units=dict.fromkeys(table.columns, "1")
     )

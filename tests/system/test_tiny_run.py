@@ -21,7 +21,7 @@ from snakemake_process import TINY, run_snakemake
 
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.final_eigenvectors import read_final_eigenvectors
-from reproduction.files.tables import read_header, read_run_tables, read_table
+from reproduction.files.tables import read_header, read_table, read_tables
 
 DATASETS, OPTIMIZERS = ("digits", "digits_noisy"), ("sgd", "adam", "sam")
 # tests/tiny.yaml in words: two seeds of the main runs, one seed of each of two sweep variants.
@@ -62,7 +62,7 @@ def results(tiny_run: TinyRun) -> Path:
 
 
 def table(results: Path, kind: str) -> pd.DataFrame:
-    return read_run_tables([folder(results, run) / f"{kind}.csv" for run in RUNS], kind=kind)
+    return read_tables([folder(results, run) / f"{kind}.csv" for run in RUNS], kind=kind)
 
 
 # Files

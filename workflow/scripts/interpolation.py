@@ -14,7 +14,7 @@ from reproduction.measure.interpolation import (
     solution_table,
 )
 from reproduction.files.arrays import ArrayFile
-from reproduction.files.tables import read_run_tables, write_table
+from reproduction.files.tables import read_tables, write_table
 
 inputs, output, options = snakemake.input, snakemake.output, snakemake.params.interpolation
 device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
@@ -22,10 +22,10 @@ dataset, train, test = load_samples(inputs.data, options["scaling"], device)
 files = [ArrayFile(path, kind="final_weights") for path in inputs.final_weights]
 by_run = {(file.identity["optimizer"], file.identity["seed"]): file for file in files}
 complete = {run: file.identity["diverged_at"] is None for run, file in by_run.items()}
-found = best_solutions(read_run_tables(inputs.history, kind="history"), complete)
+found = best_solutions(read_tables(inputs.history, kind="history"), complete)
 solutions = {optimizer: found[optimizer] for optimizer in dict.fromkeys(run[0] for run in by_run) if optimizer in found}
 weights = {optimizer: by_run[optimizer, seed]["weights"][0] for optimizer, (seed, _) in solutions.items()}
-spectra = read_run_tables(inputs.ipr, kind="ipr").query("i == 1").sort_values("step")
+spectra = read_tables(inputs.ipr, kind="ipr").query("i == 1").sort_values("step")
 ends = spectra.groupby(["optimizer", "seed"]).tail(1)
 lambda_1 = ends[ends["converged"] == 1].set_index(["optimizer", "seed"])["eigenvalue"].to_dict()
 model = build_model(dataset, options["model"], seed=0, device=device)  # its parameters are set at every point

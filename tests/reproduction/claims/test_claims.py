@@ -181,7 +181,7 @@ def test_wrong_test_is_refused_by_name(change: dict[str, Any], key: str, named: 
 @pytest.mark.parametrize(
     ("change", "key", "named"),
     [
-        ({"figures": [len(FIGURES) + 1]}, "figures.0", (str(len(FIGURES) + 1),)),
+        ({"figures": [0]}, "figures.0", ("0", "1")),
         ({"number": "one"}, "number", ("'one'", "whole")),
         ({"tests": []}, "", ()),
         ({"same_tests_as": ["earlier"]}, "same_tests_as", ("'earlier'",)),

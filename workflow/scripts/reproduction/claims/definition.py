@@ -11,7 +11,6 @@ from typing import Any
 from reproduction.claims.evidence import DATASET_ROLES, OPTIMIZER_ROLES
 from reproduction.claims.quantities import QUANTITIES, Quantity
 from reproduction.errors import ConfigError, nearest, shown
-from reproduction.experiment.figure_catalogue import FIGURES
 from reproduction.schema import SCHEMAS, check, read_document, read_schema
 
 SCHEMA = SCHEMAS / "claims.schema.yaml"
@@ -107,9 +106,7 @@ def parse_claims(content: Any, *, where: str = "claims") -> tuple[Claim, ...]:
 
 def claims_schema() -> dict[str, Any]:
     """The schema with the choices that the file leaves to the records, and the parameters of each quantity."""
-    schema = read_schema(
-        SCHEMA, dataset=DATASET_ROLES, optimizer=OPTIMIZER_ROLES, figure=FIGURES, quantity=sorted(QUANTITIES)
-    )
+    schema = read_schema(SCHEMA, dataset=DATASET_ROLES, quantity=sorted(QUANTITIES))
     by_quantity = [
         {
             "if": {"required": ["quantity"], "properties": {"quantity": {"const": quantity.name}}},

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from reproduction.claims.definition import ROLE_PARAMETERS, Claim, Condition, OperationalTest, Requirement
-from reproduction.claims.evidence import DATASET_ROLES, DIVERGED, MAIN, OPTIMIZER_ROLES, UNCONVERGED, Evidence
+from reproduction.claims.evidence import DATASET_ROLES, DIVERGED, OPTIMIZER_ROLES, UNCONVERGED, Evidence
 from reproduction.claims.quantities import QUANTITIES, Quantity
 from reproduction.claims.statistics import Estimate, Measurement, estimate, paired
+from reproduction.experiment.labels import MAIN
 
 REPRODUCED = "reproduced"
 DIRECTION = "direction only"

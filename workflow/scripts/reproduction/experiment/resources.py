@@ -4,7 +4,8 @@ import math
 import os
 
 from reproduction.experiment.datasets import DATASETS
-from reproduction.experiment.runs import MAIN, Experiment, Run
+from reproduction.experiment.labels import MAIN
+from reproduction.experiment.runs import Experiment, Run
 
 # An interpreter with torch; with CUDA's libraries it maps more, which counts on some clusters.
 TORCH_MB = 1500

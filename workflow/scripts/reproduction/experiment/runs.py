@@ -10,10 +10,10 @@ from typing import Any
 
 from reproduction.experiment.architecture import FullyConnected
 from reproduction.experiment.datasets import DATASETS
+from reproduction.experiment.labels import MAIN
 from reproduction.experiment.optimizer_arguments import class_of, source_of
 from reproduction.experiment.schedule import scaled_every, snapshot_steps
 
-MAIN = "main"
 SENSITIVITY = "sensitivity"
 # The runs with the settings of the main runs and the length of the variants of figure S1.
 REFERENCE = "reference"

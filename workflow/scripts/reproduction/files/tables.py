@@ -21,7 +21,9 @@ from reproduction.files.identity import check_agreement, check_place
 
 FORMAT = "eigendrift-table/2"
 _TYPES = {"integer": np.int64, "number": np.float64, "truth": bool, "text": str}
-RUN_COLUMNS = ("dataset", "optimizer", "variant", "seed", "batch_size", "learning_rate")
+RUN_KEY = ["dataset", "optimizer", "variant", "seed"]
+# What a file says of whose it is, and what its reader puts in front of its rows.
+WHOSE = (*RUN_KEY, "batch_size", "learning_rate", "steps", "n_parameters", "n_train")
 
 
 def write_table(
@@ -73,21 +75,31 @@ def read_table(path: str | os.PathLike[str], *, kind: str) -> pd.DataFrame:
     return _frame(*_read(Path(path), kind))
 
 
-def read_run_tables(paths: Iterable[str | os.PathLike[str]], *, kind: str) -> pd.DataFrame:
-    """Read one table a run and stack them, each row with its run's RUN_COLUMNS in front.
+def read_tables(paths: Iterable[str | os.PathLike[str]], *, kind: str, keep_empty: bool = False) -> pd.DataFrame:
+    """Stack tables of one kind, of runs or of data sets, each row with what its file's identity has of WHOSE in front.
 
-    Refuses tables of different experiments: `files.identity.check_agreement`.
+    `steps` is the planned number. With `keep_empty`, the table of a run without rows (it diverged at once) is one
+    row whose own columns are missing. Refuses tables of different experiments: `check_agreement`.
     """
     frames, identities = [], {}
     for path in paths:
         header, body = _read(Path(path), kind)
         identities[Path(path)] = header["identity"]
         frame = _frame(header, body)
-        for position, column in enumerate(RUN_COLUMNS):
-            frame.insert(position, column, header["identity"][column])
+        whose = {name: header["identity"][name] for name in WHOSE if name in header["identity"]}
+        for position, name in enumerate(name for name in whose if name not in frame):
+            frame.insert(position, name, whose[name])
         frames.append(frame)
     check_agreement(identities)
-    return pd.concat(frames, ignore_index=True)
+    filled = [frame for frame in frames if len(frame)]
+    # Columns of an empty table have no type, which the stack would inherit.
+    stack = pd.concat(filled or frames, ignore_index=True).infer_objects()
+    wanted = pd.DataFrame([{name: whose[name] for name in WHOSE if name in whose} for whose in identities.values()])
+    if not keep_empty or len(filled) == len(frames) or not set(RUN_KEY) <= set(wanted.columns):
+        return stack
+    own = {name: np.float64 for name in stack.columns.difference(wanted.columns) if not filled}
+    found = stack.drop(columns=wanted.columns.difference(RUN_KEY)).astype(dict(wanted[RUN_KEY].dtypes) | own)
+    return wanted.merge(found, how="left", on=RUN_KEY)
 
 
 def _frame(header: Mapping[str, Any], body: bytes) -> pd.DataFrame:

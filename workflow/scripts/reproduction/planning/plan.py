@@ -18,7 +18,8 @@ from eigendrift.hessian.operator import HessianOperator
 from eigendrift.hessian.surrogate import FEWEST_SAMPLES, FLOAT32_TOLERANCE, SURROGATE_TOLERANCE
 from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.figure_catalogue import FIGURES
-from reproduction.experiment.runs import MAIN, SENSITIVITY, Experiment, Run
+from reproduction.experiment.labels import MAIN
+from reproduction.experiment.runs import SENSITIVITY, Experiment, Run
 from reproduction.measure.eigenpairs import Request, requests
 from reproduction.training.cuda_graph import Captured
 from reproduction.training.gradients import FlatParameters, batch_gradient

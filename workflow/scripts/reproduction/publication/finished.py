@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reproduction.experiment.labels import MAIN
 from reproduction.experiment.result_paths import DATASET_TABLES, RUN_TABLES, SUPPLEMENT_TABLES, VARIANT_TABLES
-from reproduction.experiment.runs import MAIN, SENSITIVITY, Experiment, Run
+from reproduction.experiment.runs import SENSITIVITY, Experiment, Run
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import read_header
 from reproduction.jobs.snakemake_records import RECORDS, is_incomplete, recorded_parameters

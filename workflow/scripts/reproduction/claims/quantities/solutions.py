@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN, Evidence
+from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.registry import quantity
 from reproduction.claims.quantities.training import test_accuracy as final_accuracy
 from reproduction.claims.statistics import Measurement
+from reproduction.experiment.labels import MAIN
 from reproduction.statistics.rows import spearman, values
 
 
