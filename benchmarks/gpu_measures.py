@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 from benchmarks.double_backward import DoubleBackward
-from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, layer_widths, network, product_flops
+from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, network, product_flops
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
 from eigendrift.hessian.mixed_precision import PRECISIONS, multiplying_in
 from eigendrift.hessian.mlp import MLPHessian
@@ -40,7 +40,7 @@ class Card:
         self.inputs, self.targets = (each.to(device) for each in data.tensors())
         self.model = self.network()
         self.operator = HessianOperator(self.model, nn.CrossEntropyLoss(), self.inputs, self.targets)
-        self.flops = product_flops(len(self.inputs), layer_widths(data, scale.hidden))
+        self.flops = product_flops(data, scale.hidden)
 
     @property
     def path(self) -> MLPHessian:

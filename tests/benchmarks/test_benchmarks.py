@@ -17,12 +17,13 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.double_backward import DoubleBackward  # noqa: E402
-from benchmarks.problem import QUICK, load, network, product_flops, schedule_weights  # noqa: E402
+from benchmarks.problem import QUICK, load, network, schedule_weights  # noqa: E402
 from benchmarks.reference import Reference, tight_pairs  # noqa: E402
 from benchmarks.report import GPU_TABLES, TABLES, TIMES, fill, requirements, times  # noqa: E402
 from benchmarks.solver_tables import mean_over_schedule, summary  # noqa: E402
 from benchmarks.timing import Timing, interleaved  # noqa: E402
 from eigendrift.eigensolver.lanczos import PROBE_MATVECS  # noqa: E402
+from reproduction.experiment.architecture import FullyConnected  # noqa: E402
 
 COLUMNS = {
     "snapshots": ["optimizer", "step", "train_loss", "test_loss", "train_accuracy", "test_accuracy"],
@@ -206,7 +207,7 @@ def test_double_backward_is_the_hessian_in_chunks_and_with_a_kept_graph() -> Non
 
 
 def test_flops_of_the_papers_product() -> None:
-    assert product_flops(60_000, [784, 100, 100, 10]) == pytest.approx(26.7e9, rel=2e-3)
+    assert FullyConnected(784, [100, 100], 10).product_flops(60_000) == pytest.approx(26.7e9, rel=2e-3)
 
 
 def test_weights_share_out_the_schedule() -> None:

@@ -50,9 +50,8 @@ def evidence(
     **tables: pd.DataFrame,
 ) -> Evidence:
     """Evidence from the given tables; those that are not given are empty."""
-    names = ("history", "ipr", "alignment", "displacement", "baseline", "interpolation", "solutions")
     return build_evidence(
-        **{name: tables.get(name, pd.DataFrame()) for name in names},
+        tables,
         vectors=vectors,
         diverged=diverged,
         datasets=datasets,

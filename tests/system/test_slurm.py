@@ -21,8 +21,8 @@ from snakemake_process import TINY, Finished, run_snakemake
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.resources import Needs
-from reproduction.experiment.result_paths import KEPT_TABLES
 from reproduction.experiment.runs import Experiment, Run
+from reproduction.experiment.table_catalogue import KEPT_TABLES
 from reproduction.files.eigenpairs import read_pairs, read_run
 
 # A group is called by its name and by those of its rules.

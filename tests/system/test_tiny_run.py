@@ -17,11 +17,19 @@ import pytest
 import torch
 import yaml
 from conftest import IN_CI, TinyRun
+from experiments import overlaid, read
 from snakemake_process import TINY, run_snakemake
 
+from reproduction.experiment import figure_catalogue as catalogue
+from reproduction.experiment.config import validate
+from reproduction.experiment.figure_catalogue import figure_name
+from reproduction.experiment.runs import Experiment, Run
+from reproduction.experiment.table_catalogue import DATASET_TABLES, RUN_TABLES, TABLES
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.final_eigenvectors import read_final_eigenvectors
 from reproduction.files.tables import read_header, read_table, read_tables
+from reproduction.planning.cost_model import Assumed, Durations
+from reproduction.planning.plan import table_bytes, table_rows
 
 DATASETS, OPTIMIZERS = ("digits", "digits_noisy"), ("sgd", "adam", "sam")
 # tests/tiny.yaml in words: two seeds of the main runs, one seed of each of two sweep variants.
@@ -31,24 +39,9 @@ RUNS = [(d, o, "main", s) for d in DATASETS for o in OPTIMIZERS for s in (0, 1)]
 STEPS = {"main": 60, "batch_size-full": 20, "learning_rate-0.3": 30}
 N_PARAMETERS = 64 * 12 + 12 + 12 * 10 + 10 + 10 * 10 + 10
 K, DENSE_K, TOLERANCE, DENSE_TOLERANCE = 3, 15, 1e-3, 1e-4
-FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
-TABLE_RULES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
-RUN_FILES = {
-    "history.csv",
-    "ipr.csv",
-    "alignment.csv",
-    "displacement.csv",
-    "overlaps.csv",
-    "subspaces.csv",
-    "tracks.csv",
-    "identity.csv",
-    "localization.csv",
-    "stability.csv",
-    "final_eigenvector.safetensors",
-    "final_weights.safetensors",
-    "trajectory.safetensors",
-    "eigenpairs-0.safetensors",
-}
+FIGURES = list(map(figure_name, catalogue.FIGURES))
+TABLE_RULES = {table.rule for table in TABLES.values() if table.of_run} - {"train"}
+RUN_FILES = {*RUN_TABLES.values(), "final_weights.safetensors", "trajectory.safetensors", "eigenpairs-0.safetensors"}
 
 
 def folder(results: Path, run: tuple[str, str, str, int]) -> Path:
@@ -79,10 +72,9 @@ def test_the_files_are_those_that_the_rules_declare(results: Path, tiny_run: Tin
     expected |= {f"figure_set/{name}" for name in ("figures.tex", "numbers.tex", "claims.tex", "manifest.json")}
     expected |= {f"claims/claims.{kind}" for kind in ("csv", "md", "tex")}
     expected |= {f"data/{d}.safetensors" for d in DATASETS}
-    expected |= {f"{kind}/{d}.csv" for kind in ("baseline", "interpolation") for d in DATASETS}
-    expected |= {f"baseline/{d}.overlaps.csv" for d in DATASETS} | {
-        f"interpolation/{d}.solutions.csv" for d in DATASETS
-    }
+    # The permuted networks are of the supplement.
+    of_data_sets = [path for kind, path in DATASET_TABLES.items() if TABLES[kind].rule != "permuted"]
+    expected |= {path.format(dataset=d) for path in of_data_sets for d in DATASETS}
     expected |= {str((folder(results, run) / name).relative_to(results)) for run in RUNS for name in RUN_FILES}
     if tiny_run.has_paper:
         jobs.append("paper")
@@ -92,6 +84,19 @@ def test_the_files_are_those_that_the_rules_declare(results: Path, tiny_run: Tin
     found = {str(path.relative_to(results)) for path in results.rglob("*") if not path.is_dir()}
     assert found == expected
     assert not [path for path in results.rglob("*") if path.is_dir() and not any(path.iterdir())]
+
+
+def test_the_plan_counts_the_rows_of_every_table(results: Path) -> None:
+    durations = Durations(Experiment(validate(overlaid(read("tests/tiny.yaml")))), Assumed())
+    estimated = written = 0
+    for run in (Run(*run) for run in RUNS):
+        expected = table_rows(durations, run)
+        for kind in set(RUN_TABLES) - {"final_eigenvector"}:
+            path = results / "runs" / run.folder / RUN_TABLES[kind]
+            assert read_header(path, kind=kind)["rows"] == expected[kind], path
+            written += path.stat().st_size
+        estimated += table_bytes(durations, run)
+    assert written / 2 < estimated < 2 * written
 
 
 def test_logs_tell_progress_and_no_trouble(results: Path) -> None:

@@ -119,8 +119,8 @@ def test_the_plan_is_told_before_anything_starts(clean_checkout: Path) -> None:
     assert "runs" in run_snakemake(clean_checkout, "--cores", "1", "plan").output
     # Asked again, it tells again.
     finished = run_snakemake(clean_checkout, "--cores", "1", "plan")
-    told = re.findall(r"^(runs|snapshots|jobs|disk|time) +(.*)$", finished.output, re.MULTILINE)
-    assert [name for name, _ in told] == ["runs", "snapshots", "jobs", "disk", *["time"] * 4]
+    told = re.findall(r"^(runs|snapshots|jobs|disk|tables|time) +(.*)$", finished.output, re.MULTILINE)
+    assert [name for name, _ in told] == ["runs", "snapshots", "jobs", "disk", "tables", *["time"] * 4]
     counts = planned_rules(run_snakemake(clean_checkout, "-n"))
     # The plan does not count the rule that only collects.
     assert dict(told[:3])["runs"] == str(counts["train"])

@@ -12,10 +12,11 @@ from snakemake_process import run_snakemake
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.runs import Experiment, Run
-from reproduction.planning.scale_out import Durations, Model, Speed, components
+from reproduction.planning.cost_model import Assumed, Durations
+from reproduction.planning.scale_out import Model, components
 
 # Faster than any GPU in use: what a job takes is then little more than its start.
-FAST = Speed(flops=1e14, step=1e-4, pair=2e-3)
+FAST = Assumed(flops=1e14, launches=1e-4, pair=2e-3)
 
 TABLES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
 Submission = tuple[str, list[tuple[str, dict[str, str]]]]
@@ -57,9 +58,9 @@ def test_the_paper_takes_fewer_than_four_hundred_submissions(submissions: list[S
 def seconds(rule: str, wildcards: dict[str, str], durations: Durations) -> float:
     """What a job takes by the model."""
     if rule in TABLES:
-        return durations.speed.table
+        return FAST.table
     if rule.startswith("fig") or rule == "claims":
-        return durations.speed.figure
+        return FAST.figure
     if rule in ("baseline", "interpolation"):
         return durations.baseline(wildcards["dataset"])
     run = Run(wildcards["dataset"], wildcards["optimizer"], wildcards["variant"], int(wildcards["seed"]))
@@ -84,5 +85,5 @@ def test_the_page_on_scale_says_what_is_submitted(submissions: list[Submission])
 
 
 def test_the_page_on_scale_shows_what_the_model_gives(paper: Experiment, root: Path) -> None:
-    model = Model(Durations(paper, Speed()), components(root / "profiles" / "slurm" / "config.yaml"))
+    model = Model(paper, Assumed(), components(root / "profiles" / "slurm" / "config.yaml"))
     assert marked(read("docs/scale.md"), "model").splitlines() == list(model.lines((1, 4, 8, 16, 64)))

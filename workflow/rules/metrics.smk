@@ -12,7 +12,7 @@ rule displacement:
         trajectory=rules.train.output.trajectory,
         modules=library("displacement"),
     output:
-        f"{RUN}/displacement.csv",
+        table("displacement"),
     log:
         f"{LOGS}/displacement/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -25,6 +25,7 @@ rule displacement:
         mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("displacement"),
         k=EXPERIMENT.config["eigen"]["k"],
         two_time=lambda wildcards: EXPERIMENT.two_time(run_of(wildcards)),
     script:
@@ -37,8 +38,8 @@ rule ipr:
         final_weights=rules.train.output.final_weights,
         modules=library("ipr"),
     output:
-        table=f"{RUN}/ipr.csv",
-        final_eigenvector=f"{RUN}/final_eigenvector.safetensors",
+        table=table("ipr"),
+        final_eigenvector=table("final_eigenvector"),
     log:
         f"{LOGS}/ipr/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -51,6 +52,7 @@ rule ipr:
         mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("ipr", "final_eigenvector"),
         scratch=scratch_of,
         finished=lambda wildcards: f"eigensnapshot/{run_of(wildcards).folder}",
         every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
@@ -64,7 +66,7 @@ rule alignment:
         trajectory=rules.train.output.trajectory,
         modules=library("alignment"),
     output:
-        f"{RUN}/alignment.csv",
+        table("alignment"),
     log:
         f"{LOGS}/alignment/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -77,6 +79,7 @@ rule alignment:
         mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("alignment"),
         every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
     script:
         "../scripts/alignment.py"
@@ -87,10 +90,10 @@ rule identity:
         eigenpairs=eigenpairs,
         modules=library("identity"),
     output:
-        overlaps=f"{RUN}/overlaps.csv",
-        subspaces=f"{RUN}/subspaces.csv",
-        tracks=f"{RUN}/tracks.csv",
-        identity=f"{RUN}/identity.csv",
+        overlaps=table("overlaps"),
+        subspaces=table("subspaces"),
+        tracks=table("tracks"),
+        identity=table("identity"),
     log:
         f"{LOGS}/identity/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -103,6 +106,7 @@ rule identity:
         mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("overlaps", "subspaces", "tracks", "identity"),
         k=lambda wildcards: EXPERIMENT.most_pairs(run_of(wildcards)),
         every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
         two_time=lambda wildcards: EXPERIMENT.two_time(run_of(wildcards)),
@@ -116,7 +120,7 @@ rule localization:
         final_weights=rules.train.output.final_weights,
         modules=library("localization"),
     output:
-        f"{RUN}/localization.csv",
+        table("localization"),
     log:
         f"{LOGS}/localization/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -128,6 +132,8 @@ rule localization:
     resources:
         mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
         runtime=20,
+    params:
+        columns=columns("localization"),
     script:
         "../scripts/localization.py"
 
@@ -137,7 +143,7 @@ rule stability:
         eigenpairs=eigenpairs,
         modules=library("stability"),
     output:
-        f"{RUN}/stability.csv",
+        table("stability"),
     log:
         f"{LOGS}/stability/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -150,6 +156,7 @@ rule stability:
         mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("stability"),
         optimizer=lambda wildcards: EXPERIMENT.train_parameters(run_of(wildcards))["optimizer"],
     script:
         "../scripts/stability.py"

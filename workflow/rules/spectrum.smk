@@ -38,8 +38,8 @@ rule baseline:
         data=rules.prepare_data.output[0],
         modules=library("baseline"),
     output:
-        baseline=f"{RESULTS}/baseline/{{dataset}}.csv",
-        overlaps=f"{RESULTS}/baseline/{{dataset}}.overlaps.csv",
+        baseline=table("baseline"),
+        overlaps=table("baseline_overlaps"),
     log:
         f"{LOGS}/baseline/{{dataset}}.log",
     benchmark:
@@ -52,6 +52,7 @@ rule baseline:
         runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
+        columns=columns("baseline", "baseline_overlaps"),
         baseline=EXPERIMENT.baseline_parameters(),
         scratch=SCRATCH,
         job="baseline/{dataset}",
@@ -64,8 +65,8 @@ rule variant_baseline:
         data=rules.prepare_data.output[0],
         modules=library("baseline"),
     output:
-        baseline=f"{RESULTS}/baseline/{{variant}}/{{dataset}}.csv",
-        overlaps=f"{RESULTS}/baseline/{{variant}}/{{dataset}}.overlaps.csv",
+        baseline=variant_table("baseline"),
+        overlaps=variant_table("baseline_overlaps"),
     log:
         f"{LOGS}/variant_baseline/{{dataset}}.{{variant}}.log",
     benchmark:
@@ -78,6 +79,7 @@ rule variant_baseline:
         runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset, wildcards.variant),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
+        columns=columns("baseline", "baseline_overlaps"),
         baseline=lambda wildcards: EXPERIMENT.baseline_parameters(wildcards.variant),
         scratch=SUPPLEMENT_SCRATCH,
         job="variant_baseline/{variant}/{dataset}",
@@ -93,8 +95,8 @@ rule interpolation:
         ipr=lambda wildcards: run_files("ipr.csv", EXPERIMENT.of_dataset(wildcards.dataset)),
         modules=library("interpolation"),
     output:
-        interpolation=f"{RESULTS}/interpolation/{{dataset}}.csv",
-        solutions=f"{RESULTS}/interpolation/{{dataset}}.solutions.csv",
+        interpolation=table("interpolation"),
+        solutions=table("solutions"),
     log:
         f"{LOGS}/interpolation/{{dataset}}.log",
     benchmark:
@@ -107,6 +109,7 @@ rule interpolation:
         runtime=lambda wildcards: NEEDS.interpolation_minutes(wildcards.dataset),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
+        columns=columns("interpolation", "solutions"),
         interpolation=EXPERIMENT.interpolation_parameters(),
     script:
         "../scripts/interpolation.py"

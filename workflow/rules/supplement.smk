@@ -16,7 +16,7 @@ rule permuted:
         ),
         modules=library("permuted"),
     output:
-        f"{RESULTS}/baseline/{{dataset}}.permuted.csv",
+        table("permuted_overlaps"),
     log:
         f"{LOGS}/permuted/{{dataset}}.log",
     benchmark:
@@ -29,6 +29,7 @@ rule permuted:
         runtime=lambda wildcards: NEEDS.permuted_minutes(wildcards.dataset),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
+        columns=columns("permuted_overlaps"),
         permuted=EXPERIMENT.permuted_parameters(),
         scratch=SUPPLEMENT_SCRATCH,
         job="permuted/{dataset}",

@@ -56,7 +56,6 @@ write_table(
     table,
     kind="baseline",
     identity=identity,
-    units=dict.fromkeys(table.columns, "1"),
 )
 table = pd.DataFrame(pairs, columns=["first", "second", "i", "overlap"])
 write_table(
@@ -64,5 +63,4 @@ write_table(
     table,
     kind="baseline_overlaps",
     identity=identity,
-    units=dict.fromkeys(table.columns, "1"),
 )

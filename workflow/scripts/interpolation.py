@@ -7,8 +7,6 @@ start(snakemake)
 import numpy as np
 from reproduction.measure.inputs import build_model, load_samples, prepare_torch
 from reproduction.measure.interpolation import (
-    INTERPOLATION_UNITS,
-    SOLUTION_UNITS,
     best_solutions,
     interpolation_table,
     solution_table,
@@ -35,12 +33,10 @@ write_table(
     interpolation_table(model, weights, np.linspace(*options["alpha"], options["points"]), train, test),
     kind="interpolation",
     identity=identity,
-    units=INTERPOLATION_UNITS,
 )
 write_table(
     output.solutions,
     solution_table(model, solutions, weights, lambda_1, options["epsilon"], train, test),
     kind="solutions",
     identity=identity,
-    units=SOLUTION_UNITS,
 )

@@ -66,6 +66,5 @@ write_table(
     table,
     kind="permuted_overlaps",
     identity={"dataset": dataset.name, "n_parameters": operator.shape[0]},
-    units={**dict.fromkeys(table.columns, "1"), "optimizer": "name"},
 )
 Scratch.discard(params.scratch, params.job)

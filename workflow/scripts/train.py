@@ -66,16 +66,4 @@ write_arrays(
 )
 history = pd.DataFrame(trajectory.history, columns=list(HISTORY))
 history.insert(0, "step", trajectory.steps)
-write_table(
-    output.history,
-    history,
-    kind="history",
-    identity=identity,
-    units={
-        "step": "training steps",
-        "train_loss": "nat",
-        "test_loss": "nat",
-        "train_accuracy": "1",
-        "test_accuracy": "1",
-    },
-)
+write_table(output.history, history, kind="history", identity=identity)

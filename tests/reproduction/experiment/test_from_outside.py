@@ -23,11 +23,12 @@ from reproduction.experiment.labels import Layout
 from reproduction.experiment.resources import Needs
 from reproduction.experiment.result_paths import table_paths
 from reproduction.experiment.runs import Experiment
+from reproduction.experiment.table_catalogue import TABLES
 from reproduction.figures.draw import draw, sources
 from reproduction.files.tables import write_table
 from reproduction.jobs.dependencies import library_files
 from reproduction.measure.inputs import build_model, load_samples
-from reproduction.planning.scale_out import Durations, Speed
+from reproduction.planning.cost_model import Assumed, Durations
 from reproduction.training.gradients import FlatParameters, batch_gradient
 from reproduction.training.model import flatten
 from reproduction.training.optimizers import Step, check_optimizer_is_made
@@ -121,7 +122,7 @@ def test_configuration_labels_sizes_and_costs_follow(experiment: Experiment) -> 
     assert needs.eigen_megabytes(run) > 3000
     assert needs.train_megabytes(run) < 2000
     assert needs.train_minutes(run) >= 10
-    assert Durations(experiment, Speed()).train(run) > 0
+    assert Durations(experiment, Assumed()).train(run) > 0
     with pytest.raises(ConfigError, match=r"batch_size: 49 is not allowed; shapes has 48"):
         validate(pinned(OVERLAY, {"training": {"batch_size": 49}}))
     with pytest.raises(ConfigError, match=r"optimizers.mine.decai: unknown key; did you mean 'decay'"):
@@ -209,5 +210,7 @@ def test_names_stand_in_their_record_alone() -> None:
     assert naming("digits_noisy") == {"datasets.py", "embedded.py"}
     for name in set(ACTIVATIONS) - {"relu"}:
         assert naming(name) == {"architecture.py"}, name
+    for table in TABLES.values():
+        assert naming(table.path) == naming(table.content) == {"table_catalogue.py"}
     for entry in SUPPLEMENT.values():
         assert naming(entry["title"]) == {"figure_catalogue.py"}

@@ -18,7 +18,7 @@ from synthetic_tables import Synthetic, small_config
 from reproduction.claims.definition import load_claims
 from reproduction.errors import DataError
 from reproduction.experiment.figure_catalogue import FIGURES, figure_name
-from reproduction.experiment.result_paths import KEPT_TABLES
+from reproduction.experiment.table_catalogue import KEPT_TABLES
 from reproduction.publication.publish import different, fill, filled_page, hours, redraw
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from reproduction.errors import ConfigError
 from reproduction.experiment.labels import MAIN
-from reproduction.files.final_eigenvectors import FinalEigenvectors, read_final_eigenvectors
+from reproduction.files.final_eigenvectors import KIND, FinalEigenvectors, read_final_eigenvectors
 from reproduction.files.tables import RUN_KEY, read_header, read_tables
 
 DATASET_ROLES = ("MNIST", "FashionMNIST")
@@ -18,9 +18,10 @@ OPTIMIZER_ROLES = ("sgd", "adam", "sam")
 DIVERGED = "diverged run"
 UNCONVERGED = "row of an unconverged eigenpair"
 _EIGEN_TABLES = ("ipr", "alignment", "displacement")
+_RUN_TABLES = ("history", *_EIGEN_TABLES)
+_DATASET_TABLES = ("baseline", "interpolation", "solutions")
 
 RunKey = tuple[str, str, str, int]
-Paths = Iterable[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -57,30 +58,21 @@ class Evidence:
 
 
 def load_evidence(
+    tables: Mapping[str, Sequence[str | os.PathLike[str]]],
     *,
-    history: Sequence[str | os.PathLike[str]],
-    ipr: Paths,
-    alignment: Paths,
-    displacement: Paths,
-    baseline: Paths,
-    interpolation: Paths,
-    solutions: Paths,
-    final_eigenvector: Paths,
     datasets: Sequence[str],
     optimizer_roles: Mapping[str, str],
     dense_seed: int,
 ) -> Evidence:
-    """Read every table; `datasets` in configured order, `optimizer_roles` maps sgd, adam, sam to configured names."""
-    runs = [read_header(path, kind="history")["identity"] for path in history]
+    """Read the tables, kind -> paths.
+
+    `datasets` are in configured order, `optimizer_roles` maps the paper's optimizers to configured names.
+    """
+    runs = [read_header(path, kind="history")["identity"] for path in tables["history"]]
+    read = {kind: sorted(map(str, paths)) for kind, paths in tables.items() if paths and kind != KIND}
     return build_evidence(
-        history=_table(history, "history"),
-        ipr=_table(ipr, "ipr"),
-        alignment=_table(alignment, "alignment"),
-        displacement=_table(displacement, "displacement"),
-        baseline=_table(baseline, "baseline"),
-        interpolation=_table(interpolation, "interpolation"),
-        solutions=_table(solutions, "solutions"),
-        vectors=tuple(map(read_final_eigenvectors, final_eigenvector)),
+        {kind: read_tables(paths, kind=kind) for kind, paths in read.items()},
+        vectors=tuple(map(read_final_eigenvectors, tables.get(KIND, ()))),
         diverged=[_key(identity) for identity in runs if identity.get("diverged_at") is not None],
         datasets=datasets,
         optimizer_roles=optimizer_roles,
@@ -89,14 +81,8 @@ def load_evidence(
 
 
 def build_evidence(
+    tables: Mapping[str, pd.DataFrame],
     *,
-    history: pd.DataFrame,
-    ipr: pd.DataFrame,
-    alignment: pd.DataFrame,
-    displacement: pd.DataFrame,
-    baseline: pd.DataFrame,
-    interpolation: pd.DataFrame,
-    solutions: pd.DataFrame,
     vectors: Sequence[FinalEigenvectors],
     diverged: Iterable[RunKey] = (),
     datasets: Sequence[str],
@@ -112,26 +98,17 @@ def build_evidence(
         raise ConfigError(
             f"roles: {unknown[0] if unknown else 'no dataset'!r}; optimizer roles are {', '.join(OPTIMIZER_ROLES)}"
         )
-    lost = {*diverged, *_not_finite(history)}
+    given = {kind: tables.get(kind, pd.DataFrame()) for kind in (*_RUN_TABLES, *_DATASET_TABLES)}
+    lost = {*diverged, *_not_finite(given["history"])}
+    moved = given["displacement"]
+    given["weights"] = moved[moved["i"] == 1] if len(moved) else moved
     left_out: list[pd.DataFrame] = []
-    clean: dict[str, pd.DataFrame] = {}
-    first_rows = displacement[displacement["i"] == 1] if len(displacement) else displacement
-    tables = {
-        "history": history,
-        "ipr": ipr,
-        "alignment": alignment,
-        "displacement": displacement,
-        "weights": first_rows,
-    }
-    for table, frame in tables.items():
-        kept = _without_runs(frame, lost)
+    for table in (*_RUN_TABLES, "weights"):
+        kept = _without_runs(given[table], lost)
         left_out.append(_diverged_counts(table, lost))
-        clean[table] = _without_unconverged(kept, table, left_out) if table in _EIGEN_TABLES else kept
+        given[table] = _without_unconverged(kept, table, left_out) if table in _EIGEN_TABLES else kept
     return Evidence(
-        **clean,
-        baseline=baseline,
-        interpolation=interpolation,
-        solutions=solutions,
+        **given,
         vectors=tuple(vector for vector in vectors if _key(vector.identity) not in lost and vector.last.size),
         left_out=pd.concat([_NOTHING_LEFT_OUT, *left_out], ignore_index=True),
         dataset_of=dict(zip(DATASET_ROLES, (datasets[0], datasets[-1]), strict=True)),
@@ -174,8 +151,3 @@ def _without_unconverged(frame: pd.DataFrame, table: str, left_out: list[pd.Data
     counted = frame[gone].groupby(["dataset", "optimizer", "variant", "i"], sort=True).size().rename("rows")
     left_out.append(counted.reset_index().assign(table=table, reason=UNCONVERGED)[_LEFT_OUT_COLUMNS].astype(object))
     return frame[~gone]
-
-
-def _table(paths: Paths, kind: str) -> pd.DataFrame:
-    listed = sorted(map(str, paths))
-    return read_tables(listed, kind=kind) if listed else pd.DataFrame()

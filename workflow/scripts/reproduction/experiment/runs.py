@@ -266,6 +266,11 @@ class Experiment:
             "scaling": self.config["data"]["scaling"],
         }
 
+    def rule_parameters(self, rule: str) -> dict[str, Any]:
+        """What the tables of one of the rules baseline, permuted and interpolation depend on."""
+        found: dict[str, Any] = getattr(self, f"{rule}_parameters")()
+        return found
+
     def recorded(self) -> dict[str, Any]:
         """The configuration as results record it: the device that a run was made on stands in its own files."""
         return {**self.config, "training": {**self.config["training"], "device": "auto"}}

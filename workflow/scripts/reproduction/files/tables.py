@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from reproduction.errors import DamagedFileError
+from reproduction.experiment.table_catalogue import TABLES
 from reproduction.files.atomic import atomic_path
 from reproduction.files.header import seal
 from reproduction.files.identity import check_agreement, check_place
@@ -32,12 +33,14 @@ def write_table(
     *,
     kind: str,
     identity: Mapping[str, Any],
-    units: Mapping[str, str],
+    units: Mapping[str, str] | None = None,
 ) -> None:
     """Write a table with its kind, its identity (JSON values) and the unit of every column, "1" for a pure number.
 
+    Without `units`, they are those of the catalogue of tables.
     Floats are written with 10 significant digits: more than float32 holds, and the same text on every machine.
     """
+    units = TABLES[kind].units if units is None else units
     if list(units) != list(frame.columns):
         raise ValueError(f"units are given for {list(units)}, columns are {list(frame.columns)}")
     body = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode()
