@@ -36,7 +36,7 @@ from reproduction.training.optimizers import Step, check_optimizer_is_made
 PACKAGE = {
     "shapes": """
 import numpy as np
-from reproduction.data.raw import RawData
+from reproduction.data.prepared import RawData
 
 def load():
     random = np.random.RandomState(0)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reproduction.data.prepared import load_dataset
+from reproduction.data.prepared import read_prepared
 from reproduction.data.sources import prepare as prepare_data
 from reproduction.errors import DamagedFileError
 from reproduction.files.arrays import ArrayFile, write_arrays
@@ -63,7 +63,7 @@ def test_a_data_set_under_the_name_of_another_is_refused(tmp_path: Path) -> None
     with pytest.raises(
         DamagedFileError, match="belongs to dataset digits_noisy, and lies where dataset digits belongs"
     ):
-        load_dataset(path, "standard")
+        read_prepared(path)
 
 
 @pytest.mark.parametrize(
