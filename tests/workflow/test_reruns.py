@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TinyRun
+from experiments import FIGURE_NAMES, RUN_RULES
 from snakemake_process import TINY, planned_jobs, planned_rules, run_snakemake
 
-from reproduction.experiment import figure_catalogue as catalogue
-from reproduction.experiment.figure_catalogue import figure_name
 from reproduction.jobs.dependencies import PLUMBING
 
-FIGURES = set(map(figure_name, catalogue.FIGURES))
-A_RUN = ("train", "eigensnapshot", "displacement", "ipr", "alignment", "identity", "localization", "stability")
+FIGURES = set(FIGURE_NAMES)
 # Figures of one seed, and those of the sweeps, whose seeds have a key of their own.
 NOT_OF_ALL_SEEDS = {"fig12", "fig14", "fig15", "fig16", "fig17", "fig18", "fig19", "fig20", "fig21"}
 DRAWN_FROM_BASELINE = {"fig01", "fig09", "fig20", "fig21"}
@@ -50,17 +48,19 @@ def test_a_new_optimizer_trains_its_own_runs_only(finished_checkout: Path, overl
     path = overlay("optimizers: {adamw: {class: AdamW, lr: 0.001, weight_decay: 0.01}}")
     jobs = planned_jobs(run_snakemake(finished_checkout, "-n", *TINY, path))
     # Two datasets with two seeds, and one seed of each sweep's one value.
-    assert {rule: sum(job.rule == rule for job in jobs) for rule in A_RUN} == dict.fromkeys(A_RUN, 2 * 2 + 1 + 1)
+    assert {rule: sum(job.rule == rule for job in jobs) for rule in RUN_RULES} == dict.fromkeys(
+        RUN_RULES, 2 * 2 + 1 + 1
+    )
     assert {job.wildcards["optimizer"] for job in jobs if "optimizer" in job.wildcards} == {"adamw"}
-    assert {job.rule for job in jobs} == {*A_RUN, "interpolation", *FIGURES, "claims", "figure_set"}
+    assert {job.rule for job in jobs} == {*RUN_RULES, "interpolation", *FIGURES, "claims", "figure_set"}
 
 
 def test_a_new_seed_trains_its_own_runs_only(finished_checkout: Path, overlay: Callable[[str], str]) -> None:
     jobs = planned_jobs(run_snakemake(finished_checkout, "-n", *TINY, overlay("training: {seeds: [0, 1, 5]}")))
-    assert {rule: sum(job.rule == rule for job in jobs) for rule in A_RUN} == dict.fromkeys(A_RUN, 2 * 3)
+    assert {rule: sum(job.rule == rule for job in jobs) for rule in RUN_RULES} == dict.fromkeys(RUN_RULES, 2 * 3)
     assert {job.wildcards["seed"] for job in jobs if "seed" in job.wildcards} == {"5"}
     assert {job.rule for job in jobs} == {
-        *A_RUN,
+        *RUN_RULES,
         "interpolation",
         *(FIGURES - NOT_OF_ALL_SEEDS),
         "claims",
@@ -73,7 +73,7 @@ def test_a_new_seed_trains_its_own_runs_only(finished_checkout: Path, overlay: C
     [
         ("interpolation: {points: 9}", {"interpolation", "fig08", "claims"}),
         ("baseline: {initializations: 6}", {"baseline", *DRAWN_FROM_BASELINE, "claims"}),
-        ("sweeps: {learning_rate: {3: 30}}", {*A_RUN, "fig17", "fig19", "fig21", "claims"}),
+        ("sweeps: {learning_rate: {3: 30}}", {*RUN_RULES, "fig17", "fig19", "fig21", "claims"}),
         # Where the raw files lie is no matter of content, which is checked.
         ("data: {root: elsewhere, download: false}", set()),
         ("storage: {keep_arrays: false}", set()),

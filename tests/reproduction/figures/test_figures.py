@@ -1,4 +1,4 @@
-"""The 21 figures, drawn by their own scripts from made-up tables."""
+"""The figures, drawn by their own scripts from made-up tables."""
 
 import os
 import re
@@ -511,7 +511,7 @@ HOSTILE = (
 
 
 def draw_all(folder: Path) -> None:
-    """Run the 21 scripts as Snakemake would, on tables under `folder`."""
+    """Run the figures' script as Snakemake would, on tables under `folder`."""
     synthetic = Synthetic(folder / "tables", small_config(**TWICE), 0.05)
     for number in NUMBERS:
         name = f"fig{number:02d}"

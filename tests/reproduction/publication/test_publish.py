@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 
 def draw(synthetic: Synthetic, folder: Path) -> None:
-    """The 21 figures, all in one process that has no torch."""
+    """All figures, drawn in one process that has no torch."""
     jobs = [
         {
             "rule": figure_name(number),
