@@ -27,7 +27,7 @@ from eigendrift.hessian.surrogate import (
 from reproduction.files.checkpoint import Scratch
 from reproduction.training.batches import Samples
 from reproduction.training.gradients import FlatParameters
-from reproduction.training.loop import StepTaker, evaluate, train
+from reproduction.training.loop import Trainer, evaluate, train
 
 Row = dict[str, object]
 
@@ -163,9 +163,9 @@ def step_rows(card: Card, steps: int) -> list[Row]:
         seconds = {}
         for recorded in (True, False):
             flat = FlatParameters(card.network())
-            taker = StepTaker(flat, spec, train_samples, BATCH_SIZE, SEED, record=recorded)
-            _steps(taker, 0, 20)
-            seconds[recorded] = card.seconds(partial(_steps, taker, 20, 20 + steps)) / steps
+            trainer = Trainer(flat, spec, train_samples, BATCH_SIZE, SEED, graph=recorded)
+            _steps(trainer, 0, 20)
+            seconds[recorded] = card.seconds(partial(_steps, trainer, 20, 20 + steps)) / steps
         rows.append(
             {
                 "optimizer": name,
@@ -180,9 +180,9 @@ def step_rows(card: Card, steps: int) -> list[Row]:
     return rows
 
 
-def _steps(taker: StepTaker, first: int, last: int) -> None:
+def _steps(trainer: Trainer, first: int, last: int) -> None:
     for t in range(first, last):
-        taker.take(t)
+        trainer.train_step(t)
 
 
 def run(card: Card, optimizer: str, snapshots: Sequence[int]) -> tuple[np.ndarray, float]:
@@ -295,13 +295,13 @@ def launch_rows(card: Card) -> list[Row]:
     operator = card.operator
     vector = torch.ones(1, operator.shape[0], device=card.device) / operator.shape[0] ** 0.5
     flat = FlatParameters(card.network())
-    taker = StepTaker(flat, OPTIMIZERS["adam"], _samples(card)[0], BATCH_SIZE, SEED)
-    _steps(taker, 0, 20)
+    trainer = Trainer(flat, OPTIMIZERS["adam"], _samples(card)[0], BATCH_SIZE, SEED)
+    _steps(trainer, 0, 20)
     solved: list[EigenPairs] = []
     tasks: dict[str, Callable[[], object]] = {
         "one product": lambda: operator.product(vector),
         "a solve without a surrogate": lambda: solved.append(WAYS["float32, no surrogate"](card, 3, 1e-3, 0)),
-        "100 training steps, Adam": partial(_steps, taker, 20, 120),
+        "100 training steps, Adam": partial(_steps, trainer, 20, 120),
     }
     return [{"task": name, **_counts(card, task)} for name, task in tasks.items()] + [
         {"task": "products of that solve", "launches": solved[-1].matvecs}

@@ -20,7 +20,7 @@ from slurm_cluster import ASKING_OFTEN, MODEL, QUICK, Node, SlurmCluster, edit_p
 from snakemake_process import TINY, Finished, run_snakemake
 
 from reproduction.experiment.config import validate
-from reproduction.experiment.resources import Needs
+from reproduction.experiment.resources import Resources
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.experiment.table_catalogue import KEPT_TABLES
 from reproduction.files.eigenpairs import read_pairs, read_run
@@ -74,7 +74,7 @@ def slurm_run(cluster: SlurmCluster, tiny_run: TinyRun, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="module")
-def needs(root: Path) -> Needs:
+def needs(root: Path) -> Resources:
     """What the tiny experiment asks for, from the configuration."""
     config = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))
     for key, value in yaml.safe_load((root / "tests" / "tiny.yaml").read_text(encoding="utf-8")).items():
@@ -84,7 +84,7 @@ def needs(root: Path) -> Needs:
             config[key] = value
     config["sweeps"]["batch_size"] = {"full": 20}
     config["sweeps"]["learning_rate"] = {0.3: 30}
-    return Needs(Experiment(validate(config)))
+    return Resources(Experiment(validate(config)))
 
 
 def megabytes(job: dict[str, str]) -> int:
@@ -139,7 +139,7 @@ def test_every_job_gets_one_processor_on_one_node(slurm_run: SlurmRun) -> None:
 
 
 def test_jobs_share_a_submission_in_which_memory_is_the_largest_and_time_the_sum(
-    slurm_run: SlurmRun, needs: Needs
+    slurm_run: SlurmRun, needs: Resources
 ) -> None:
     runs = needs.experiment.of_dataset("digits", seeds="dense")
     assert len(runs) == 3
@@ -156,7 +156,7 @@ def test_jobs_share_a_submission_in_which_memory_is_the_largest_and_time_the_sum
     assert asked(REPORT) == (3000, 3 * 5 + 30)
 
 
-def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_run: SlurmRun, needs: Needs) -> None:
+def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_run: SlurmRun, needs: Resources) -> None:
     results, compared = slurm_run.folder / "results" / "tiny", 0
     for run in needs.experiment.of_dataset("digits", seeds="dense"):
         name = f"{run.dataset}.{run.optimizer}.{run.variant}.{run.seed}"
@@ -182,7 +182,7 @@ def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_r
     ],
 )
 def test_a_site_can_ask_for_gpus_in_its_own_form(
-    cluster: SlurmCluster, checkout: Path, needs: Needs, written: dict[str, str], recorded: dict[str, str]
+    cluster: SlurmCluster, checkout: Path, needs: Resources, written: dict[str, str], recorded: dict[str, str]
 ) -> None:
     edit_profile(checkout, **written)
     before = len(cluster.jobs())
@@ -201,7 +201,7 @@ def test_a_site_can_ask_for_gpus_in_its_own_form(
 
 
 def test_the_chunks_of_one_run_spread_over_nodes_and_run_at_one_time(
-    cluster: SlurmCluster, finished_checkout: Path, tiny_run: TinyRun, overlay: Callable[[str], str], needs: Needs
+    cluster: SlurmCluster, finished_checkout: Path, tiny_run: TinyRun, overlay: Callable[[str], str], needs: Resources
 ) -> None:
     edit_profile(finished_checkout)
     run = Run("digits", "sgd", "main", 0)

@@ -1,5 +1,5 @@
-# Needs: the trajectory and the eigenpairs of a run.
-# Leaves: its small tables, which all figures and claims are drawn from, and those that later questions about its
+# Reads: the trajectory and the eigenpairs of a run.
+# Writes: its small tables, which all figures and claims are drawn from, and those that later questions about its
 # eigenvectors are answered from; its leading eigenvector at the end.
 
 # A run's tables come before anything else, for the sake of the disk: its big arrays are deleted once the tables exist.
@@ -22,7 +22,7 @@ rule displacement:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
         columns=columns("displacement"),
@@ -49,7 +49,7 @@ rule ipr:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
         columns=columns("ipr", "final_eigenvector"),
@@ -76,7 +76,7 @@ rule alignment:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
         columns=columns("alignment"),
@@ -103,7 +103,7 @@ rule identity:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.mapped_megabytes(run_of(wildcards)),
         runtime=20,
     params:
         columns=columns("overlaps", "subspaces", "tracks", "identity"),
@@ -130,7 +130,7 @@ rule localization:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.mapped_megabytes(run_of(wildcards)),
         runtime=20,
     params:
         columns=columns("localization"),
@@ -153,7 +153,7 @@ rule stability:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.mapped_megabytes(run_of(wildcards)),
         runtime=20,
     params:
         columns=columns("stability"),

@@ -1,5 +1,5 @@
-# Needs: all tables and all figures.
-# Leaves: the scored claims, the figure set for LaTeX, and the compiled paper.
+# Reads: all tables and all figures.
+# Writes: the scored claims, the figure set for LaTeX, and the compiled paper.
 
 ALL_TABLES = {kind: tables(kind, [selection]) for kind, selection in SCORED_TABLES.items()}
 FIGURE_NAMES = [f"fig{number:02d}" for number in FIGURES]

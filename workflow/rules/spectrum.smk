@@ -1,5 +1,5 @@
-# Needs: a dataset's file and the trajectories of its runs.
-# Leaves: eigenpairs at the snapshots of each run, in chunks; the baseline over random initializations; loss and
+# Reads: a dataset's file and the trajectories of its runs.
+# Writes: eigenpairs at the snapshots of each run, in chunks; the baseline over random initializations; loss and
 # sharpness on the lines between solutions.
 
 
@@ -20,8 +20,8 @@ rule eigensnapshot:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.eigen_megabytes(run_of(wildcards)),
-        runtime=lambda wildcards: NEEDS.eigen_minutes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.eigen_megabytes(run_of(wildcards)),
+        runtime=lambda wildcards: RESOURCES.eigen_minutes(run_of(wildcards)),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         eigen=lambda wildcards: EXPERIMENT.eigen_parameters(run_of(wildcards)),
@@ -48,8 +48,8 @@ rule baseline:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset),
-        runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset),
+        mem_mb=lambda wildcards: RESOURCES.baseline_megabytes(wildcards.dataset),
+        runtime=lambda wildcards: RESOURCES.baseline_minutes(wildcards.dataset),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         columns=columns("baseline", "baseline_overlaps"),
@@ -75,8 +75,8 @@ rule variant_baseline:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset, wildcards.variant),
-        runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset, wildcards.variant),
+        mem_mb=lambda wildcards: RESOURCES.baseline_megabytes(wildcards.dataset, wildcards.variant),
+        runtime=lambda wildcards: RESOURCES.baseline_minutes(wildcards.dataset, wildcards.variant),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         columns=columns("baseline", "baseline_overlaps"),
@@ -105,8 +105,8 @@ rule interpolation:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset),
-        runtime=lambda wildcards: NEEDS.interpolation_minutes(wildcards.dataset),
+        mem_mb=lambda wildcards: RESOURCES.baseline_megabytes(wildcards.dataset),
+        runtime=lambda wildcards: RESOURCES.interpolation_minutes(wildcards.dataset),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         columns=columns("interpolation", "solutions"),

@@ -15,7 +15,7 @@ from reproduction.seeds import stream_seed
 from reproduction.measure.permuted import permuted
 from reproduction.files.eigenpairs import UNITS
 from reproduction.files.checkpoint import Scratch
-from reproduction.measure.inputs import build_model, circumstances, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import write_table
@@ -44,7 +44,7 @@ for path in snakemake.input.final_weights:
         "permuted": dict(options),
         "weights": file.sha256,
         "data": data_sha256(snakemake.input.data),
-        "made_with": circumstances(device, snakemake.threads),
+        "made_with": numerical_environment(device, snakemake.threads),
     }
     numbers, vectors = solve(
         operator,

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from reproduction.errors import ConfigError
 from reproduction.experiment.config import MAX_SNAPSHOTS, validate
-from reproduction.experiment.resources import Needs
+from reproduction.experiment.resources import Resources
 from reproduction.experiment.runs import Experiment
 from reproduction.experiment.schedule import two_time_pairs
 
@@ -209,7 +209,7 @@ def hostile(kinds: dict[str, int], changes: list[dict[Any, Any]]) -> None:
 def enumerate_all(config: dict[str, Any]) -> None:
     """All that the rules ask of a configuration when the DAG is built."""
     experiment = Experiment(config)
-    needs = Needs(experiment)
+    needs = Resources(experiment)
     runs = list(experiment)
     assert len({run.folder for run in runs}) == len(runs) > 0
     for run in runs:

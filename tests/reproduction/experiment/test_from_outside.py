@@ -20,7 +20,7 @@ from reproduction.experiment.config import SCHEMA, full_schema, validate
 from reproduction.experiment.datasets import DATASETS, DatasetRecord, loader_modules
 from reproduction.experiment.figure_catalogue import SUPPLEMENT, drawing, drawn_by
 from reproduction.experiment.labels import Layout
-from reproduction.experiment.resources import Needs
+from reproduction.experiment.resources import Resources
 from reproduction.experiment.result_paths import table_paths
 from reproduction.experiment.runs import Experiment
 from reproduction.experiment.table_catalogue import TABLES
@@ -31,7 +31,7 @@ from reproduction.measure.inputs import build_model, load_samples
 from reproduction.planning.cost_model import Assumed, Durations
 from reproduction.training.gradients import FlatParameters, batch_gradient
 from reproduction.training.model import flatten
-from reproduction.training.optimizers import Step, check_optimizer_is_made
+from reproduction.training.optimizers import OptimizerStep, check_optimizer_is_made
 
 PACKAGE = {
     "shapes": """
@@ -117,7 +117,7 @@ def test_configuration_labels_sizes_and_costs_follow(experiment: Experiment) -> 
     identity = experiment.identity(run)
     assert (identity["n_train"], identity["n_parameters"]) == (48, 6 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3)
     assert experiment.train_parameters(run)["optimizer"] == OPTIMIZER
-    needs = Needs(experiment)
+    needs = Resources(experiment)
     # Graphs are kept, since no derivative of the activation is known.
     assert needs.eigen_megabytes(run) > 3000
     assert needs.train_megabytes(run) < 2000
@@ -140,7 +140,7 @@ def test_data_network_and_steps_follow(experiment: Experiment, tmp_path: Path) -
     assert sum(p.numel() for p in model.parameters()) == parameters["identity"]["n_parameters"]
     check_optimizer_is_made("optimizers.mine", parameters["optimizer"])
     flat = FlatParameters(model)
-    gradient, step, before = batch_gradient(flat), Step.of(flat, parameters["optimizer"]), flatten(model)
+    gradient, step, before = batch_gradient(flat), OptimizerStep.of(flat, parameters["optimizer"]), flatten(model)
     gradient(samples.inputs, samples.targets)
     expected = torch.autograd.grad(
         nn.functional.cross_entropy(model(samples.inputs), samples.targets), list(model.parameters())

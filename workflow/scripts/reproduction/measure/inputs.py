@@ -65,7 +65,7 @@ def data_sha256(path: str) -> dict[str, str]:
     return ArrayFile(path, kind="data").sha256
 
 
-def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
+def numerical_environment(device: torch.device, threads: int) -> dict[str, Any]:
     """What bit-identical results depend on besides their inputs: device, versions of torch and numba, threads."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     loops = compiled(torch.empty(0, device=device))

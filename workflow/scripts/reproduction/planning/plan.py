@@ -21,10 +21,10 @@ from reproduction.experiment.schedule import two_time_pairs
 from reproduction.experiment.table_catalogue import RUN_TABLES, TABLES
 from reproduction.measure.identity_tables import snapshot_pairs
 from reproduction.planning.cost_model import Durations, Machine, Measured
-from reproduction.training.cuda_graph import Captured
+from reproduction.training.cuda_graph import GraphedCallable
 from reproduction.training.gradients import FlatParameters, batch_gradient
 from reproduction.training.model import mlp
-from reproduction.training.optimizers import Step
+from reproduction.training.optimizers import OptimizerStep
 
 # Rules that make tables of a run besides its training, and of a data set those that the claims need.
 METRIC_RULES = len({table.rule for table in TABLES.values() if table.of_run}) - 1
@@ -160,13 +160,13 @@ def measure(experiment: Experiment, device: torch.device) -> Measured:
 
 def _stepper(network: nn.Sequential, spec: dict[str, Any], x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
     flat = FlatParameters(network)
-    step, gradient = Step.of(flat, spec), batch_gradient(flat)
+    step, gradient = OptimizerStep.of(flat, spec), batch_gradient(flat)
 
     def take() -> None:
         gradient(x, y)
         step(lambda: gradient(x, y))
 
-    return Captured(take, x.device, step.capturable)
+    return GraphedCallable(take, x.device, step.capturable)
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
