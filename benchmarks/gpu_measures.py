@@ -264,7 +264,7 @@ def solve_rows(
         return {
             "ms": 1e3 * seconds,
             "products": products,
-            "guide_products": surrogate_products,
+            "surrogate_products": surrogate_products,
             "worst_true_residual": float(residuals.max()),
             "worst_overlap": float(overlaps.min()),
         }

@@ -35,7 +35,7 @@ COLUMNS = {
     "memory": ["needed_MB", "used_MB", "ratio", "solves", "products", "growth_MB"],
     "general": ["method", "seconds", "products", "ratio_to_ours", "worst_true_residual", "worst_overlap", "error"],
     "scaling": ["axis", "value", "seconds", "products", "floor_seconds", "products_at_machine_rate_seconds"],
-    "clusters": ["optimizer", "step", "i", "relative_gap", "cluster", "told", "overlap", "angle_bound", "span_bound"],
+    "clusters": ["optimizer", "step", "i", "relative_gap", "cluster", "reported", "overlap", "angle_bound", "span_bound"],
     "dense": ["type", "method", "asked", "seconds", "products", "worst_true_residual", "speed_up", "comparison"],
     "solvers_runs": ["optimizer", "step", "method", "seconds", "products", "ratio_to_ours", "error"],
     "solvers_pairs": ["method", "i", "eigenvalue", "true_residual", "stated_residual", "overlap", "relative_gap"],
@@ -104,7 +104,7 @@ def test_the_convolutional_network_and_fifteen_pairs(results: Path) -> None:
     assert general.loc[OURS, "worst_overlap"] >= 0.9999
     clusters = table(results, "clusters")
     assert clusters["overlap"].min() > 0.999
-    assert clusters[clusters["cluster"] > 1]["told"].eq(1).all()
+    assert clusters[clusters["cluster"] > 1]["reported"].eq(1).all()
     dense = table(results, "dense")
     assert dense[dense["type"] == "float64"]["worst_true_residual"].max() <= 1e-6
     assert set(dense["comparison"]) == {"the opponent", "same tolerance", "equal residuals"}
