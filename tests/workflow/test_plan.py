@@ -122,14 +122,14 @@ def test_the_plan_for_two_cores_keeps_what_the_figures_need(clean_checkout: Path
 
 def test_the_plan_is_told_before_anything_starts(clean_checkout: Path) -> None:
     assert "runs" in run_snakemake(clean_checkout, "--cores", "1", "plan").output
-    # Asked again, it tells again.
+    # Asked again, it reports again.
     finished = run_snakemake(clean_checkout, "--cores", "1", "plan")
-    told = re.findall(r"^(runs|snapshots|jobs|disk|tables|time) +(.*)$", finished.output, re.MULTILINE)
-    assert [name for name, _ in told] == ["runs", "snapshots", "jobs", "disk", "tables", *["time"] * 4]
+    reported = re.findall(r"^(runs|snapshots|jobs|disk|tables|time) +(.*)$", finished.output, re.MULTILINE)
+    assert [name for name, _ in reported] == ["runs", "snapshots", "jobs", "disk", "tables", *["time"] * 4]
     counts = planned_rules(run_snakemake(clean_checkout, "-n"))
     # The plan does not count the rule that only collects.
-    assert dict(told[:3])["runs"] == str(counts["train"])
-    assert dict(told[:3])["jobs"] == str(sum(counts.values()) - counts.get("all", 0))
+    assert dict(reported[:3])["runs"] == str(counts["train"])
+    assert dict(reported[:3])["jobs"] == str(sum(counts.values()) - counts.get("all", 0))
     assert not any((clean_checkout / "results" / "demo").glob("runs/*"))
 
 

@@ -294,7 +294,7 @@ def test_accuracy_is_that_of_the_optimizer_that_the_paper_puts_first() -> None:
     [
         # Accuracy: adam > sam > sgd. Sharpness orders all three pairs rightly, the loss none.
         ({"sgd": 1, "sam": 2, "adam": 3}, {"sgd": 3, "sam": 2, "adam": 1}, {0: 1.0, 1: 1.0}),
-        # Both order all of them rightly: a ceiling, at which nothing can be told.
+        # Both order all of them rightly: a ceiling, at which they cannot be distinguished.
         ({"sgd": 3, "sam": 2, "adam": 1}, {"sgd": 3, "sam": 2, "adam": 1}, {}),
         ({"sgd": 3, "sam": 2, "adam": 1}, {"sgd": 3, "sam": 1, "adam": 2}, {0: -1 / 3, 1: -1 / 3}),
     ],

@@ -477,8 +477,8 @@ def test_what_an_overlay_leaves_of_another_optimizer_is_named() -> None:
     after = {"optimizers": {"sgd": {"class": "Adam"}}}
     message = refusal(pinned(before, after))
     assert message.startswith("config: optimizers.sgd.momentum: unknown key")
-    mended = {"optimizers": {"sgd": {"momentum": None, "nesterov": None}}}
-    assert validate(pinned(before, after, mended))["optimizers"]["sgd"] == {"class": "Adam", "lr": 0.01}
+    repaired = {"optimizers": {"sgd": {"momentum": None, "nesterov": None}}}
+    assert validate(pinned(before, after, repaired))["optimizers"]["sgd"] == {"class": "Adam", "lr": 0.01}
 
 
 @pytest.mark.parametrize(

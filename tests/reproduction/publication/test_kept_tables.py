@@ -465,8 +465,8 @@ def test_a_lock_is_noticed_where_it_is_of_these_results() -> None:
 
 
 def test_of_what_a_failed_snakemake_says_one_line_is_shown() -> None:
-    told = "prepare_data: x/MNIST/raw: no such file; set data.download: true (log: results/unit/logs/MNIST.log)"
-    said = f"    input: errors.py\n{told}\nError in rule prepare_data:\n    log: a.log (check it)\n\nFailed.\n"
-    assert complaint(said) == told
+    reported = "prepare_data: x/MNIST/raw: no such file; set data.download: true (log: results/unit/logs/MNIST.log)"
+    said = f"    input: errors.py\n{reported}\nError in rule prepare_data:\n    log: a.log (check it)\n\nFailed.\n"
+    assert complaint(said) == reported
     assert complaint("Building DAG of jobs...\nNo rule to produce a.csv.\n\n") == "No rule to produce a.csv."
     assert complaint("") == "no word of why"

@@ -177,8 +177,8 @@ def test_the_page_s_plateaus_are_those_of_the_claims(published: Path, tmp_path: 
     assert float(mean) > 0
     assert rows[0][2].startswith(f"{mean} [")
     causes = load_claims(ROOT / "paper" / "causes.yaml")
-    told = [line.replace("\\_", "_").split(" | ")[1] for line in lines if re.match(r"\| \d+ \| ", line)]
-    assert told == [cause.title for cause in causes]
+    listed = [line.replace("\\_", "_").split(" | ")[1] for line in lines if re.match(r"\| \d+ \| ", line)]
+    assert listed == [cause.title for cause in causes]
     assert re.search(r"<!-- cause 9 -->\*\*(yes|in part|no|not assessed)\*\*<!-- / -->", lines[-1])
     # Two layers at least, of a unit vector.
     assert sum(map(float, rows[1][2 : 2 + (len(rows[1]) - 2) // 2])) == pytest.approx(1.0, abs=0.02)

@@ -304,17 +304,17 @@ def test_a_checkpoint_without_its_arrays_counts_for_nothing(
     assert_same(run(tmp_path / "killed", "adam"), expected)
 
 
-@pytest.mark.parametrize("spoilt", ["weights", "gradients", "updates", "history", "checkpoint.pt"])
+@pytest.mark.parametrize("damaged", ["weights", "gradients", "updates", "history", "checkpoint.pt"])
 def test_progress_that_a_power_cut_spoilt_counts_for_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
 ) -> None:
     expected = run(tmp_path / "whole", "adam")
     with monkeypatch.context() as patch:
         killing(OptimizerStep.__call__, 12, patch, OptimizerStep, "__call__")
         with pytest.raises(KilledError):
             run(tmp_path / "killed", "adam")
-    (path,) = tmp_path.glob(f"killed/job/*/{spoilt}" if "." in spoilt else f"killed/job/*/{spoilt}.npy")
-    if spoilt == "checkpoint.pt":
+    (path,) = tmp_path.glob(f"killed/job/*/{damaged}" if "." in damaged else f"killed/job/*/{damaged}.npy")
+    if damaged == "checkpoint.pt":
         path.write_bytes(path.read_bytes()[:-100])
     else:
         rows = np.lib.format.open_memmap(path, mode="r+")

@@ -289,7 +289,7 @@ class Experiment:
         return {role: role for role in ("sgd", "adam", "sam") if role in self.config["optimizers"]}
 
     def layout(self) -> dict[str, Any]:
-        """Names and labels that figures and tables show; optimizers of one class are told apart by their names."""
+        """Names and labels that figures and tables show; optimizers of one class are distinguished by their names."""
         labels = {name: optimizer_label(spec) for name, spec in self.config["optimizers"].items()}
         shared = {label for label in labels.values() if list(labels.values()).count(label) > 1}
         return {

@@ -15,7 +15,7 @@ from reproduction.figures.panels import Drawn, add_notes, drawn, new_figure
 from reproduction.figures.style import COLUMN_WIDTH, styled
 from reproduction.files.final_eigenvectors import FinalEigenvectors
 
-# Blue, white, red: told apart by colour-blind readers, and white at 0.
+# Blue, white, red: distinct for colour-blind readers, and white at 0.
 COLORS = "RdBu_r"
 
 

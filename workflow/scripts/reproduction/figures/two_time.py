@@ -94,7 +94,7 @@ def displacement_by_value(displacement: pd.DataFrame, baseline: pd.DataFrame, la
 def _by_dataset(displacement: pd.DataFrame, layout: Layout, value: str, label: str, *, logarithmic: bool) -> Drawn:
     rows = in_order(displacement[displacement["i"].isna() | (displacement["i"] == 1)], layout)
     if value == "weight_displacement":
-        # It has no eigenvector in it, so no pair can spoil it.
+        # It involves no eigenvector, so pairs that did not converge do not matter.
         rows = rows.drop(columns="converged")
     numbers = summarize(rows, ["dataset", "optimizer", "waiting_time", "lag"], [value])
     grid = panel_grid(len(layout.datasets), len(layout.optimizers))

@@ -88,7 +88,7 @@ def ipr_separation(evidence: Evidence, dataset: str, *, optimizer: str) -> Measu
 
 
 def best_split(numbers: np.ndarray) -> int:
-    """The j, 2 <= j <= n - 2, with the largest sum of squares between `numbers[:j]` and the rest."""
+    """The j, 2 <= j <= n - 2, with the largest sum of squares between `numbers[:j]` and `numbers[j:]`."""
     n = len(numbers)
     between = {j: j * (n - j) / n * (numbers[:j].mean() - numbers[j:].mean()) ** 2 for j in range(2, n - 1)}
     return max(between, key=lambda j: between[j])
