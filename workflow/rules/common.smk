@@ -12,7 +12,7 @@ from reproduction.jobs.slurm import watch
 from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, drawn_by, entry
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.dependencies import library_files
-from reproduction.experiment.resources import Resources, gpus
+from reproduction.experiment.resources import JobResources, gpus
 from reproduction.experiment.result_paths import table_paths, variant_table_paths
 from reproduction.experiment.table_catalogue import KEPT_TABLES, SCORED_TABLES, TABLES, columns
 from reproduction.experiment.runs import Experiment, Run
@@ -24,7 +24,7 @@ except ConfigError as error:
     # One line for the user, to whom a traceback of the workflow's code is of no use.
     sys.exit(str(error))
 
-RESOURCES = Resources(EXPERIMENT)
+RESOURCES = JobResources(EXPERIMENT)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
 LOGS, BENCHMARKS, SCRATCH = f"{RESULTS}/logs", f"{RESULTS}/benchmarks", f"{RESULTS}/.scratch"

@@ -98,9 +98,10 @@ def test_n_parameters_by_hand() -> None:
 def test_reading_a_configuration_imports_neither_torch_nor_pandas() -> None:
     code = (
         "import sys, yaml; from reproduction.experiment.config import validate; "
-        "from reproduction.experiment.resources import Resources; from reproduction.experiment.runs import Experiment; "
+        "from reproduction.experiment.resources import JobResources; "
+        "from reproduction.experiment.runs import Experiment; "
         "import reproduction.experiment.figure_catalogue, reproduction.jobs.dependencies; "
-        "Resources(Experiment(validate(yaml.safe_load(open(sys.argv[1]))))); "
+        "JobResources(Experiment(validate(yaml.safe_load(open(sys.argv[1]))))); "
         "print(sorted({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
     done = python(code, REPOSITORY / "config.yaml")

@@ -20,7 +20,7 @@ from reproduction.experiment.config import SCHEMA, full_schema, validate
 from reproduction.experiment.datasets import DATASETS, DatasetRecord, loader_modules
 from reproduction.experiment.figure_catalogue import SUPPLEMENT, drawing, drawn_by
 from reproduction.experiment.labels import Layout
-from reproduction.experiment.resources import Resources
+from reproduction.experiment.resources import JobResources
 from reproduction.experiment.result_paths import table_paths
 from reproduction.experiment.runs import Experiment
 from reproduction.experiment.table_catalogue import TABLES
@@ -117,11 +117,11 @@ def test_configuration_labels_sizes_and_costs_follow(experiment: Experiment) -> 
     identity = experiment.identity(run)
     assert (identity["n_train"], identity["n_parameters"]) == (48, 6 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3)
     assert experiment.train_parameters(run)["optimizer"] == OPTIMIZER
-    needs = Resources(experiment)
+    resources = JobResources(experiment)
     # Graphs are kept, since no derivative of the activation is known.
-    assert needs.eigen_megabytes(run) > 3000
-    assert needs.train_megabytes(run) < 2000
-    assert needs.train_minutes(run) >= 10
+    assert resources.eigen_megabytes(run) > 3000
+    assert resources.train_megabytes(run) < 2000
+    assert resources.train_minutes(run) >= 10
     assert Durations(experiment, Assumed()).train(run) > 0
     with pytest.raises(ConfigError, match=r"batch_size: 49 is not allowed; shapes has 48"):
         validate(pinned(OVERLAY, {"training": {"batch_size": 49}}))

@@ -17,7 +17,7 @@ PRODUCTS_PER_PAIR = 8
 GRAPH_MB = 2200
 
 
-class Resources:
+class JobResources:
     """Upper estimates in MB (10^6 bytes) and minutes."""
 
     def __init__(self, experiment: Experiment) -> None:
