@@ -37,4 +37,4 @@ rule supplement:
     input:
         expand(f"{RESULTS}/figures/fig{{number}}.pdf", number=SUPPLEMENT),
         VARIANT_BASELINES,
-        [path for kind in KEPT_TABLES for path in run_files(RUN_TABLES[kind], SUPPLEMENTARY)],
+        [path for kind in KEPT_TABLES for path in run_files(TABLES[kind].path, SUPPLEMENTARY)],

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "tight_eigenvalue": float(tight.values[i]),
                 "relative_gap": float(tight.relative_gaps(k)[i]),
                 "cluster": len(tight.cluster(i)),
-                "told": int(pairs.clustered[i]),
+                "reported": int(pairs.clustered[i]),
                 "residual": float(pairs.residuals[i]),
                 "overlap": tight.overlap(i, pairs.vectors[:, i]),
                 "angle_bound": float(pairs.angle_bounds[i]),

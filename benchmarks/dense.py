@@ -38,7 +38,7 @@ def solved(name: str, solve: Solver, point: Point, exact: HessianOperator, k: in
         "asked": asked,
         "seconds": seconds,
         "products": found[0].products,
-        "guide_products": found[0].guide_products,
+        "surrogate_products": found[0].surrogate_products,
         "worst_true_residual": float(residuals.max()),
         "median_true_residual": float(residuals.median()),
     }

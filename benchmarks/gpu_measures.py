@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 from benchmarks.double_backward import DoubleBackward
-from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, layer_widths, network, product_flops
+from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, network, product_flops
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
 from eigendrift.hessian.mixed_precision import PRECISIONS, multiplying_in
 from eigendrift.hessian.mlp import MLPHessian
@@ -27,7 +27,7 @@ from eigendrift.hessian.surrogate import (
 from reproduction.files.checkpoint import Scratch
 from reproduction.training.batches import Samples
 from reproduction.training.gradients import FlatParameters
-from reproduction.training.loop import StepTaker, evaluate, train
+from reproduction.training.loop import Trainer, evaluate, train
 
 Row = dict[str, object]
 
@@ -40,7 +40,7 @@ class Card:
         self.inputs, self.targets = (each.to(device) for each in data.tensors())
         self.model = self.network()
         self.operator = HessianOperator(self.model, nn.CrossEntropyLoss(), self.inputs, self.targets)
-        self.flops = product_flops(len(self.inputs), layer_widths(data, scale.hidden))
+        self.flops = product_flops(data, scale.hidden)
 
     @property
     def path(self) -> MLPHessian:
@@ -163,9 +163,9 @@ def step_rows(card: Card, steps: int) -> list[Row]:
         seconds = {}
         for recorded in (True, False):
             flat = FlatParameters(card.network())
-            taker = StepTaker(flat, spec, train_samples, BATCH_SIZE, SEED, record=recorded)
-            _steps(taker, 0, 20)
-            seconds[recorded] = card.seconds(partial(_steps, taker, 20, 20 + steps)) / steps
+            trainer = Trainer(flat, spec, train_samples, BATCH_SIZE, SEED, graph=recorded)
+            _steps(trainer, 0, 20)
+            seconds[recorded] = card.seconds(partial(_steps, trainer, 20, 20 + steps)) / steps
         rows.append(
             {
                 "optimizer": name,
@@ -180,9 +180,9 @@ def step_rows(card: Card, steps: int) -> list[Row]:
     return rows
 
 
-def _steps(taker: StepTaker, first: int, last: int) -> None:
+def _steps(trainer: Trainer, first: int, last: int) -> None:
     for t in range(first, last):
-        taker.take(t)
+        trainer.train_step(t)
 
 
 def run(card: Card, optimizer: str, snapshots: Sequence[int]) -> tuple[np.ndarray, float]:
@@ -264,7 +264,7 @@ def solve_rows(
         return {
             "ms": 1e3 * seconds,
             "products": products,
-            "guide_products": surrogate_products,
+            "surrogate_products": surrogate_products,
             "worst_true_residual": float(residuals.max()),
             "worst_overlap": float(overlaps.min()),
         }
@@ -295,13 +295,13 @@ def launch_rows(card: Card) -> list[Row]:
     operator = card.operator
     vector = torch.ones(1, operator.shape[0], device=card.device) / operator.shape[0] ** 0.5
     flat = FlatParameters(card.network())
-    taker = StepTaker(flat, OPTIMIZERS["adam"], _samples(card)[0], BATCH_SIZE, SEED)
-    _steps(taker, 0, 20)
+    trainer = Trainer(flat, OPTIMIZERS["adam"], _samples(card)[0], BATCH_SIZE, SEED)
+    _steps(trainer, 0, 20)
     solved: list[EigenPairs] = []
     tasks: dict[str, Callable[[], object]] = {
         "one product": lambda: operator.product(vector),
         "a solve without a surrogate": lambda: solved.append(WAYS["float32, no surrogate"](card, 3, 1e-3, 0)),
-        "100 training steps, Adam": partial(_steps, taker, 20, 120),
+        "100 training steps, Adam": partial(_steps, trainer, 20, 120),
     }
     return [{"task": name, **_counts(card, task)} for name, task in tasks.items()] + [
         {"task": "products of that solve", "launches": solved[-1].matvecs}

@@ -15,8 +15,8 @@ from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, load, 
 from reproduction.files.checkpoint import Scratch
 from reproduction.training.batches import Samples
 from reproduction.training.gradients import FlatParameters
-from reproduction.training.loop import StepTaker, train
-from reproduction.training.optimizers import Step
+from reproduction.training.loop import Trainer, train
+from reproduction.training.optimizers import OptimizerStep
 
 # Takes so many steps, on from where it was unless it says otherwise.
 Loop = Callable[[int], object]
@@ -41,11 +41,11 @@ def ours(scale: Scale, spec: Mapping[str, Any]) -> Loop:
     """The steps of reproduction.training.loop."""
     data = load(scale.dataset)
     flat, steps = FlatParameters(network(data, scale.hidden)), count()
-    taker = StepTaker(flat, spec, data.train_samples(torch.device("cpu")), BATCH_SIZE, SEED)
+    trainer = Trainer(flat, spec, data.train_samples(torch.device("cpu")), BATCH_SIZE, SEED)
 
     def run(times: int) -> None:
         for t in islice(steps, times):
-            taker.take(t)
+            trainer.train_step(t)
 
     return run
 
@@ -78,7 +78,7 @@ def data_loader(scale: Scale, spec: Mapping[str, Any]) -> Loop:
 
 def _stepper(data: Data, scale: Scale, spec: Mapping[str, Any]) -> Callable[[torch.Tensor, torch.Tensor], None]:
     model = network(data, scale.hidden)
-    step = Step(model.parameters(), spec)
+    step = OptimizerStep(model.parameters(), spec)
 
     def take(inputs: torch.Tensor, targets: torch.Tensor) -> None:
         def gradient() -> None:
@@ -124,24 +124,24 @@ def step_parts(scale: Scale, spec: Mapping[str, Any]) -> dict[str, Loop]:
     """What our step consists of, each part so many times: matrix products, whole gradients, batches, steps."""
     data, cpu = load(scale.dataset), torch.device("cpu")
     flat = FlatParameters(network(data, scale.hidden))
-    taker = StepTaker(flat, spec, data.train_samples(cpu), BATCH_SIZE, SEED)
-    taker.compute_gradient(0)
+    trainer = Trainer(flat, spec, data.train_samples(cpu), BATCH_SIZE, SEED)
+    trainer.compute_gradient(0)
     weights = flat.vector.detach().clone()
 
     def gradient(times: int) -> None:
         for _ in range(times):
-            taker.gradient()
+            trainer.gradient()
 
     def batch(times: int) -> None:
         for t in range(times):
-            taker.feed.choose(t)
-            taker.feed.gather()
+            trainer.loader.select(t)
+            trainer.loader.gather()
 
     def step(times: int) -> None:
         # From the same point: steps along one gradient must not lead to where numbers are denormal, and slow.
         flat.vector.detach().copy_(weights)
         for _ in range(times):
-            taker.step(taker.gradient)
+            trainer.step(trainer.gradient)
         flat.vector.detach().copy_(weights)
 
     return {"matrix products": matrix_products(scale, spec), "gradient": gradient, "batch": batch, "step": step}

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmarks.problem import SEED, Scale, layer_widths, load, network
+from benchmarks.problem import SEED, Scale, load, network
 from benchmarks.results import arguments, passed_on, scale_of, write
 from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift._threads import parallel_map
@@ -121,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "inputs.npy", data.train_inputs)
     np.save(folder / "targets.npy", data.train_targets)
-    (folder / "widths.json").write_text(json.dumps(layer_widths(data, scale.hidden)), encoding="utf-8")
+    (folder / "widths.json").write_text(
+        json.dumps([data.train_inputs.shape[1], *scale.hidden, data.classes]), encoding="utf-8"
+    )
     values: dict[str, float] = {}
     for worker in WORKERS:
         command = [sys.executable, "-m", "benchmarks.memory", *passed_on(given), "--worker", worker]

@@ -41,7 +41,7 @@ class Solution:
     # The relative residuals that the solver itself states, if it does.
     stated: Tensor | None = None
     # Products of a cheaper operator, on few samples.
-    guide_products: int = 0
+    surrogate_products: int = 0
 
 
 # (point, k, tol, seed) -> solution.
@@ -78,7 +78,7 @@ def ours(point: Point, k: int, tol: float, seed: int) -> Solution:
     point.operator.move_to(point.weights)
     pairs = top_eigenpairs(point.operator, k, tol, seed=seed)
     found = sorted_solution(pairs.values, pairs.vectors, pairs.matvecs)
-    return replace(found, stated=pairs.residuals, guide_products=pairs.surrogate_matvecs)
+    return replace(found, stated=pairs.residuals, surrogate_products=pairs.surrogate_matvecs)
 
 
 def eigsh_on_double_backward(rows: int | None = None, keep_graph: bool = False) -> Solver:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eigendrift.scaling import Scaling
 from reproduction.data.sources import load_raw
+from reproduction.experiment.architecture import FullyConnected
 from reproduction.seeds import stream_seed
 from reproduction.training.batches import Samples
 from reproduction.training.model import initialize, mlp
@@ -163,19 +164,9 @@ def network(data: Data, hidden: Sequence[int]) -> nn.Sequential:
     return model
 
 
-def layer_widths(data: Data, hidden: Sequence[int]) -> list[int]:
-    """Number of inputs, widths of the hidden layers, number of classes."""
-    return [data.train_inputs.shape[1], *hidden, data.classes]
-
-
-def product_flops(samples: int, widths: Sequence[int]) -> float:
-    """Floating-point operations that one H v needs when the forward pass is kept.
-
-    The first layer takes two matrix products a sample (R(z) = v x and the sum of R(dL/dz) x'), since its inputs do not
-    move; every other layer takes six, two each for R(z), for R(dL/dz) below it, and for R of the weights' gradient.
-    """
-    first, *others = [a * b for a, b in pairwise(widths)]
-    return 2.0 * samples * (2 * first + 6 * sum(others))
+def product_flops(data: Data, hidden: Sequence[int]) -> float:
+    """Floating-point operations that one H v with all training samples needs when the forward pass is kept."""
+    return FullyConnected(data.train_inputs.shape[1], hidden, data.classes).product_flops(len(data.train_inputs))
 
 
 def schedule_weights(steps: Sequence[int], last: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.double_backward import DoubleBackward
-from benchmarks.problem import layer_widths, load, network, product_flops
+from benchmarks.problem import load, network, product_flops
 from benchmarks.rate import flops, matrix_product_forms
 from benchmarks.results import arguments, scale_of, write
 from benchmarks.timing import interleaved
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     times = interleaved({**forms, **products}, scale.repeats)
     rate = flops(inputs, width) / min(times[name].median for name in forms)
     assert isinstance(operator.path, MLPHessian)
-    dense, one = product_flops(len(inputs), layer_widths(data, scale.hidden)), operator.path.flops
+    dense, one = product_flops(data, scale.hidden), operator.path.flops
     work = {name: flops(inputs, width) for name in forms} | {f"H V, b = {b}": b * one for b in blocks}
     single = times["H V, b = 1"].median
     rows = [

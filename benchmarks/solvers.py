@@ -136,7 +136,7 @@ def run_row(name: str, outcome: Outcome, ours: float, where: dict[str, object]) 
         "repeats": len(outcome.seconds),
         "noise": timing.noise if timing and len(outcome.seconds) > 1 else float("nan"),
         "products": outcome.solution.products if outcome.solution else float("nan"),
-        "guide_products": outcome.solution.guide_products if outcome.solution else float("nan"),
+        "surrogate_products": outcome.solution.surrogate_products if outcome.solution else float("nan"),
         "ratio_to_ours": timing.median / ours if timing else float("nan"),
         "error": outcome.error,
     }

@@ -56,7 +56,7 @@ def part_rows(scale: Scale) -> list[dict[str, object]]:
         products = cost["matrix products"]
         shown = {
             "matrix products": products,
-            "gradients, the rest": gradients * cost["gradient"] - products,
+            "gradients, apart from products": gradients * cost["gradient"] - products,
             "order and gathering of the batch": cost["batch"],
             "optimizer, gradients apart": cost["step"] - (gradients - 1) * cost["gradient"],
         }

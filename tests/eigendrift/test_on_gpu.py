@@ -26,7 +26,7 @@ from eigendrift.scaling import Scaling
 from reproduction.data.sources import load_raw
 from reproduction.training.batches import Samples
 from reproduction.training.gradients import FlatParameters
-from reproduction.training.loop import StepTaker
+from reproduction.training.loop import Trainer
 from reproduction.training.model import initialize, mlp
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -115,7 +115,7 @@ def test_a_recorded_step_is_the_step(spec: dict[str, Any]) -> None:
     random = np.random.default_rng(0)
     data = random.standard_normal((90, 64)).astype(np.float32), random.integers(0, 10, 90)
     recorded, plain = FlatParameters(network()), FlatParameters(network())
-    one, two = (StepTaker(flat, spec, Samples(*data, CUDA), 16, 5) for flat in (recorded, plain))
+    one, two = (Trainer(flat, spec, Samples(*data, CUDA), 16, 5) for flat in (recorded, plain))
     for t in range(12):
         one.take(t)
         two.compute_gradient(t)

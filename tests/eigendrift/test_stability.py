@@ -10,7 +10,7 @@ import torch
 
 from eigendrift.stability import adam_edge, edge_of, preconditioned_edge_of, sam_edge, sgd_edge
 from reproduction.measure.stability_tables import STABILITY_UNITS, stability_table
-from reproduction.training.optimizers import Step
+from reproduction.training.optimizers import OptimizerStep
 
 LR = 0.05
 
@@ -22,7 +22,7 @@ def grows(spec: dict[str, Any], eigenvalue: float, steps: int = 400) -> bool:
     def gradient() -> None:
         x.grad = eigenvalue * x.detach().clone()
 
-    step = Step([x], spec)
+    step = OptimizerStep([x], spec)
     largest = [0.0, 0.0]
     for j in range(steps):
         gradient()
@@ -80,7 +80,7 @@ def test_sam_reverses_a_gradient_of_its_edges_norm() -> None:
         x.grad = eigenvalue * x.detach().clone()
 
     gradient()
-    Step([x], {"class": "SAM", "base": "SGD", "lr": LR, "rho": rho})(gradient)
+    OptimizerStep([x], {"class": "SAM", "base": "SGD", "lr": LR, "rho": rho})(gradient)
     assert float(x.detach()) == pytest.approx(-norm / eigenvalue, rel=1e-3)
 
 

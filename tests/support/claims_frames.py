@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduction.claims.evidence import Evidence, FinalEigenvector, build_evidence
+from reproduction.claims.evidence import Evidence, build_evidence
+from reproduction.files.final_eigenvectors import FinalEigenvectors
 
 ROLES = {"sgd": "sgd", "adam": "adam", "sam": "sam"}
 TWO_DATASETS = ("MNIST", "FashionMNIST")
@@ -44,14 +45,13 @@ def evidence(
     datasets: Sequence[str] = TWO_DATASETS,
     roles: dict[str, str] | None = None,
     dense_seed: int = 0,
-    vectors: Sequence[FinalEigenvector] = (),
+    vectors: Sequence[FinalEigenvectors] = (),
     diverged: Iterable[tuple[str, str, str, int]] = (),
     **tables: pd.DataFrame,
 ) -> Evidence:
     """Evidence from the given tables; those that are not given are empty."""
-    names = ("history", "ipr", "alignment", "displacement", "baseline", "interpolation", "solutions")
     return build_evidence(
-        **{name: tables.get(name, pd.DataFrame()) for name in names},
+        tables,
         vectors=vectors,
         diverged=diverged,
         datasets=datasets,
@@ -169,7 +169,7 @@ def baseline(dataset: str = "MNIST", tau: float = 0.0523, n: int = 89_610, initi
     )
 
 
-def vector(entries: np.ndarray, layers: Sequence[tuple[str, tuple[int, ...]]], **run: Any) -> FinalEigenvector:
+def vector(entries: np.ndarray, layers: Sequence[tuple[str, tuple[int, ...]]], **run: Any) -> FinalEigenvectors:
     """A final eigenvector of the main run of seed 0."""
     key = {"dataset": "MNIST", "optimizer": "adam", "variant": "main", "seed": 0, **run}
-    return FinalEigenvector(**key, vector=np.asarray(entries, dtype=np.float64), layers=tuple(layers))
+    return FinalEigenvectors(np.asarray(entries, dtype=np.float64)[None], (0,), (0.0,), tuple(layers), key)

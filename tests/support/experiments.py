@@ -9,11 +9,20 @@ from typing import Any
 
 import yaml
 
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, figure_name
+from reproduction.experiment.table_catalogue import TABLES
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
 SUPPORT = REPOSITORY / "tests" / "support"
 # Where the two packages lie, as a process of its own takes it from PYTHONPATH.
 PACKAGES = os.pathsep.join(map(str, (REPOSITORY / "src", SCRIPTS)))
+
+
+# What the records say that there is.
+FIGURE_NAMES, SUPPLEMENT_NAMES = list(map(figure_name, FIGURES)), list(map(figure_name, SUPPLEMENT))
+TABLE_RULES = sorted({table.rule for table in TABLES.values() if table.of_run} - {"train"})
+RUN_RULES = ["train", "eigensnapshot", *TABLE_RULES]
 
 
 def script_of(rule: str) -> Path:
@@ -26,6 +35,10 @@ def read(name: str) -> dict[str, Any]:
     """A configuration file of the repository."""
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / name).read_text(encoding="utf-8"))
     return config
+
+
+# The claims of the paper that are scored.
+CLAIM_NUMBERS = sorted(claim["number"] for claim in read("paper/claims.yaml")["claims"])
 
 
 def overlaid(*overlays: Mapping[Any, Any], base: Mapping[Any, Any] | None = None) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from claims_frames import ROLES, alignments, baseline, constant, history, pairs, two_times
-from experiments import PACKAGES, REPOSITORY, SCRIPTS
+from experiments import FIGURE_NAMES, PACKAGES, REPOSITORY, SCRIPTS
 
 from reproduction.files.final_eigenvectors import write_final_eigenvectors
-from reproduction.files.tables import RUN_COLUMNS, write_table
+from reproduction.files.tables import WHOSE, write_table
 
 LAYOUT = {
     "datasets": {"digits": "digits", "digits_noisy": "noisy digits"},
@@ -67,10 +67,10 @@ def run_script(
 
 
 def _write(path: Path, frame: pd.DataFrame, kind: str) -> str:
-    identity = {column: frame[column].iloc[0] for column in RUN_COLUMNS if column in frame}
+    identity = {column: frame[column].iloc[0] for column in WHOSE if column in frame}
     plain = {name: value.item() if hasattr(value, "item") else value for name, value in identity.items()}
     facts = {"steps": 3000, "n_parameters": 17_610, "n_train": 1437, "diverged_at": None}
-    table = frame.drop(columns=[name for name in (*RUN_COLUMNS, "n_parameters") if name in frame])
+    table = frame.drop(columns=[name for name in WHOSE if name in frame])
     write_table(
         path, table, kind=kind, identity={**plain, **facts, **MADE_WITH}, units=dict.fromkeys(table.columns, "1")
     )
@@ -140,12 +140,11 @@ def pdf(width: float, height: float) -> bytes:
 
 
 def write_figures(root: Path) -> dict[str, list[str]]:
-    """21 figures, the second as narrow as a column and the third higher than a page, and their captions."""
+    """All figures, the second as narrow as a column and the third higher than a page, and their captions."""
     (root / "figures").mkdir(parents=True)
     (root / "report").mkdir()
     named: dict[str, list[str]] = {"figures": [], "captions": []}
-    for number in range(1, 22):
-        name = f"fig{number:02d}"
+    for number, name in enumerate(FIGURE_NAMES, 1):
         size = {2: (243, 150), 3: (486, 1200)}.get(number, (486, 150 + 5 * number))
         figure, caption = root / "figures" / f"{name}.pdf", root / "report" / f"{name}.rst"
         figure.write_bytes(pdf(*size))

@@ -20,16 +20,16 @@ import yaml
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.datasets import DATASETS
-from reproduction.experiment.figure_catalogue import DATASET_KINDS, drawing, entry
-from reproduction.experiment.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
+from reproduction.experiment.figure_catalogue import drawing, entry
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.experiment.schedule import two_time_pairs
+from reproduction.experiment.table_catalogue import KEPT_TABLES, TABLES
 from reproduction.files.final_eigenvectors import write_final_eigenvectors
 from reproduction.files.tables import write_table
 from reproduction.measure import identity_tables
 from reproduction.measure.eigenbases import Eigenbases
-from reproduction.measure.localization_tables import LOCALIZATION_UNITS, localization_table
-from reproduction.measure.stability_tables import STABILITY_UNITS, stability_table
+from reproduction.measure.localization_tables import localization_table
+from reproduction.measure.stability_tables import stability_table
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 # What sets the optimizers apart: IPR exponent at the start and its change, overlap left at long lags, gradient and
@@ -97,20 +97,20 @@ class Synthetic:
 
     def paths(self, kind: str, selections: Sequence[Mapping[str, Any]]) -> list[str]:
         """The tables of one kind of the selected runs or data sets; missing ones are written."""
-        if kind in DATASET_KINDS:
+        if not TABLES[kind].of_run:
             datasets = dict.fromkeys(d for selection in selections for d in self.experiment.datasets(**selection))
             return [self._dataset_path(dataset, kind) for dataset in datasets]
         runs = dict.fromkeys(run for selection in selections for run in self.experiment.select(**selection))
         return [self._run_path(run, kind) for run in runs]
 
     def _run_path(self, run: Run, kind: str) -> str:
-        path = self.root / "runs" / run.folder / RUN_TABLES[kind]
+        path = self.root / "runs" / run.folder / TABLES[kind].path
         if not path.exists():
             self._write_run(path, self.experiment, run, kind)
         return str(path)
 
     def _dataset_path(self, dataset: str, kind: str) -> str:
-        path = self.root / {**DATASET_TABLES, **SUPPLEMENT_TABLES}[kind].format(dataset=dataset)
+        path = self.root / TABLES[kind].path.format(dataset=dataset)
         if not path.exists():
             self._write_dataset(path, self.experiment, dataset, kind)
         return str(path)
@@ -296,7 +296,7 @@ def _kept(
     pairs = pd.DataFrame({"step": step, "i": i, "eigenvalue": 50.0 / i, "converged": 1, "angle_bound": 0.01})
     pairs["gradient_norm"] = 0.3
     if kind == "stability":
-        return stability_table(pairs, experiment.train_parameters(run)["optimizer"]), STABILITY_UNITS
+        return stability_table(pairs, experiment.train_parameters(run)["optimizer"]), TABLES[kind].units
     most = experiment.most_pairs(run)
     basis, rows = np.eye(n)[:, :most], [np.zeros((0, n))]
     for count in np.unique(step, return_counts=True)[1]:
@@ -304,18 +304,17 @@ def _kept(
         rows.append(basis[:, :count].T)
     bases = Eigenbases(pairs, np.concatenate(rows))
     if kind == "localization":
-        return localization_table(bases, shapes), LOCALIZATION_UNITS
+        return localization_table(bases, shapes), TABLES[kind].units
     two_times = two_time_pairs(**experiment.two_time(run))
     taken = identity_tables.run_overlaps(bases, two_times, experiment.schedule(run)["every"])
     if kind == "overlaps":
         return identity_tables.overlaps_table(taken, most), identity_tables.overlaps_units(most)
     made = {
-        "subspaces": (identity_tables.subspaces_table, identity_tables.SUBSPACES_UNITS),
-        "tracks": (identity_tables.tracks_table, identity_tables.TRACKS_UNITS),
-        "identity": (identity_tables.identity_table, identity_tables.IDENTITY_UNITS),
+        "subspaces": identity_tables.subspaces_table,
+        "tracks": identity_tables.tracks_table,
+        "identity": identity_tables.identity_table,
     }
-    make, units = made[kind]
-    return make(taken), units
+    return made[kind](taken), TABLES[kind].units
 
 
 def _baseline(experiment: Experiment, n: int, random: np.random.Generator) -> pd.DataFrame:

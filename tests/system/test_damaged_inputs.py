@@ -58,7 +58,7 @@ def of_another_experiment(path: Path) -> None:
     write_table(path, read_table(path, kind=kind), kind=kind, identity=identity, units=header["units"])
 
 
-def spoil(results: Path, damages: dict[str, Damage]) -> None:
+def damage_files(results: Path, damages: dict[str, Damage]) -> None:
     """Damage files as a failing disk or a hasty copy does: with their times, by which Snakemake goes, as they were."""
     contents = {name: (results / name).read_bytes() for name in damages}
     for name, damage in damages.items():
@@ -101,7 +101,7 @@ def again(checkout: Path, outputs: list[str]) -> Finished:
 
 def test_rules_that_read_arrays_refuse_damaged_ones(finished_checkout: Path) -> None:
     results, runs = finished_checkout / "results" / "tiny", "runs/digits"
-    spoil(
+    damage_files(
         results,
         {
             "data/digits_noisy.safetensors": of("digits.safetensors"),
@@ -139,7 +139,7 @@ def test_rules_that_read_arrays_refuse_damaged_ones(finished_checkout: Path) -> 
 
 def test_rules_that_read_tables_refuse_damaged_ones(finished_checkout: Path) -> None:
     results, noisy = finished_checkout / "results" / "tiny", "runs/digits_noisy"
-    spoil(
+    damage_files(
         results,
         {
             "baseline/digits.csv": truncated,
@@ -173,14 +173,14 @@ def test_rules_that_read_tables_refuse_damaged_ones(finished_checkout: Path) -> 
 
 def test_one_table_of_another_experiment_is_enough_for_the_claims(finished_checkout: Path) -> None:
     table = "runs/digits_noisy/sam/main/seed1/history.csv"
-    spoil(finished_checkout / "results" / "tiny", {table: of_another_experiment})
+    damage_files(finished_checkout / "results" / "tiny", {table: of_another_experiment})
     finished = again(finished_checkout, ["claims/claims.md"])
     check(finished, {"claims": (table,)})
 
 
 @pytest.mark.parametrize("damaged", ["claims/claims.tex", "figures/fig07.pdf"])
 def test_the_figure_set_refuses_what_is_damaged(finished_checkout: Path, damaged: str) -> None:
-    spoil(finished_checkout / "results" / "tiny", {damaged: flipped if "claims" in damaged else truncated})
+    damage_files(finished_checkout / "results" / "tiny", {damaged: flipped if "claims" in damaged else truncated})
     finished = again(finished_checkout, ["figure_set/numbers.tex"])
     check(finished, {"figure_set": (damaged,)})
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import TinyRun
 from snakemake_process import TINY, planned_rules, run_snakemake
 
-from reproduction.experiment.result_paths import KEPT_TABLES
+from reproduction.experiment.table_catalogue import KEPT_TABLES
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import read_header, read_table
 

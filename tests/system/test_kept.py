@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 from conftest import TinyRun
+from experiments import FIGURE_NAMES, RUN_RULES
 from snakemake_process import TINY, copy_checkout, environment, planned_jobs, planned_rules, run_snakemake
 
-FIGURES = {f"fig{number:02d}" for number in range(1, 22)}
-DRAWN = {*FIGURES, "claims", "figure_set"}
-A_RUN = ("train", "eigensnapshot", "displacement", "ipr", "alignment", "identity", "localization", "stability")
+DRAWN = {*FIGURE_NAMES, "claims", "figure_set"}
 RUN = "results/tiny/runs/digits/adam/main/seed1"
 
 
@@ -96,7 +95,7 @@ def test_a_seed_more_makes_its_own_runs_and_what_is_drawn_from_all(
     path = overlay("{training: {seeds: [0, 1, 5]}, storage: {keep_arrays: false}}")
     jobs = planned_jobs(run_snakemake(restored, "-n", *TINY, path))
     # Three optimizers on two data sets.
-    expected = dict.fromkeys(A_RUN, 6) | {"interpolation": 2} | dict.fromkeys(DRAWN, 1)
+    expected = dict.fromkeys(RUN_RULES, 6) | {"interpolation": 2} | dict.fromkeys(DRAWN, 1)
     assert Counter(job.rule for job in jobs) == expected
     assert {job.wildcards["seed"] for job in jobs if "seed" in job.wildcards} == {"5"}
 

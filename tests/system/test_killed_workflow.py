@@ -107,15 +107,15 @@ def test_twelve_kills_elsewhere_leave_the_bytes_of_an_undisturbed_run(tiny_run: 
     chance = random.Random("kills of the whole workflow")
     workflow = Workflow(checkout, ["all", *(["paper"] if tiny_run.has_paper else [])])
     kinds = chance.sample(KINDS, len(KINDS))
-    locked, told = False, 0
+    locked, reports = False, 0
     try:
         for kind in kinds:
             if locked:
-                if not told:
+                if not reports:
                     refused = workflow.start()
                     assert refused.process.wait(SOON) == 1
                     assert "It can be removed with the --unlock argument." in refused.said
-                    told += 1
+                    reports += 1
                 run_snakemake(checkout, "--unlock", **ELSEWHERE)
             session = workflow.start()
             wanted, deadline = chance.randint(1, 7), time.monotonic() + SOON
@@ -132,7 +132,7 @@ def test_twelve_kills_elsewhere_leave_the_bytes_of_an_undisturbed_run(tiny_run: 
         assert last.process.wait(600) == 0, last.said[-3000:]
     finally:
         workflow.end()
-    assert told == 1
+    assert reports == 1
     begun = sum(session.started for session in workflow.sessions)
     # What was finished is kept: a kill costs the two jobs that run, and Snakemake's those that it had not yet noted.
     assert begun <= len(STARTED.findall(tiny_run.finished.output)) + 3 * len(kinds)

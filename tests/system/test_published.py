@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import TinyRun
+from experiments import FIGURE_NAMES
 from snakemake_process import ROOT, environment
-
-FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
 
 
 def call(folder: Path, *arguments: str, **extra: str) -> "subprocess.CompletedProcess[str]":
@@ -44,7 +43,7 @@ def published(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_what_is_published(published: Path, tiny_run: TinyRun) -> None:
     folder = published / "paper" / "published"
     assert {path.name for path in (folder / "figures").iterdir()} == {
-        f"{n}.{k}" for n in FIGURES for k in ("pdf", "png", "csv.gz")
+        f"{n}.{k}" for n in FIGURE_NAMES for k in ("pdf", "png", "csv.gz")
     }
     assert {path.name for path in (folder / "claims").iterdir()} == {f"claims.{kind}" for kind in ("csv", "md", "tex")}
     for path in (folder / "tables").rglob("*.gz"):

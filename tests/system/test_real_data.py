@@ -13,9 +13,9 @@ from conftest import IN_CI
 from torch import Tensor, nn
 
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
-from reproduction.data.prepared import load_dataset
 from reproduction.data.sources import prepare
 from reproduction.files.checkpoint import Scratch
+from reproduction.measure.inputs import load_samples
 from reproduction.training.batches import Samples
 from reproduction.training.loop import Trajectory, train
 from reproduction.training.model import flatten, initialize, mlp
@@ -48,8 +48,8 @@ def samples(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sampl
         pytest.skip("no MNIST: set EIGENDRIFT_DATA to a folder that holds MNIST/raw")
     path = tmp_path_factory.mktemp("data") / "MNIST.safetensors"
     prepare("MNIST", folder, False, path)
-    data = load_dataset(path, "standard")
-    return Samples(data.train_inputs, data.train_targets, CPU), Samples(data.test_inputs, data.test_targets, CPU)
+    _, train_samples, test_samples = load_samples(str(path), "standard", CPU)
+    return train_samples, test_samples
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from slurm_cluster import ASKING_OFTEN, MODEL, QUICK, Node, SlurmCluster, edit_p
 from snakemake_process import TINY, Finished, run_snakemake
 
 from reproduction.experiment.config import validate
-from reproduction.experiment.resources import Needs
-from reproduction.experiment.result_paths import KEPT_TABLES
+from reproduction.experiment.resources import JobResources
 from reproduction.experiment.runs import Experiment, Run
+from reproduction.experiment.table_catalogue import KEPT_TABLES
 from reproduction.files.eigenpairs import read_pairs, read_run
 
 # A group is called by its name and by those of its rules.
@@ -74,7 +74,7 @@ def slurm_run(cluster: SlurmCluster, tiny_run: TinyRun, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="module")
-def needs(root: Path) -> Needs:
+def resources(root: Path) -> JobResources:
     """What the tiny experiment asks for, from the configuration."""
     config = yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))
     for key, value in yaml.safe_load((root / "tests" / "tiny.yaml").read_text(encoding="utf-8")).items():
@@ -84,7 +84,7 @@ def needs(root: Path) -> Needs:
             config[key] = value
     config["sweeps"]["batch_size"] = {"full": 20}
     config["sweeps"]["learning_rate"] = {0.3: 30}
-    return Needs(Experiment(validate(config)))
+    return JobResources(Experiment(validate(config)))
 
 
 def megabytes(job: dict[str, str]) -> int:
@@ -139,31 +139,33 @@ def test_every_job_gets_one_processor_on_one_node(slurm_run: SlurmRun) -> None:
 
 
 def test_jobs_share_a_submission_in_which_memory_is_the_largest_and_time_the_sum(
-    slurm_run: SlurmRun, needs: Needs
+    slurm_run: SlurmRun, resources: JobResources
 ) -> None:
-    runs = needs.experiment.of_dataset("digits", seeds="dense")
+    runs = resources.experiment.of_dataset("digits", seeds="dense")
     assert len(runs) == 3
 
     def asked(name: str) -> tuple[int, int]:
         (job,) = slurm_run.jobs_of(name).values()
         return megabytes(job), minutes(job)
 
-    assert asked(TRAININGS) == (max(map(needs.train_megabytes, runs)), sum(map(needs.train_minutes, runs)))
-    assert asked(CHUNKS) == (max(map(needs.eigen_megabytes, runs)), sum(map(needs.eigen_minutes, runs)))
-    assert asked(TABLES) == (max(map(needs.metric_megabytes, runs)), 3 * len(runs) * 10)
-    lines = needs.interpolation_minutes("digits")
-    assert asked(NETWORKS) == (needs.baseline_megabytes("digits"), needs.baseline_minutes("digits") + lines)
+    assert asked(TRAININGS) == (max(map(resources.train_megabytes, runs)), sum(map(resources.train_minutes, runs)))
+    assert asked(CHUNKS) == (max(map(resources.eigen_megabytes, runs)), sum(map(resources.eigen_minutes, runs)))
+    assert asked(TABLES) == (max(map(resources.metric_megabytes, runs)), 3 * len(runs) * 10)
+    lines = resources.interpolation_minutes("digits")
+    assert asked(NETWORKS) == (resources.baseline_megabytes("digits"), resources.baseline_minutes("digits") + lines)
     assert asked(REPORT) == (3000, 3 * 5 + 30)
 
 
-def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_run: SlurmRun, needs: Needs) -> None:
+def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(
+    slurm_run: SlurmRun, resources: JobResources
+) -> None:
     results, compared = slurm_run.folder / "results" / "tiny", 0
-    for run in needs.experiment.of_dataset("digits", seeds="dense"):
+    for run in resources.experiment.of_dataset("digits", seeds="dense"):
         name = f"{run.dataset}.{run.optimizer}.{run.variant}.{run.seed}"
         for file, most_megabytes, most_minutes in (
-            (f"train/{name}", needs.train_megabytes(run), needs.train_minutes(run)),
-            (f"eigensnapshot/{name}.0", needs.eigen_megabytes(run), needs.eigen_minutes(run)),
-            *((f"{rule}/{name}", needs.metric_megabytes(run), 10) for rule in ("displacement", "ipr", "alignment")),
+            (f"train/{name}", resources.train_megabytes(run), resources.train_minutes(run)),
+            (f"eigensnapshot/{name}.0", resources.eigen_megabytes(run), resources.eigen_minutes(run)),
+            *((f"{rule}/{name}", resources.metric_megabytes(run), 10) for rule in ("displacement", "ipr", "alignment")),
         ):
             used = pd.read_csv(results / "benchmarks" / f"{file}.tsv", sep="\t").iloc[0]
             assert used["s"] < 60 * most_minutes, file
@@ -182,7 +184,7 @@ def test_what_is_asked_for_is_more_than_the_benchmark_files_say_was_used(slurm_r
     ],
 )
 def test_a_site_can_ask_for_gpus_in_its_own_form(
-    cluster: SlurmCluster, checkout: Path, needs: Needs, written: dict[str, str], recorded: dict[str, str]
+    cluster: SlurmCluster, checkout: Path, resources: JobResources, written: dict[str, str], recorded: dict[str, str]
 ) -> None:
     edit_profile(checkout, **written)
     before = len(cluster.jobs())
@@ -197,15 +199,19 @@ def test_a_site_can_ask_for_gpus_in_its_own_form(
     assert (job["Partition"], job["JobState"]) == ("gpu", "COMPLETED")
     # Alone in its submission, the job has asked for what its rule declares.
     run = Run("digits", "sgd", "main", 0)
-    assert (megabytes(job), minutes(job)) == (needs.train_megabytes(run), needs.train_minutes(run))
+    assert (megabytes(job), minutes(job)) == (resources.train_megabytes(run), resources.train_minutes(run))
 
 
 def test_the_chunks_of_one_run_spread_over_nodes_and_run_at_one_time(
-    cluster: SlurmCluster, finished_checkout: Path, tiny_run: TinyRun, overlay: Callable[[str], str], needs: Needs
+    cluster: SlurmCluster,
+    finished_checkout: Path,
+    tiny_run: TinyRun,
+    overlay: Callable[[str], str],
+    resources: JobResources,
 ) -> None:
     edit_profile(finished_checkout)
     run = Run("digits", "sgd", "main", 0)
-    path = overlay(f"eigen: {{snapshots_per_job: {-(-len(needs.experiment.snapshots(run)) // 4)}}}")
+    path = overlay(f"eigen: {{snapshots_per_job: {-(-len(resources.experiment.snapshots(run)) // 4)}}}")
     targets = [f"results/tiny/runs/{run.folder}/eigenpairs-{chunk}.safetensors" for chunk in range(4)]
     # The profile shares out many runs; this is one, which wants to be spread.
     arguments = ("--profile", "profiles/slurm", "--group-components", "chunks=1", *QUICK, *TINY, path, "--", *targets)

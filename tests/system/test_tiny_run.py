@@ -17,11 +17,18 @@ import pytest
 import torch
 import yaml
 from conftest import IN_CI, TinyRun
+from experiments import CLAIM_NUMBERS, FIGURE_NAMES, TABLE_RULES, overlaid, read
 from snakemake_process import TINY, run_snakemake
 
+from reproduction.experiment.config import validate
+from reproduction.experiment.figure_catalogue import FIGURES
+from reproduction.experiment.runs import Experiment, Run
+from reproduction.experiment.table_catalogue import DATASET_TABLES, RUN_TABLES, TABLES
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.final_eigenvectors import read_final_eigenvectors
-from reproduction.files.tables import read_header, read_run_tables, read_table
+from reproduction.files.tables import read_header, read_table, read_tables
+from reproduction.planning.cost_model import Assumed, Durations
+from reproduction.planning.plan import table_bytes, table_rows
 
 DATASETS, OPTIMIZERS = ("digits", "digits_noisy"), ("sgd", "adam", "sam")
 # tests/tiny.yaml in words: two seeds of the main runs, one seed of each of two sweep variants.
@@ -31,24 +38,7 @@ RUNS = [(d, o, "main", s) for d in DATASETS for o in OPTIMIZERS for s in (0, 1)]
 STEPS = {"main": 60, "batch_size-full": 20, "learning_rate-0.3": 30}
 N_PARAMETERS = 64 * 12 + 12 + 12 * 10 + 10 + 10 * 10 + 10
 K, DENSE_K, TOLERANCE, DENSE_TOLERANCE = 3, 15, 1e-3, 1e-4
-FIGURES = [f"fig{number:02d}" for number in range(1, 22)]
-TABLE_RULES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
-RUN_FILES = {
-    "history.csv",
-    "ipr.csv",
-    "alignment.csv",
-    "displacement.csv",
-    "overlaps.csv",
-    "subspaces.csv",
-    "tracks.csv",
-    "identity.csv",
-    "localization.csv",
-    "stability.csv",
-    "final_eigenvector.safetensors",
-    "final_weights.safetensors",
-    "trajectory.safetensors",
-    "eigenpairs-0.safetensors",
-}
+RUN_FILES = {*RUN_TABLES.values(), "final_weights.safetensors", "trajectory.safetensors", "eigenpairs-0.safetensors"}
 
 
 def folder(results: Path, run: tuple[str, str, str, int]) -> Path:
@@ -62,7 +52,7 @@ def results(tiny_run: TinyRun) -> Path:
 
 
 def table(results: Path, kind: str) -> pd.DataFrame:
-    return read_run_tables([folder(results, run) / f"{kind}.csv" for run in RUNS], kind=kind)
+    return read_tables([folder(results, run) / f"{kind}.csv" for run in RUNS], kind=kind)
 
 
 # Files
@@ -73,16 +63,15 @@ def test_the_files_are_those_that_the_rules_declare(results: Path, tiny_run: Tin
     jobs += [f"eigensnapshot/{d}.{o}.{v}.{s}.0" for d, o, v, s in RUNS]
     jobs += [f"{rule}/{d}.{o}.{v}.{s}" for rule in TABLE_RULES for d, o, v, s in RUNS]
     jobs += [f"{rule}/{d}" for rule in ("prepare_data", "baseline", "interpolation") for d in DATASETS]
-    jobs += [*FIGURES, "claims", "figure_set"]
-    expected = {f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")}
-    expected |= {f"figure_set/{name}.pdf" for name in FIGURES}
+    jobs += [*FIGURE_NAMES, "claims", "figure_set"]
+    expected = {f"figures/{name}.{kind}" for name in FIGURE_NAMES for kind in ("pdf", "png", "csv")}
+    expected |= {f"figure_set/{name}.pdf" for name in FIGURE_NAMES}
     expected |= {f"figure_set/{name}" for name in ("figures.tex", "numbers.tex", "claims.tex", "manifest.json")}
     expected |= {f"claims/claims.{kind}" for kind in ("csv", "md", "tex")}
     expected |= {f"data/{d}.safetensors" for d in DATASETS}
-    expected |= {f"{kind}/{d}.csv" for kind in ("baseline", "interpolation") for d in DATASETS}
-    expected |= {f"baseline/{d}.overlaps.csv" for d in DATASETS} | {
-        f"interpolation/{d}.solutions.csv" for d in DATASETS
-    }
+    # The permuted networks are of the supplement.
+    of_data_sets = [path for kind, path in DATASET_TABLES.items() if TABLES[kind].rule != "permuted"]
+    expected |= {path.format(dataset=d) for path in of_data_sets for d in DATASETS}
     expected |= {str((folder(results, run) / name).relative_to(results)) for run in RUNS for name in RUN_FILES}
     if tiny_run.has_paper:
         jobs.append("paper")
@@ -92,6 +81,19 @@ def test_the_files_are_those_that_the_rules_declare(results: Path, tiny_run: Tin
     found = {str(path.relative_to(results)) for path in results.rglob("*") if not path.is_dir()}
     assert found == expected
     assert not [path for path in results.rglob("*") if path.is_dir() and not any(path.iterdir())]
+
+
+def test_the_plan_counts_the_rows_of_every_table(results: Path) -> None:
+    durations = Durations(Experiment(validate(overlaid(read("tests/tiny.yaml")))), Assumed())
+    estimated = written = 0
+    for run in (Run(*run) for run in RUNS):
+        expected = table_rows(durations, run)
+        for kind in set(RUN_TABLES) - {"final_eigenvector"}:
+            path = results / "runs" / run.folder / RUN_TABLES[kind]
+            assert read_header(path, kind=kind)["rows"] == expected[kind], path
+            written += path.stat().st_size
+        estimated += table_bytes(durations, run)
+    assert written / 2 < estimated < 2 * written
 
 
 def test_logs_tell_progress_and_no_trouble(results: Path) -> None:
@@ -114,7 +116,7 @@ def test_benchmarks_hold_one_measurement_each(results: Path) -> None:
 
 
 def test_figures_are_pdf_png_and_the_plotted_numbers(results: Path) -> None:
-    for number, name in enumerate(FIGURES, start=1):
+    for number, name in enumerate(FIGURE_NAMES, start=1):
         assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF-"), name
         assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n"), name
         # Its own script drew it: the kind and the number are in the table.
@@ -135,7 +137,7 @@ def test_a_figure_names_the_tables_that_it_was_drawn_from(results: Path) -> None
 
 def test_every_claim_is_stated_and_none_is_decided_at_this_scale(results: Path) -> None:
     claims = read_table(results / "claims" / "claims.csv", kind="claims")
-    assert sorted(set(claims["number"])) == list(range(1, 19))
+    assert sorted(set(claims["number"])) == CLAIM_NUMBERS
     assert set(claims["verdict"].dropna()) == {"not assessed at this scale"}
     for kind in ("md", "tex"):
         text = (results / "claims" / f"claims.{kind}").read_text(encoding="utf-8")
@@ -150,7 +152,7 @@ def test_the_manifest_describes_the_figure_set(results: Path) -> None:
     for name, described in manifest["files"].items():
         content = (figure_set / name).read_bytes()
         assert described == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}, name
-    for name in FIGURES:
+    for name in FIGURE_NAMES:
         assert (figure_set / f"{name}.pdf").read_bytes() == (results / "figures" / f"{name}.pdf").read_bytes(), name
     provenance = manifest["provenance"]
     assert provenance["config"]["name"] == "tiny"
@@ -169,7 +171,7 @@ def test_the_compiled_paper_holds_all_figures(results: Path, tiny_run: TinyRun) 
         pytest.skip("no pdftotext here")
     text = subprocess.run(["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
     captions = re.findall(r"\bFig(?:ure|\.) (\d+)[:.]", text, re.IGNORECASE)
-    assert sorted(set(map(int, captions))) == list(range(1, 22))
+    assert sorted(set(map(int, captions))) == list(FIGURES)
     assert "??" not in text
     images = subprocess.run(["pdffonts", str(pdf)], capture_output=True, text=True, check=True).stdout
     assert "Type 3" not in images
@@ -182,8 +184,8 @@ def test_a_report_holds_all_figures(tiny_run: TinyRun, tmp_path: Path) -> None:
     run_snakemake(tiny_run.folder, "--report", str(path), *TINY, **blocked)
     with zipfile.ZipFile(path) as archive:
         names = {Path(name).name: name for name in archive.namelist()}
-        assert {f"{name}.png" for name in FIGURES} | {"claims.md", "report.html"} <= set(names)
-        for name in FIGURES:
+        assert {f"{name}.png" for name in FIGURE_NAMES} | {"claims.md", "report.html"} <= set(names)
+        for name in FIGURE_NAMES:
             png = (tiny_run.results / "figures" / f"{name}.png").read_bytes()
             assert archive.read(names[f"{name}.png"]) == png, name
 

@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from reproduction.experiment.datasets import loader_modules
 from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawn_by
 from reproduction.jobs.checkout import ROOTS
 from reproduction.jobs.dependencies import loaded_files
@@ -83,8 +84,12 @@ def test_every_script_belongs_to_a_rule() -> None:
 
 def third_party(script: str) -> set[str]:
     """Packages from elsewhere that a script imports, itself or through ours, for running it."""
-    drawing = sorted(set(map(drawn_by, (*FIGURES, *SUPPLEMENT)))) if script == "draw_figure" else []
-    return imported([SCRIPTS / f"{script}.py", *loaded_files(SCRIPTS / f"{script}.py", *drawing)])
+    by_name = {
+        "draw_figure": sorted(set(map(drawn_by, (*FIGURES, *SUPPLEMENT)))),
+        "prepare_data": loader_modules(),
+    }
+    path = SCRIPTS / f"{script}.py"
+    return imported([path, *loaded_files(path, *by_name.get(script, []))])
 
 
 def imported(files: Iterable[str | Path]) -> set[str]:

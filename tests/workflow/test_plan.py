@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from experiments import FIGURE_NAMES, TABLE_RULES
 from pages import commands, pages, read
 from snakemake_process import Finished, planned_jobs, planned_rules, run_snakemake
-
-TABLES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
-FIGURES = {f"fig{number:02d}": 1 for number in range(1, 22)}
 
 
 def snapshots(steps: int, every: int, waiting_times: list[int], lags_per_decade: int) -> int:
@@ -49,8 +47,15 @@ def expected(config: dict[str, Any]) -> dict[str, int]:
     runs = optimizers * sum(count for _, count, _ in kinds)
     chunks = sum(optimizers * count * math.ceil(snapshots(steps, **block) / at_once) for steps, count, block in kinds)
     a_dataset = dict.fromkeys(("prepare_data", "baseline", "interpolation"), len(config["datasets"]))
-    a_run = dict.fromkeys(("train", *TABLES), runs)
-    return {**a_dataset, **a_run, "eigensnapshot": chunks, **FIGURES, "claims": 1, "figure_set": 1}
+    a_run = dict.fromkeys(("train", *TABLE_RULES), runs)
+    return {
+        **a_dataset,
+        **a_run,
+        "eigensnapshot": chunks,
+        **dict.fromkeys(FIGURE_NAMES, 1),
+        "claims": 1,
+        "figure_set": 1,
+    }
 
 
 def main_schedule(config: dict[str, Any]) -> dict[str, Any]:
@@ -117,14 +122,14 @@ def test_the_plan_for_two_cores_keeps_what_the_figures_need(clean_checkout: Path
 
 def test_the_plan_is_told_before_anything_starts(clean_checkout: Path) -> None:
     assert "runs" in run_snakemake(clean_checkout, "--cores", "1", "plan").output
-    # Asked again, it tells again.
+    # Asked again, it reports again.
     finished = run_snakemake(clean_checkout, "--cores", "1", "plan")
-    told = re.findall(r"^(runs|snapshots|jobs|disk|time) +(.*)$", finished.output, re.MULTILINE)
-    assert [name for name, _ in told] == ["runs", "snapshots", "jobs", "disk", *["time"] * 4]
+    reported = re.findall(r"^(runs|snapshots|jobs|disk|tables|time) +(.*)$", finished.output, re.MULTILINE)
+    assert [name for name, _ in reported] == ["runs", "snapshots", "jobs", "disk", "tables", *["time"] * 4]
     counts = planned_rules(run_snakemake(clean_checkout, "-n"))
     # The plan does not count the rule that only collects.
-    assert dict(told[:3])["runs"] == str(counts["train"])
-    assert dict(told[:3])["jobs"] == str(sum(counts.values()) - counts.get("all", 0))
+    assert dict(reported[:3])["runs"] == str(counts["train"])
+    assert dict(reported[:3])["jobs"] == str(sum(counts.values()) - counts.get("all", 0))
     assert not any((clean_checkout / "results" / "demo").glob("runs/*"))
 
 
@@ -173,7 +178,7 @@ def test_every_job_asks_for_memory_and_time(paper_plan: Finished) -> None:
 def test_one_dataset_plays_both_parts(clean_checkout: Path, overlay: Callable[[str], str]) -> None:
     path = overlay("datasets: [digits_noisy]\nsweeps: {dataset: digits_noisy}")
     jobs = planned_jobs(run_snakemake(clean_checkout, "-n", "--configfile", path))
-    assert {job.rule for job in jobs} >= set(FIGURES)
+    assert {job.rule for job in jobs} >= set(FIGURE_NAMES)
     assert {job.wildcards.get("dataset", "digits_noisy") for job in jobs} == {"digits_noisy"}
 
 
@@ -184,7 +189,7 @@ def test_an_experiment_without_sweeps_or_with_other_optimizers_plans_all_figures
     others = "optimizers: {sgd: null, adam: null, sam: null, rmsprop: {class: RMSprop, lr: 0.001}}"
     path = overlay(f"{no_sweeps}\n{others}")
     jobs = planned_jobs(run_snakemake(clean_checkout, "-n", "--configfile", path))
-    assert {job.rule for job in jobs} >= set(FIGURES)
+    assert {job.rule for job in jobs} >= set(FIGURE_NAMES)
     assert {job.wildcards["optimizer"] for job in jobs if job.rule == "train"} == {"rmsprop"}
     assert {job.wildcards["variant"] for job in jobs if job.rule == "train"} == {"main"}
 

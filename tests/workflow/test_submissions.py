@@ -5,19 +5,19 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from experiments import overlaid
+from experiments import FIGURE_NAMES, TABLE_RULES, overlaid
 from experiments import read as read_yaml
 from pages import marked, read, rows
 from snakemake_process import run_snakemake
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.runs import Experiment, Run
-from reproduction.planning.scale_out import Durations, Model, Speed, components
+from reproduction.planning.cost_model import Assumed, Durations
+from reproduction.planning.scale_out import Model, components
 
 # Faster than any GPU in use: what a job takes is then little more than its start.
-FAST = Speed(flops=1e14, step=1e-4, pair=2e-3)
+FAST = Assumed(flops=1e14, launches=1e-4, pair=2e-3)
 
-TABLES = ("displacement", "ipr", "alignment", "identity", "localization", "stability")
 Submission = tuple[str, list[tuple[str, dict[str, str]]]]
 
 
@@ -51,15 +51,15 @@ def test_the_paper_takes_fewer_than_four_hundred_submissions(submissions: list[S
     assert rules["train"] == rules["ipr"] == len(list(paper))
     assert rules["eigensnapshot"] == sum(map(paper.chunks, paper))
     assert rules["baseline"] == rules["interpolation"] == 2
-    assert sum(count for rule, count in rules.items() if rule.startswith("fig")) == 22
+    assert sum(count for rule, count in rules.items() if rule.startswith("fig")) == len(FIGURE_NAMES) + 1
 
 
 def seconds(rule: str, wildcards: dict[str, str], durations: Durations) -> float:
     """What a job takes by the model."""
-    if rule in TABLES:
-        return durations.speed.table
+    if rule in TABLE_RULES:
+        return FAST.table
     if rule.startswith("fig") or rule == "claims":
-        return durations.speed.figure
+        return FAST.figure
     if rule in ("baseline", "interpolation"):
         return durations.baseline(wildcards["dataset"])
     run = Run(wildcards["dataset"], wildcards["optimizer"], wildcards["variant"], int(wildcards["seed"]))
@@ -84,5 +84,5 @@ def test_the_page_on_scale_says_what_is_submitted(submissions: list[Submission])
 
 
 def test_the_page_on_scale_shows_what_the_model_gives(paper: Experiment, root: Path) -> None:
-    model = Model(Durations(paper, Speed()), components(root / "profiles" / "slurm" / "config.yaml"))
+    model = Model(paper, Assumed(), components(root / "profiles" / "slurm" / "config.yaml"))
     assert marked(read("docs/scale.md"), "model").splitlines() == list(model.lines((1, 4, 8, 16, 64)))

@@ -12,14 +12,9 @@ from reproduction.jobs.slurm import watch
 from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, drawn_by, entry
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.dependencies import library_files
-from reproduction.experiment.resources import Needs, gpus
-from reproduction.experiment.result_paths import (
-    DATASET_TABLES,
-    KEPT_TABLES,
-    RUN_TABLES,
-    table_paths,
-    variant_table_paths,
-)
+from reproduction.experiment.resources import JobResources, gpus
+from reproduction.experiment.result_paths import table_paths, variant_table_paths
+from reproduction.experiment.table_catalogue import KEPT_TABLES, SCORED_TABLES, TABLES, columns
 from reproduction.experiment.runs import Experiment, Run
 
 use_this_copy()
@@ -29,7 +24,7 @@ except ConfigError as error:
     # One line for the user, to whom a traceback of the workflow's code is of no use.
     sys.exit(str(error))
 
-NEEDS = Needs(EXPERIMENT)
+RESOURCES = JobResources(EXPERIMENT)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
 LOGS, BENCHMARKS, SCRATCH = f"{RESULTS}/logs", f"{RESULTS}/benchmarks", f"{RESULTS}/.scratch"
@@ -82,6 +77,16 @@ def eigenpairs(wildcards):
     return [
         path for chunk in range(EXPERIMENT.chunks(run)) for path in run_files(f"eigenpairs-{chunk}.safetensors", [run])
     ]
+
+
+def table(kind):
+    """The file of one kind of table, with the wildcards of its rule."""
+    return f"{RUN if TABLES[kind].of_run else RESULTS}/{TABLES[kind].path}"
+
+
+def variant_table(kind):
+    """The same for a variant that has a table of its own."""
+    return f"{RESULTS}/{TABLES[kind].variant_path}"
 
 
 def tables(kind, selections):

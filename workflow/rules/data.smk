@@ -1,5 +1,5 @@
-# Needs: the embedded digits, or the raw files of MNIST and FashionMNIST in data.root (downloaded if they are not there).
-# Leaves: one checked file of 8-bit pixels and labels a dataset.
+# Reads: the embedded digits, or the raw files of MNIST and FashionMNIST in data.root (downloaded if they are not there).
+# Writes: one checked file of 8-bit pixels and labels a dataset.
 
 
 rule prepare_data:

@@ -1,5 +1,5 @@
-# Needs: tables only.
-# Leaves: the 21 figures, each as PDF, PNG and the plotted numbers; rules fig01 to fig21.
+# Reads: tables only.
+# Writes: the 21 figures, each as PDF, PNG and the plotted numbers; rules fig01 to fig21.
 
 
 for number in FIGURES:

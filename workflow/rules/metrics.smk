@@ -1,5 +1,5 @@
-# Needs: the trajectory and the eigenpairs of a run.
-# Leaves: its small tables, which all figures and claims are drawn from, and those that later questions about its
+# Reads: the trajectory and the eigenpairs of a run.
+# Writes: its small tables, which all figures and claims are drawn from, and those that later questions about its
 # eigenvectors are answered from; its leading eigenvector at the end.
 
 # A run's tables come before anything else, for the sake of the disk: its big arrays are deleted once the tables exist.
@@ -12,7 +12,7 @@ rule displacement:
         trajectory=rules.train.output.trajectory,
         modules=library("displacement"),
     output:
-        f"{RUN}/displacement.csv",
+        table("displacement"),
     log:
         f"{LOGS}/displacement/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -22,9 +22,10 @@ rule displacement:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("displacement"),
         k=EXPERIMENT.config["eigen"]["k"],
         two_time=lambda wildcards: EXPERIMENT.two_time(run_of(wildcards)),
     script:
@@ -37,8 +38,8 @@ rule ipr:
         final_weights=rules.train.output.final_weights,
         modules=library("ipr"),
     output:
-        table=f"{RUN}/ipr.csv",
-        final_eigenvector=f"{RUN}/final_eigenvector.safetensors",
+        table=table("ipr"),
+        final_eigenvector=table("final_eigenvector"),
     log:
         f"{LOGS}/ipr/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -48,9 +49,10 @@ rule ipr:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("ipr", "final_eigenvector"),
         scratch=scratch_of,
         finished=lambda wildcards: f"eigensnapshot/{run_of(wildcards).folder}",
         every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
@@ -64,7 +66,7 @@ rule alignment:
         trajectory=rules.train.output.trajectory,
         modules=library("alignment"),
     output:
-        f"{RUN}/alignment.csv",
+        table("alignment"),
     log:
         f"{LOGS}/alignment/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -74,9 +76,10 @@ rule alignment:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.metric_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.metric_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("alignment"),
         every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
     script:
         "../scripts/alignment.py"
@@ -87,10 +90,10 @@ rule identity:
         eigenpairs=eigenpairs,
         modules=library("identity"),
     output:
-        overlaps=f"{RUN}/overlaps.csv",
-        subspaces=f"{RUN}/subspaces.csv",
-        tracks=f"{RUN}/tracks.csv",
-        identity=f"{RUN}/identity.csv",
+        overlaps=table("overlaps"),
+        subspaces=table("subspaces"),
+        tracks=table("tracks"),
+        identity=table("identity"),
     log:
         f"{LOGS}/identity/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -100,9 +103,10 @@ rule identity:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.mapped_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("overlaps", "subspaces", "tracks", "identity"),
         k=lambda wildcards: EXPERIMENT.most_pairs(run_of(wildcards)),
         every=lambda wildcards: EXPERIMENT.schedule(run_of(wildcards))["every"],
         two_time=lambda wildcards: EXPERIMENT.two_time(run_of(wildcards)),
@@ -116,7 +120,7 @@ rule localization:
         final_weights=rules.train.output.final_weights,
         modules=library("localization"),
     output:
-        f"{RUN}/localization.csv",
+        table("localization"),
     log:
         f"{LOGS}/localization/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -126,8 +130,10 @@ rule localization:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.mapped_megabytes(run_of(wildcards)),
         runtime=20,
+    params:
+        columns=columns("localization"),
     script:
         "../scripts/localization.py"
 
@@ -137,7 +143,7 @@ rule stability:
         eigenpairs=eigenpairs,
         modules=library("stability"),
     output:
-        f"{RUN}/stability.csv",
+        table("stability"),
     log:
         f"{LOGS}/stability/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
     benchmark:
@@ -147,9 +153,10 @@ rule stability:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.mapped_megabytes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.mapped_megabytes(run_of(wildcards)),
         runtime=20,
     params:
+        columns=columns("stability"),
         optimizer=lambda wildcards: EXPERIMENT.train_parameters(run_of(wildcards))["optimizer"],
     script:
         "../scripts/stability.py"

@@ -1,9 +1,7 @@
-# Needs: all tables and all figures.
-# Leaves: the scored claims, the figure set for LaTeX, and the compiled paper.
+# Reads: all tables and all figures.
+# Writes: the scored claims, the figure set for LaTeX, and the compiled paper.
 
-ALL_TABLES = {kind: tables(kind, [{"variants": "all"}]) for kind in ("history", "ipr", "alignment", "displacement")}
-ALL_TABLES |= {kind: tables(kind, [{}]) for kind in DATASET_TABLES}
-ALL_TABLES["final_eigenvector"] = tables("final_eigenvector", [{"seeds": "dense"}])
+ALL_TABLES = {kind: tables(kind, [selection]) for kind, selection in SCORED_TABLES.items()}
 FIGURE_NAMES = [f"fig{number:02d}" for number in FIGURES]
 FIGURE_SET = f"{RESULTS}/figure_set"
 

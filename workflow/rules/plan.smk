@@ -1,5 +1,5 @@
-# Needs: nothing.
-# Leaves: nothing; reports the estimated cost of the configured experiment.
+# Reads: nothing.
+# Writes: nothing; reports the estimated cost of the configured experiment.
 
 
 # It has no output, not even a benchmark file, so that it reports every time that it is requested.

@@ -1,5 +1,5 @@
-# Needs: a dataset's file and the trajectories of its runs.
-# Leaves: eigenpairs at the snapshots of each run, in chunks; the baseline over random initializations; loss and
+# Reads: a dataset's file and the trajectories of its runs.
+# Writes: eigenpairs at the snapshots of each run, in chunks; the baseline over random initializations; loss and
 # sharpness on the lines between solutions.
 
 
@@ -20,8 +20,8 @@ rule eigensnapshot:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.eigen_megabytes(run_of(wildcards)),
-        runtime=lambda wildcards: NEEDS.eigen_minutes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.eigen_megabytes(run_of(wildcards)),
+        runtime=lambda wildcards: RESOURCES.eigen_minutes(run_of(wildcards)),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         eigen=lambda wildcards: EXPERIMENT.eigen_parameters(run_of(wildcards)),
@@ -38,8 +38,8 @@ rule baseline:
         data=rules.prepare_data.output[0],
         modules=library("baseline"),
     output:
-        baseline=f"{RESULTS}/baseline/{{dataset}}.csv",
-        overlaps=f"{RESULTS}/baseline/{{dataset}}.overlaps.csv",
+        baseline=table("baseline"),
+        overlaps=table("baseline_overlaps"),
     log:
         f"{LOGS}/baseline/{{dataset}}.log",
     benchmark:
@@ -48,10 +48,11 @@ rule baseline:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset),
-        runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset),
+        mem_mb=lambda wildcards: RESOURCES.baseline_megabytes(wildcards.dataset),
+        runtime=lambda wildcards: RESOURCES.baseline_minutes(wildcards.dataset),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
+        columns=columns("baseline", "baseline_overlaps"),
         baseline=EXPERIMENT.baseline_parameters(),
         scratch=SCRATCH,
         job="baseline/{dataset}",
@@ -64,8 +65,8 @@ rule variant_baseline:
         data=rules.prepare_data.output[0],
         modules=library("baseline"),
     output:
-        baseline=f"{RESULTS}/baseline/{{variant}}/{{dataset}}.csv",
-        overlaps=f"{RESULTS}/baseline/{{variant}}/{{dataset}}.overlaps.csv",
+        baseline=variant_table("baseline"),
+        overlaps=variant_table("baseline_overlaps"),
     log:
         f"{LOGS}/variant_baseline/{{dataset}}.{{variant}}.log",
     benchmark:
@@ -74,10 +75,11 @@ rule variant_baseline:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset, wildcards.variant),
-        runtime=lambda wildcards: NEEDS.baseline_minutes(wildcards.dataset, wildcards.variant),
+        mem_mb=lambda wildcards: RESOURCES.baseline_megabytes(wildcards.dataset, wildcards.variant),
+        runtime=lambda wildcards: RESOURCES.baseline_minutes(wildcards.dataset, wildcards.variant),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
+        columns=columns("baseline", "baseline_overlaps"),
         baseline=lambda wildcards: EXPERIMENT.baseline_parameters(wildcards.variant),
         scratch=SUPPLEMENT_SCRATCH,
         job="variant_baseline/{variant}/{dataset}",
@@ -93,8 +95,8 @@ rule interpolation:
         ipr=lambda wildcards: run_files("ipr.csv", EXPERIMENT.of_dataset(wildcards.dataset)),
         modules=library("interpolation"),
     output:
-        interpolation=f"{RESULTS}/interpolation/{{dataset}}.csv",
-        solutions=f"{RESULTS}/interpolation/{{dataset}}.solutions.csv",
+        interpolation=table("interpolation"),
+        solutions=table("solutions"),
     log:
         f"{LOGS}/interpolation/{{dataset}}.log",
     benchmark:
@@ -103,10 +105,11 @@ rule interpolation:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.baseline_megabytes(wildcards.dataset),
-        runtime=lambda wildcards: NEEDS.interpolation_minutes(wildcards.dataset),
+        mem_mb=lambda wildcards: RESOURCES.baseline_megabytes(wildcards.dataset),
+        runtime=lambda wildcards: RESOURCES.interpolation_minutes(wildcards.dataset),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
+        columns=columns("interpolation", "solutions"),
         interpolation=EXPERIMENT.interpolation_parameters(),
     script:
         "../scripts/interpolation.py"

@@ -1,5 +1,5 @@
-# Needs: tables of main and sensitivity runs, final weights, a dataset's file.
-# Leaves: overlaps between eigenvectors of permuted networks; figures S1 to S3, each as PDF, PNG and the plotted numbers.
+# Reads: tables of main and sensitivity runs, final weights, a dataset's file.
+# Writes: overlaps between eigenvectors of permuted networks; figures S1 to S3, each as PDF, PNG and the plotted numbers.
 
 SUPPLEMENTARY = [run for run in EXPERIMENT.select(variants="sensitivity") if EXPERIMENT.is_supplementary(run)]
 
@@ -16,7 +16,7 @@ rule permuted:
         ),
         modules=library("permuted"),
     output:
-        f"{RESULTS}/baseline/{{dataset}}.permuted.csv",
+        table("permuted_overlaps"),
     log:
         f"{LOGS}/permuted/{{dataset}}.log",
     benchmark:
@@ -25,10 +25,11 @@ rule permuted:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.permuted_megabytes(wildcards.dataset),
-        runtime=lambda wildcards: NEEDS.permuted_minutes(wildcards.dataset),
+        mem_mb=lambda wildcards: RESOURCES.permuted_megabytes(wildcards.dataset),
+        runtime=lambda wildcards: RESOURCES.permuted_minutes(wildcards.dataset),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
+        columns=columns("permuted_overlaps"),
         permuted=EXPERIMENT.permuted_parameters(),
         scratch=SUPPLEMENT_SCRATCH,
         job="permuted/{dataset}",

@@ -1,5 +1,5 @@
-# Needs: a dataset's file.
-# Leaves: of each run its trajectory (weights, gradients and updates at the snapshots), history and final weights.
+# Reads: a dataset's file.
+# Writes: of each run its trajectory (weights, gradients and updates at the snapshots), history and final weights.
 
 
 rule train:
@@ -19,8 +19,8 @@ rule train:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: NEEDS.train_megabytes(run_of(wildcards)),
-        runtime=lambda wildcards: NEEDS.train_minutes(run_of(wildcards)),
+        mem_mb=lambda wildcards: RESOURCES.train_megabytes(run_of(wildcards)),
+        runtime=lambda wildcards: RESOURCES.train_minutes(run_of(wildcards)),
         gpu=gpus(EXPERIMENT.config["training"]["device"]),
     params:
         run=lambda wildcards: EXPERIMENT.train_parameters(run_of(wildcards)),

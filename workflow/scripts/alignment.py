@@ -9,7 +9,7 @@ start(snakemake)
 
 import pandas as pd
 from reproduction.files.eigenpairs import read_pairs, run_identity
-from reproduction.measure.run_tables import ALIGNMENT_UNITS, alignment_table, on_grid
+from reproduction.measure.run_tables import alignment_table, on_grid
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import write_table
 
@@ -34,5 +34,4 @@ write_table(
     pd.concat(tables, ignore_index=True),
     kind="alignment",
     identity=identity,
-    units=ALIGNMENT_UNITS,
 )

@@ -14,7 +14,7 @@ from eigendrift.hessian.operator import HessianOperator
 from reproduction.training.model import flatten
 from reproduction.seeds import stream_seed
 from reproduction.files.checkpoint import Scratch
-from reproduction.measure.inputs import build_model, circumstances, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.files.tables import write_table
 
@@ -35,7 +35,7 @@ _, vectors = solve(
         {
             "baseline": dict(baseline),
             "data": data_sha256(snakemake.input.data),
-            "made_with": circumstances(device, snakemake.threads),
+            "made_with": numerical_environment(device, snakemake.threads),
         },
     ),
     what="initialization",
@@ -56,7 +56,6 @@ write_table(
     table,
     kind="baseline",
     identity=identity,
-    units=dict.fromkeys(table.columns, "1"),
 )
 table = pd.DataFrame(pairs, columns=["first", "second", "i", "overlap"])
 write_table(
@@ -64,5 +63,4 @@ write_table(
     table,
     kind="baseline_overlaps",
     identity=identity,
-    units=dict.fromkeys(table.columns, "1"),
 )

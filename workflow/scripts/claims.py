@@ -16,8 +16,6 @@ from reproduction.claims.statistics import BOOTSTRAP_SEED, RESAMPLES
 from reproduction.files.atomic import atomic_path
 from reproduction.files.tables import write_table
 
-TABLES = ("history", "ipr", "alignment", "displacement", "baseline", "interpolation", "solutions", "final_eigenvector")
-
 
 def run(
     tables: Mapping[str, Sequence[str]],
@@ -29,7 +27,7 @@ def run(
 ) -> None:
     """Score `claims` on `tables` and write the outputs csv, md and tex."""
     evidence = load_evidence(
-        **{name: tables[name] for name in TABLES},
+        tables,
         datasets=list(layout["datasets"]),
         # A role whose optimizer is not configured is played by none.
         optimizer_roles={role: name for role, name in roles.items() if name in layout["optimizers"]},
@@ -56,7 +54,7 @@ def _listed(value: str | Sequence[str]) -> list[str]:
 
 
 run(
-    {name: _listed(snakemake.input.get(name, [])) for name in TABLES},
+    {kind: _listed(paths) for kind, paths in snakemake.input.items() if kind not in ("claims", "modules")},
     snakemake.input.claims,
     {name: snakemake.output[name] for name in ("csv", "md", "tex")},
     snakemake.params.layout,

@@ -5,7 +5,7 @@ from reproduction.jobs.script import start
 start(snakemake)
 
 from reproduction.files.eigenpairs import read_run, run_identity
-from reproduction.measure.run_tables import DISPLACEMENT_UNITS, displacement_table
+from reproduction.measure.run_tables import displacement_table
 from reproduction.experiment.schedule import two_time_pairs
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import write_table
@@ -17,4 +17,4 @@ trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=i
 table = displacement_table(
     pairs, vectors, trajectory["steps"], trajectory["weights"], two_time_pairs(**params.two_time)
 )
-write_table(snakemake.output[0], table, kind="displacement", identity=identity, units=DISPLACEMENT_UNITS)
+write_table(snakemake.output[0], table, kind="displacement", identity=identity)

@@ -8,7 +8,7 @@ import torch
 from eigendrift.hessian.operator import HessianOperator
 from reproduction.files.eigenpairs import write_pairs
 from reproduction.files.checkpoint import Scratch
-from reproduction.measure.inputs import build_model, circumstances, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import requests, solve
 from reproduction.files.arrays import ArrayFile
 
@@ -28,7 +28,7 @@ depends_on = {
     "eigen": dict(eigen),
     "trajectory": trajectory.sha256,
     "data": data_sha256(snakemake.input.data),
-    "made_with": circumstances(device, snakemake.threads),
+    "made_with": numerical_environment(device, snakemake.threads),
 }
 numbers, vectors = solve(
     operator,

@@ -14,10 +14,11 @@ params, chunks = snakemake.params, snakemake.input.eigenpairs
 identity = run_identity(chunks)
 taken = identity_tables.run_overlaps(Eigenbases(*map_run(chunks)), two_time_pairs(**params.two_time), params.every)
 tables = {
-    "overlaps": (identity_tables.overlaps_table(taken, params.k), identity_tables.overlaps_units(params.k)),
-    "subspaces": (identity_tables.subspaces_table(taken), identity_tables.SUBSPACES_UNITS),
-    "tracks": (identity_tables.tracks_table(taken), identity_tables.TRACKS_UNITS),
-    "identity": (identity_tables.identity_table(taken), identity_tables.IDENTITY_UNITS),
+    "overlaps": identity_tables.overlaps_table(taken, params.k),
+    "subspaces": identity_tables.subspaces_table(taken),
+    "tracks": identity_tables.tracks_table(taken),
+    "identity": identity_tables.identity_table(taken),
 }
-for kind, (table, units) in tables.items():
+for kind, table in tables.items():
+    units = identity_tables.overlaps_units(params.k) if kind == "overlaps" else None
     write_table(snakemake.output[kind], table, kind=kind, identity=identity, units=units)

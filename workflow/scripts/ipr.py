@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from reproduction.files.final_eigenvectors import typical_snapshot, write_final_eigenvectors
 from reproduction.files.eigenpairs import map_run, run_identity
-from reproduction.measure.run_tables import IPR_UNITS, ipr_table
+from reproduction.measure.run_tables import ipr_table
 from reproduction.files.checkpoint import Scratch
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import write_table
@@ -20,7 +20,7 @@ pairs, arrays = map_run(chunks)
 ends = np.cumsum([0, *map(len, arrays)])
 parts = [pairs.iloc[ends[j] : ends[j + 1]] for j in range(len(arrays))]
 table = pd.concat([ipr_table(part, array) for part, array in zip(parts, arrays, strict=True)], ignore_index=True)
-write_table(output.table, table, kind="ipr", identity=identity, units=IPR_UNITS)
+write_table(output.table, table, kind="ipr", identity=identity)
 leading = np.flatnonzero(table["i"] == 1)
 chosen = []
 if len(leading):  # else the run diverged before its first snapshot

@@ -15,7 +15,7 @@ from reproduction.seeds import stream_seed
 from reproduction.measure.permuted import permuted
 from reproduction.files.eigenpairs import UNITS
 from reproduction.files.checkpoint import Scratch
-from reproduction.measure.inputs import build_model, circumstances, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import write_table
@@ -44,7 +44,7 @@ for path in snakemake.input.final_weights:
         "permuted": dict(options),
         "weights": file.sha256,
         "data": data_sha256(snakemake.input.data),
-        "made_with": circumstances(device, snakemake.threads),
+        "made_with": numerical_environment(device, snakemake.threads),
     }
     numbers, vectors = solve(
         operator,
@@ -66,6 +66,5 @@ write_table(
     table,
     kind="permuted_overlaps",
     identity={"dataset": dataset.name, "n_parameters": operator.shape[0]},
-    units={**dict.fromkeys(table.columns, "1"), "optimizer": "name"},
 )
 Scratch.discard(params.scratch, params.job)

@@ -1,4 +1,4 @@
-"""Tell what the configured experiment will take on this machine, on the terminal and in the log."""
+"""Report what the configured experiment will take on this machine, on the terminal and in the log."""
 
 import os
 

@@ -11,7 +11,7 @@ from reproduction.training.model import layer_shapes
 from reproduction.seeds import stream_seed
 from reproduction.experiment.schedule import snapshot_steps
 from reproduction.files.checkpoint import Scratch
-from reproduction.measure.inputs import build_model, circumstances, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.files.arrays import write_arrays
 from reproduction.files.tables import write_table
 from reproduction.training.loop import HISTORY, train
@@ -28,7 +28,7 @@ model = build_model(dataset, params.run["model"], stream_seed("initialization", 
 depends_on = {
     "run": params.run,
     "data": data_sha256(snakemake.input.data),
-    "made_with": circumstances(device, snakemake.threads),
+    "made_with": numerical_environment(device, snakemake.threads),
 }
 trajectory = train(
     model,
@@ -43,7 +43,7 @@ trajectory = train(
 identity = {
     **params.run["identity"],
     "diverged_at": trajectory.diverged_at,
-    **circumstances(device, snakemake.threads),
+    **numerical_environment(device, snakemake.threads),
 }
 write_arrays(
     output.trajectory,
@@ -66,16 +66,4 @@ write_arrays(
 )
 history = pd.DataFrame(trajectory.history, columns=list(HISTORY))
 history.insert(0, "step", trajectory.steps)
-write_table(
-    output.history,
-    history,
-    kind="history",
-    identity=identity,
-    units={
-        "step": "training steps",
-        "train_loss": "nat",
-        "test_loss": "nat",
-        "train_accuracy": "1",
-        "test_accuracy": "1",
-    },
-)
+write_table(output.history, history, kind="history", identity=identity)

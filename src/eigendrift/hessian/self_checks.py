@@ -142,7 +142,7 @@ class Checks:
         product = here.product(direction[None])[0] if twice else None
         wide = self.dtype == torch.float64
         scale = max(1.0, float(torch.linalg.vector_norm(start)))
-        failures = []
+        failures: list[_Agreement] = []
         # In float64 smaller steps follow the first: where a deep network of ReLUs has a kink within the step,
         # differences are not the derivative, and a single kink can change a gradient by more than the Hessian does.
         for relative in (1e-6, 1e-8, 1e-10, 1e-4, 1e-3) if wide else (1e-2, 1e-3):

@@ -450,7 +450,7 @@ def test_best_split_finds_the_step(size: int) -> None:
 
 def test_sign_agreement_is_blind_to_the_sign_of_the_vector() -> None:
     found = _layered()
-    flipped = vector(-found.vectors[0].vector, _LAYERS)
+    flipped = vector(-found.vectors[0].last, _LAYERS)
     params = {"optimizer": "adam"}
     assert measure("layer_sign_agreement", evidence(vectors=[flipped]), **params).by_seed == {0: 0.5}
 

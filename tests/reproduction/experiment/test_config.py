@@ -98,9 +98,10 @@ def test_n_parameters_by_hand() -> None:
 def test_reading_a_configuration_imports_neither_torch_nor_pandas() -> None:
     code = (
         "import sys, yaml; from reproduction.experiment.config import validate; "
-        "from reproduction.experiment.resources import Needs; from reproduction.experiment.runs import Experiment; "
+        "from reproduction.experiment.resources import JobResources; "
+        "from reproduction.experiment.runs import Experiment; "
         "import reproduction.experiment.figure_catalogue, reproduction.jobs.dependencies; "
-        "Needs(Experiment(validate(yaml.safe_load(open(sys.argv[1]))))); "
+        "JobResources(Experiment(validate(yaml.safe_load(open(sys.argv[1]))))); "
         "print(sorted({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
     done = python(code, REPOSITORY / "config.yaml")
@@ -477,8 +478,8 @@ def test_what_an_overlay_leaves_of_another_optimizer_is_named() -> None:
     after = {"optimizers": {"sgd": {"class": "Adam"}}}
     message = refusal(pinned(before, after))
     assert message.startswith("config: optimizers.sgd.momentum: unknown key")
-    mended = {"optimizers": {"sgd": {"momentum": None, "nesterov": None}}}
-    assert validate(pinned(before, after, mended))["optimizers"]["sgd"] == {"class": "Adam", "lr": 0.01}
+    repaired = {"optimizers": {"sgd": {"momentum": None, "nesterov": None}}}
+    assert validate(pinned(before, after, repaired))["optimizers"]["sgd"] == {"class": "Adam", "lr": 0.01}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from reproduction.errors import ConfigError
 from reproduction.experiment.config import MAX_SNAPSHOTS, validate
-from reproduction.experiment.resources import Needs
+from reproduction.experiment.resources import JobResources
 from reproduction.experiment.runs import Experiment
 from reproduction.experiment.schedule import two_time_pairs
 
@@ -209,7 +209,7 @@ def hostile(kinds: dict[str, int], changes: list[dict[Any, Any]]) -> None:
 def enumerate_all(config: dict[str, Any]) -> None:
     """All that the rules ask of a configuration when the DAG is built."""
     experiment = Experiment(config)
-    needs = Needs(experiment)
+    resources = JobResources(experiment)
     runs = list(experiment)
     assert len({run.folder for run in runs}) == len(runs) > 0
     for run in runs:
@@ -222,10 +222,15 @@ def enumerate_all(config: dict[str, Any]) -> None:
         assert {tw + lag for tw, lag in two_time_pairs(**experiment.two_time(run))} <= set(steps)
         assert experiment.chunks(run) >= 1
         json.dumps([experiment.train_parameters(run), experiment.eigen_parameters(run)], allow_nan=False)
-        amounts = (needs.train_megabytes, needs.train_minutes, needs.eigen_megabytes, needs.eigen_minutes)
-        assert all(amount(run) > 0 for amount in (*amounts, needs.metric_megabytes))
+        amounts = (
+            resources.train_megabytes,
+            resources.train_minutes,
+            resources.eigen_megabytes,
+            resources.eigen_minutes,
+        )
+        assert all(amount(run) > 0 for amount in (*amounts, resources.metric_megabytes))
     for dataset in experiment.datasets():
-        amounts_of = (needs.baseline_megabytes, needs.baseline_minutes, needs.interpolation_minutes)
+        amounts_of = (resources.baseline_megabytes, resources.baseline_minutes, resources.interpolation_minutes)
         assert all(amount(dataset) > 0 for amount in amounts_of)
         assert experiment.of_dataset(dataset)
     json.dumps([experiment.baseline_parameters(), experiment.interpolation_parameters()], allow_nan=False)

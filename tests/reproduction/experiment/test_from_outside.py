@@ -20,22 +20,23 @@ from reproduction.experiment.config import SCHEMA, full_schema, validate
 from reproduction.experiment.datasets import DATASETS, DatasetRecord, loader_modules
 from reproduction.experiment.figure_catalogue import SUPPLEMENT, drawing, drawn_by
 from reproduction.experiment.labels import Layout
-from reproduction.experiment.resources import Needs
+from reproduction.experiment.resources import JobResources
 from reproduction.experiment.result_paths import table_paths
 from reproduction.experiment.runs import Experiment
+from reproduction.experiment.table_catalogue import TABLES
 from reproduction.figures.draw import draw, sources
 from reproduction.files.tables import write_table
 from reproduction.jobs.dependencies import library_files
 from reproduction.measure.inputs import build_model, load_samples
-from reproduction.planning.scale_out import Durations, Speed
+from reproduction.planning.cost_model import Assumed, Durations
 from reproduction.training.gradients import FlatParameters, batch_gradient
 from reproduction.training.model import flatten
-from reproduction.training.optimizers import Step, check_optimizer_is_made
+from reproduction.training.optimizers import OptimizerStep, check_optimizer_is_made
 
 PACKAGE = {
     "shapes": """
 import numpy as np
-from reproduction.data.raw import RawData
+from reproduction.data.prepared import RawData
 
 def load():
     random = np.random.RandomState(0)
@@ -116,12 +117,12 @@ def test_configuration_labels_sizes_and_costs_follow(experiment: Experiment) -> 
     identity = experiment.identity(run)
     assert (identity["n_train"], identity["n_parameters"]) == (48, 6 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3)
     assert experiment.train_parameters(run)["optimizer"] == OPTIMIZER
-    needs = Needs(experiment)
+    resources = JobResources(experiment)
     # Graphs are kept, since no derivative of the activation is known.
-    assert needs.eigen_megabytes(run) > 3000
-    assert needs.train_megabytes(run) < 2000
-    assert needs.train_minutes(run) >= 10
-    assert Durations(experiment, Speed()).train(run) > 0
+    assert resources.eigen_megabytes(run) > 3000
+    assert resources.train_megabytes(run) < 2000
+    assert resources.train_minutes(run) >= 10
+    assert Durations(experiment, Assumed()).train(run) > 0
     with pytest.raises(ConfigError, match=r"batch_size: 49 is not allowed; shapes has 48"):
         validate(pinned(OVERLAY, {"training": {"batch_size": 49}}))
     with pytest.raises(ConfigError, match=r"optimizers.mine.decai: unknown key; did you mean 'decay'"):
@@ -139,7 +140,7 @@ def test_data_network_and_steps_follow(experiment: Experiment, tmp_path: Path) -
     assert sum(p.numel() for p in model.parameters()) == parameters["identity"]["n_parameters"]
     check_optimizer_is_made("optimizers.mine", parameters["optimizer"])
     flat = FlatParameters(model)
-    gradient, step, before = batch_gradient(flat), Step.of(flat, parameters["optimizer"]), flatten(model)
+    gradient, step, before = batch_gradient(flat), OptimizerStep.of(flat, parameters["optimizer"]), flatten(model)
     gradient(samples.inputs, samples.targets)
     expected = torch.autograd.grad(
         nn.functional.cross_entropy(model(samples.inputs), samples.targets), list(model.parameters())
@@ -209,5 +210,7 @@ def test_names_stand_in_their_record_alone() -> None:
     assert naming("digits_noisy") == {"datasets.py", "embedded.py"}
     for name in set(ACTIVATIONS) - {"relu"}:
         assert naming(name) == {"architecture.py"}, name
+    for table in TABLES.values():
+        assert naming(table.path) == naming(table.content) == {"table_catalogue.py"}
     for entry in SUPPLEMENT.values():
         assert naming(entry["title"]) == {"figure_catalogue.py"}

@@ -8,15 +8,15 @@ from experiments import overlaid, read
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.datasets import DATASETS
-from reproduction.experiment.resources import TORCH_MB, Needs, gpus
+from reproduction.experiment.resources import TORCH_MB, JobResources, gpus
 from reproduction.experiment.runs import Experiment, Run
 
 MAIN = Run("digits", "sgd", "main", 0)
 PAPER_RUN = Run("MNIST", "sgd", "main", 0)
 
 
-def needs(*overlays: dict[str, Any]) -> Needs:
-    return Needs(Experiment(validate(overlaid(*overlays))))
+def resources(*overlays: dict[str, Any]) -> JobResources:
+    return JobResources(Experiment(validate(overlaid(*overlays))))
 
 
 def megabytes(rows: int, n_parameters: int) -> float:
@@ -25,17 +25,17 @@ def megabytes(rows: int, n_parameters: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def paper() -> Needs:
-    return needs(read("config/paper.yaml"))
+def paper() -> JobResources:
+    return resources(read("config/paper.yaml"))
 
 
-def test_training_holds_three_rows_a_snapshot_and_the_data(paper: Needs) -> None:
+def test_training_holds_three_rows_a_snapshot_and_the_data(paper: JobResources) -> None:
     samples, inputs = DATASETS["MNIST"].samples, DATASETS["MNIST"].inputs
     arrays = megabytes(3 * 1584, 89_720) + 1.16 * 4 * samples * inputs / 1e6
     assert arrays + TORCH_MB < paper.train_megabytes(PAPER_RUN) < 3 * arrays + TORCH_MB
 
 
-def test_eigenpairs_hold_the_weights_a_chunks_vectors_and_the_basis(paper: Needs) -> None:
+def test_eigenpairs_hold_the_weights_a_chunks_vectors_and_the_basis(paper: JobResources) -> None:
     # 200 snapshots a job, 15 pairs each for the dense seed; the solver's basis and its products, 2 (2 k + 40).
     dense = megabytes(1584 + 200 * 15 + 2 * (2 * 15 + 40), 89_720)
     assert dense + TORCH_MB < paper.eigen_megabytes(PAPER_RUN) < 3 * dense + TORCH_MB
@@ -44,7 +44,7 @@ def test_eigenpairs_hold_the_weights_a_chunks_vectors_and_the_basis(paper: Needs
 
 @pytest.mark.parametrize("per_job", [10, 200, 400, 5000])
 def test_metrics_hold_what_they_read(per_job: int) -> None:
-    own = needs(read("config/paper.yaml"), {"eigen": {"snapshots_per_job": per_job}})
+    own = resources(read("config/paper.yaml"), {"eigen": {"snapshots_per_job": per_job}})
     chunk = min(per_job, 1584) * 15
     # displacement: three pairs of all snapshots, gathered and then joined, or gathered beside one whole chunk
     gathered = 1584 * 3
@@ -53,7 +53,7 @@ def test_metrics_hold_what_they_read(per_job: int) -> None:
     assert own.metric_megabytes(PAPER_RUN) > megabytes(2 * 1584 + 2 * chunk, 89_720)
 
 
-def test_the_baseline_holds_every_initializations_vectors(paper: Needs) -> None:
+def test_the_baseline_holds_every_initializations_vectors(paper: JobResources) -> None:
     vectors = megabytes(3 * 100, 89_720)
     assert vectors + TORCH_MB < paper.baseline_megabytes("MNIST") < 10 * vectors + TORCH_MB
 
@@ -75,8 +75,8 @@ def test_the_baseline_holds_every_initializations_vectors(paper: Needs) -> None:
         ({"eigen": {"snapshots_per_job": 400}, "snapshots": {"every": 10}}, "metric_megabytes"),
     ],
 )
-def test_more_work_asks_for_more(paper: Needs, overlay: dict[str, Any], amount: str) -> None:
-    larger = needs(read("config/paper.yaml"), overlay)
+def test_more_work_asks_for_more(paper: JobResources, overlay: dict[str, Any], amount: str) -> None:
+    larger = resources(read("config/paper.yaml"), overlay)
     before, after = getattr(paper, amount)(PAPER_RUN), getattr(larger, amount)(PAPER_RUN)
     assert isinstance(after, int)
     assert after > before
@@ -93,20 +93,20 @@ def test_more_work_asks_for_more(paper: Needs, overlay: dict[str, Any], amount: 
         ({"model": {"hidden": [1000, 1000]}}, "interpolation_minutes"),
     ],
 )
-def test_more_work_on_a_dataset_asks_for_more(paper: Needs, overlay: dict[str, Any], amount: str) -> None:
-    larger = needs(read("config/paper.yaml"), overlay)
+def test_more_work_on_a_dataset_asks_for_more(paper: JobResources, overlay: dict[str, Any], amount: str) -> None:
+    larger = resources(read("config/paper.yaml"), overlay)
     assert getattr(larger, amount)("MNIST") > getattr(paper, amount)("MNIST")
 
 
-def test_minutes_are_enough_for_what_was_measured(paper: Needs) -> None:
+def test_minutes_are_enough_for_what_was_measured(paper: JobResources) -> None:
     """Two slow cores: 1.06 ms a step, 0.24 s a product, up to 21 products for three pairs at a snapshot (1e-3)."""
     assert paper.train_minutes(PAPER_RUN) > 1.06e-3 * 100_000 / 60
     assert paper.eigen_minutes(Run("MNIST", "sgd", "main", 1)) > 200 * 21 * 0.24 / 60
     assert paper.baseline_minutes("MNIST") > 100 * 21 * 0.24 / 60
 
 
-def test_a_gpu_needs_less_time(paper: Needs) -> None:
-    on_gpu = needs(read("config/paper.yaml"), {"training": {"device": "cuda"}})
+def test_a_gpu_needs_less_time(paper: JobResources) -> None:
+    on_gpu = resources(read("config/paper.yaml"), {"training": {"device": "cuda"}})
     dense = Run("MNIST", "adam", "main", 0)
     # Two such chunks in one job end within the day that many partitions allow.
     assert 2 * on_gpu.eigen_minutes(dense) < 24 * 60 < 2 * paper.eigen_minutes(dense)
@@ -114,7 +114,7 @@ def test_a_gpu_needs_less_time(paper: Needs) -> None:
 
 
 def test_the_demos_jobs_fit_a_small_machine() -> None:
-    demo = needs()
+    demo = resources()
     jobs = list(demo.experiment)
     for amount in (demo.train_megabytes, demo.eigen_megabytes, demo.metric_megabytes):
         assert max(map(amount, jobs)) < 4000
@@ -130,10 +130,10 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch, device: str, present: bool, expec
     assert gpus(device) == expected
 
 
-def test_kept_graphs_have_room_where_there_is_no_analytic_path(paper: Needs) -> None:
+def test_kept_graphs_have_room_where_there_is_no_analytic_path(paper: JobResources) -> None:
     from eigendrift.hessian.autograd import GRAPH_BYTES
 
-    general = needs(read("config/paper.yaml"), {"model": {"activation": "gelu"}})
+    general = resources(read("config/paper.yaml"), {"model": {"activation": "gelu"}})
     assert general.eigen_megabytes(PAPER_RUN) - paper.eigen_megabytes(PAPER_RUN) > GRAPH_BYTES / 1e6
     assert general.baseline_megabytes("MNIST") - paper.baseline_megabytes("MNIST") > GRAPH_BYTES / 1e6
 

@@ -1,4 +1,4 @@
-"""The 21 figures, drawn by their own scripts from made-up tables."""
+"""The figures, drawn by their own scripts from made-up tables."""
 
 import os
 import re
@@ -26,11 +26,10 @@ from reproduction.experiment.figure_catalogue import FIGURES
 from reproduction.experiment.labels import Layout
 from reproduction.experiment.runs import Run
 from reproduction.figures.eigenvector_map import mapped_optimizers
-from reproduction.figures.inputs import read_runs
 from reproduction.figures.panels import Drawn
 from reproduction.figures.style import FONT_SIZE, optimizer_colors, style
 from reproduction.figures.summaries import incomplete_note, smooth, summarize, summarize_runs
-from reproduction.files.tables import read_header
+from reproduction.files.tables import read_header, read_tables
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -80,7 +79,7 @@ class Studio:
         return self._drawn[number]
 
     def table(self, number: int, kind: str) -> pd.DataFrame:
-        return read_runs(self.synthetic.inputs(number)[kind], kind)
+        return read_tables(self.synthetic.inputs(number)[kind], kind=kind, keep_empty=True)
 
 
 @pytest.fixture(scope="module")
@@ -512,7 +511,7 @@ HOSTILE = (
 
 
 def draw_all(folder: Path) -> None:
-    """Run the 21 scripts as Snakemake would, on tables under `folder`."""
+    """Run the figures' script as Snakemake would, on tables under `folder`."""
     synthetic = Synthetic(folder / "tables", small_config(**TWICE), 0.05)
     for number in NUMBERS:
         name = f"fig{number:02d}"

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reproduction.data.prepared import load_dataset
+from reproduction.data.prepared import read_prepared
 from reproduction.data.sources import prepare as prepare_data
 from reproduction.errors import DamagedFileError
 from reproduction.files.arrays import ArrayFile, write_arrays
 from reproduction.files.eigenpairs import UNITS, read_pairs, run_identity, write_pairs
 from reproduction.files.identity import check_agreement, check_place
-from reproduction.files.tables import read_header, read_run_tables, read_table, write_table
+from reproduction.files.tables import read_header, read_table, read_tables, write_table
 
 RUN: dict[str, Any] = {"dataset": "digits", "optimizer": "sgd", "variant": "main", "seed": 1, "steps": 60}
 FOLDER = "runs/digits/sgd/main/seed1"
@@ -31,7 +31,7 @@ def test_a_file_of_another_run_is_refused(tmp_path: Path, key: str, other: Any) 
     readers = (
         (path, lambda: read_table(path, kind="ipr")),
         (path, lambda: read_header(path, kind="ipr")),
-        (path, lambda: read_run_tables([path], kind="ipr")),
+        (path, lambda: read_tables([path], kind="ipr")),
         (arrays, lambda: ArrayFile(arrays, kind="trajectory")),
     )
     for named, read in readers:
@@ -63,7 +63,7 @@ def test_a_data_set_under_the_name_of_another_is_refused(tmp_path: Path) -> None
     with pytest.raises(
         DamagedFileError, match="belongs to dataset digits_noisy, and lies where dataset digits belongs"
     ):
-        load_dataset(path, "standard")
+        read_prepared(path)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_tables_of_two_experiments_are_not_stacked(
     for path, changes in zip(paths, (one, {"seed": 2, **other}), strict=True):
         write_table(path, pd.DataFrame({"x": [1.0]}), kind="ipr", identity={**base, **changes}, units={"x": "1"})
     with pytest.raises(DamagedFileError) as refused:
-        read_run_tables(paths, kind="ipr")
+        read_tables(paths, kind="ipr")
     said = f"{paths[1]}: has {fact} {other[fact]}, and {paths[0]} has {one[fact]}: one of them belongs to another"
     assert str(refused.value).startswith(said)
 

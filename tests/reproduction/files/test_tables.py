@@ -14,7 +14,7 @@ import pytest
 from experiments import python
 
 from reproduction.errors import DamagedFileError
-from reproduction.files.tables import FORMAT, RUN_COLUMNS, read_header, read_run_tables, read_table, write_table
+from reproduction.files.tables import FORMAT, read_header, read_table, read_tables, write_table
 
 IDENTITY = {
     "dataset": "digits",
@@ -90,7 +90,7 @@ def test_a_name_is_a_name_whatever_it_looks_like(tmp_path: Path, name: str) -> N
     frame = pd.DataFrame({"first": [name, name], "optimizer": [name, "sgd"], "x": [1.0, math.nan]})
     found = read_table(write(tmp_path / "t.csv", frame), kind="history")
     pd.testing.assert_frame_equal(found, frame)
-    runs = read_run_tables([write(tmp_path / "r.csv", frame[["first", "x"]], optimizer=name)], kind="history")
+    runs = read_tables([write(tmp_path / "r.csv", frame[["first", "x"]], optimizer=name)], kind="history")
     assert runs["first"].tolist() == runs["optimizer"].tolist() == [name, name]
 
 
@@ -112,7 +112,7 @@ def test_empty_tables_keep_the_types_of_their_columns(tmp_path: Path) -> None:
     # Beside a table with rows, the stack has its types.
     full = pd.DataFrame({"step": [1], "loss": [0.5], "name": ["a"]})
     paths = [write(tmp_path / "e.csv", frame, seed=1), write(tmp_path / "f.csv", full)]
-    stack = read_run_tables(paths, kind="history")
+    stack = read_tables(paths, kind="history")
     assert len(stack) == 1
     assert [str(stack[name].dtype) for name in ("step", "loss", "seed")] == ["int64", "float64", "int64"]
 
@@ -120,8 +120,8 @@ def test_empty_tables_keep_the_types_of_their_columns(tmp_path: Path) -> None:
 def test_run_tables_are_stacked_with_their_run_in_front(tmp_path: Path) -> None:
     frame = pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0]})
     paths = [write(tmp_path / f"{seed}.csv", frame, seed=seed, optimizer=f"o{seed}") for seed in (5, 2)]
-    found = read_run_tables(paths, kind="history")
-    assert list(found.columns) == [*RUN_COLUMNS, "step", "loss"]
+    found = read_tables(paths, kind="history")
+    assert list(found.columns) == [*IDENTITY, "step", "loss"]
     assert found["seed"].tolist() == [5, 5, 2, 2]
     assert found["optimizer"].tolist() == ["o5", "o5", "o2", "o2"]
     assert found["learning_rate"].tolist() == [0.1] * 4
@@ -200,7 +200,7 @@ def test_a_missing_table(tmp_path: Path) -> None:
     path = tmp_path / "none.csv"
     for read in (read_table, read_header):
         assert refusal(lambda read=read: read(path, kind="history"), path) == f"{path}: no such file"
-    assert refusal(lambda: read_run_tables([path], kind="history"), path) == f"{path}: no such file"
+    assert refusal(lambda: read_tables([path], kind="history"), path) == f"{path}: no such file"
 
 
 def test_a_folder_in_the_place_of_a_table(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from experiments import PACKAGES
 
 from reproduction.jobs.lock import hold
 
-# Works on one row until it is told to end.
+# Works on one row until it is asked to end.
 PROGRAM = """
 import sys
 from types import SimpleNamespace
@@ -148,10 +148,10 @@ def test_a_folder_that_goes_while_the_lock_is_made_is_made_again(
 
     monkeypatch.setattr("os.open", vanishing)
     monkeypatch.setattr("reproduction.jobs.lock._INTERVAL", 0.0)
-    told: list[str] = []
-    hold(tmp_path / "folder" / "lock", told.append)
+    reported: list[str] = []
+    hold(tmp_path / "folder" / "lock", reported.append)
     assert len(calls) == 2
-    assert told == ["another process"]
+    assert reported == ["another process"]
     assert (tmp_path / "folder" / "lock").is_file()
 
 

@@ -60,9 +60,9 @@ def test_without_a_word_in_the_output_slurms_state_is_said(output: Path, tmp_pat
     assert failure([missing], str(output), "7") == f"train: ended without a word (log: {output}, SLURM job 7)"
 
 
-def record(event: str, **told: Any) -> logging.LogRecord:
+def record(event: str, **fields: Any) -> logging.LogRecord:
     made = logging.LogRecord("snakemake", logging.ERROR, __file__, 1, "", (), None)
-    vars(made).update(event=SimpleNamespace(value=event), **told)
+    vars(made).update(event=SimpleNamespace(value=event), **fields)
     return made
 
 
@@ -77,7 +77,7 @@ def test_records_of_another_kind_or_another_snakemake_say_nothing(
     handler.emit(record("job_error", indent=True))
     assert said == []
     assert capsys.readouterr().err == ""
-    # Not the fields that this one knows: told as logging tells it, and Snakemake goes on.
+    # Other fields than the known ones: logging reports it, and Snakemake goes on.
     handler.emit(record("group_error"))
     assert said == []
     assert "job_error_info" in capsys.readouterr().err

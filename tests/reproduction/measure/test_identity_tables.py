@@ -7,13 +7,10 @@ import pandas as pd
 import pytest
 
 from eigendrift.metrics import Floats
+from reproduction.experiment.table_catalogue import TABLES
 from reproduction.measure.eigenbases import Eigenbases
 from reproduction.measure.identity_tables import (
-    IDENTITY_UNITS,
-    OVERLAPS_UNITS,
     RELATIONS,
-    SUBSPACES_UNITS,
-    TRACKS_UNITS,
     RunOverlaps,
     identity_table,
     overlaps_table,
@@ -70,7 +67,7 @@ def test_pairs_of_snapshots_are_written_once_with_all_that_they_are() -> None:
 def test_all_overlaps_are_in_the_table_with_partners_and_what_is_certain() -> None:
     table = overlaps_table(taken(), 3)
     assert list(table.columns) == list(overlaps_units(3))
-    assert list(table.columns)[: len(OVERLAPS_UNITS)] == list(OVERLAPS_UNITS)
+    assert list(table.columns)[: len(TABLES["overlaps"].units)] == list(TABLES["overlaps"].units)
     at = table.set_index(["first", "second", "i"])
     assert len(table) == 2 + 2 + 2 + 2 + 2 + 3
     crossing = at.loc[(10, 20)]
@@ -106,7 +103,7 @@ def test_bounds_are_joined_from_the_table_ipr() -> None:
 
 def test_the_span_of_both_does_not_see_the_crossing() -> None:
     table = subspaces_table(taken()).set_index(["first", "second", "k"])
-    assert list(subspaces_table(taken()).columns) == list(SUBSPACES_UNITS)
+    assert list(subspaces_table(taken()).columns) == list(TABLES["subspaces"].units)
     square = math.cos(math.radians(20)) ** 2
     assert table.loc[(10, 20), "overlap"].tolist() == pytest.approx([0, (1 + square) / 2], abs=1e-5)
     assert table.loc[(10, 20), "baseline"].tolist() == [1 / N, 2 / N]
@@ -115,7 +112,7 @@ def test_the_span_of_both_does_not_see_the_crossing() -> None:
 
 def test_tracks_follow_directions_through_the_crossing() -> None:
     table = tracks_table(taken())
-    assert list(table.columns) == list(TRACKS_UNITS)
+    assert list(table.columns) == list(TABLES["tracks"].units)
     run = table[table["chain"] == "consecutive"].set_index(["step", "i"])
     assert run["track"].to_dict() == {
         (0, 1): 1, (0, 2): 2, (10, 1): 1, (10, 2): 2, (20, 1): 2, (20, 2): 1, (20, 3): 3, (30, 1): 2, (30, 2): 4,
@@ -133,7 +130,7 @@ def test_tracks_follow_directions_through_the_crossing() -> None:
 
 def test_displacement_by_order_alone_is_told_from_motion() -> None:
     table = identity_table(taken()).set_index(["waiting_time", "lag", "i"])
-    assert list(identity_table(taken()).columns) == list(IDENTITY_UNITS)
+    assert list(identity_table(taken()).columns) == list(TABLES["identity"].units)
     assert [key for key in table.index if key[2] == 1] == [(0, 10, 1), (0, 20, 1), (0, 30, 1), (10, 10, 1)]
     whole = 2 / N
 
@@ -184,9 +181,9 @@ def test_a_run_that_diverged_at_once_has_tables_without_rows() -> None:
     run = run_overlaps(Eigenbases(frame({}), np.zeros((0, N), np.float32)), TWO_TIMES, 10)
     tables = [
         (overlaps_table(run, 3), overlaps_units(3)),
-        (subspaces_table(run), SUBSPACES_UNITS),
-        (tracks_table(run), TRACKS_UNITS),
-        (identity_table(run), IDENTITY_UNITS),
+        (subspaces_table(run), TABLES["subspaces"].units),
+        (tracks_table(run), TABLES["tracks"].units),
+        (identity_table(run), TABLES["identity"].units),
     ]
     whole = "first second i k step track predecessor partner waiting_time lag accepted certified broken tracked_i"
     integers = {*whole.split(), "tracked_certified", *RELATIONS}

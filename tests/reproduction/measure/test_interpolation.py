@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from reproduction.experiment.table_catalogue import TABLES
 from reproduction.measure.interpolation import (
-    INTERPOLATION_UNITS,
-    SOLUTION_UNITS,
     best_solutions,
     interpolation_table,
     solution_table,
@@ -83,7 +82,7 @@ def test_an_optimizer_without_a_complete_run_has_no_solution() -> None:
 def test_the_ends_of_each_line_are_the_solutions() -> None:
     model = mlp(INPUTS, [HIDDEN], CLASSES)
     table = interpolation_table(model, WEIGHTS, [-1.0, 0.0, 0.5, 1.0, 2.0], TRAIN, TEST)
-    assert list(table.columns) == list(INTERPOLATION_UNITS)
+    assert list(table.columns) == list(TABLES["interpolation"].units)
     assert list(dict.fromkeys(zip(table["first"], table["second"], strict=True))) == [
         ("sgd", "adam"),
         ("sgd", "sam"),
@@ -114,7 +113,7 @@ def test_every_point_of_a_line_is_where_it_should_be() -> None:
 def test_without_two_solutions_there_is_no_line(names: list[str]) -> None:
     chosen = {name: WEIGHTS[name] for name in names}
     table = interpolation_table(mlp(INPUTS, [HIDDEN], CLASSES), chosen, [0.0, 1.0], TRAIN, TEST)
-    assert (len(table), list(table.columns)) == (0, list(INTERPOLATION_UNITS))
+    assert (len(table), list(table.columns)) == (0, list(TABLES["interpolation"].units))
     assert {str(table[name].dtype) for name in ("alpha", "train_loss", "test_loss", "loss")} == {"float64"}
 
 
@@ -156,7 +155,7 @@ def test_solutions_with_their_losses_and_sharpness() -> None:
     lambda_1 = {("sgd", 3): 12.5, ("sgd", 0): -1.0, ("adam", 0): -2.0}
     model = mlp(INPUTS, [HIDDEN], CLASSES)
     table = solution_table(model, solutions, WEIGHTS, lambda_1, [1e-3, 5e-4], TRAIN, TEST)
-    assert list(table.columns) == list(SOLUTION_UNITS)
+    assert list(table.columns) == list(TABLES["solutions"].units)
     assert table["optimizer"].tolist() == ["sgd", "sgd", "sam", "sam"]
     assert table["seed"].tolist() == [3, 3, 0, 0]
     assert table["test_accuracy"].tolist() == [0.75, 0.75, 0.5, 0.5]
@@ -177,7 +176,7 @@ def test_solutions_with_their_losses_and_sharpness() -> None:
 
 def test_no_solution_is_a_table_without_rows() -> None:
     table = solution_table(mlp(INPUTS, [HIDDEN], CLASSES), {}, {}, {}, [1e-3], TRAIN, TEST)
-    assert (len(table), list(table.columns)) == (0, list(SOLUTION_UNITS))
+    assert (len(table), list(table.columns)) == (0, list(TABLES["solutions"].units))
     assert str(table["seed"].dtype) == "int64"
     assert str(table["sharpness"].dtype) == "float64"
 

@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reproduction.experiment.table_catalogue import TABLES
 from reproduction.files.eigenpairs import UNITS
 from reproduction.measure.run_tables import (
-    ALIGNMENT_UNITS,
-    DISPLACEMENT_UNITS,
-    IPR_UNITS,
     alignment_table,
     displacement_table,
     ipr_table,
@@ -126,7 +124,7 @@ def test_ipr_of_known_vectors() -> None:
         [(0, 1), (0, 2), (5, 1)], eigenvalue=[3.0, 2.0, 1.0], residual=[1e-4] * 3, gap=[1, 1, 0.5], clustered=[0, 1, 1]
     )
     table = ipr_table(frame, np.stack([E[3], spread, two]))
-    assert list(table.columns) == list(IPR_UNITS)
+    assert list(table.columns) == list(TABLES["ipr"].units)
     assert table["ipr"].tolist() == pytest.approx([1.0, 1 / N, 0.5], rel=1e-6)
     for name in ("step", "i", "eigenvalue", "residual", "gap", "clustered", "matvecs", "converged"):
         assert table[name].tolist() == frame[name].tolist()
@@ -145,7 +143,7 @@ def test_alignment_with_gradient_update_and_the_end() -> None:
     gradients = np.stack([3 * E[0] - 4 * E[1], 1e-30 * E[0], E[7]])
     updates = np.stack([-2 * E[0], E[0] + E[1], E[7]])
     table = alignment_table(frame, vectors, STEPS, gradients, updates, {1: turned(60)})
-    assert list(table.columns) == list(ALIGNMENT_UNITS)
+    assert list(table.columns) == list(TABLES["alignment"].units)
     assert table["step"].tolist() == [0, 0, 10, 10]
     assert table["gradient_alignment"].tolist() == pytest.approx([0.6, 0.8, 0.5, 0.0], abs=1e-7)
     towards = (0.5 + math.sqrt(0.75)) / math.sqrt(2)
@@ -230,9 +228,9 @@ def test_a_run_that_diverged_at_once_has_tables_without_rows() -> None:
     nothing, none = pairs([]), np.zeros((0, N), np.float32)
     no_steps = np.zeros(0, np.int64)
     tables = [
-        (displacement_table(nothing, none, no_steps, none, [(0, 10)]), DISPLACEMENT_UNITS),
-        (ipr_table(nothing, none), IPR_UNITS),
-        (alignment_table(nothing, none, no_steps, none, none, {}), ALIGNMENT_UNITS),
+        (displacement_table(nothing, none, no_steps, none, [(0, 10)]), TABLES["displacement"].units),
+        (ipr_table(nothing, none), TABLES["ipr"].units),
+        (alignment_table(nothing, none, no_steps, none, none, {}), TABLES["alignment"].units),
     ]
     for table, units in tables:
         assert (len(table), list(table.columns)) == (0, list(units))

@@ -8,17 +8,18 @@ from experiments import overlaid, read
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.runs import Experiment
-from reproduction.planning.plan import Costs, make_plan, measure, products
+from reproduction.planning.cost_model import Measured, products
+from reproduction.planning.plan import make_plan, measure
 
 
 def experiment(*names: str, **changes: object) -> Experiment:
     return Experiment(validate(overlaid(*(read(name) for name in names), changes)))
 
 
-def costs(scale: float = 1.0) -> Costs:
+def costs(scale: float = 1.0) -> Measured:
     names = ("digits", "digits_noisy", "MNIST", "FashionMNIST")
     steps = {(name, optimizer): scale * 1e-3 for name in names for optimizer in ("sgd", "adam", "sam")}
-    return Costs(dict.fromkeys(names, scale * 6e-06), steps)
+    return Measured(dict.fromkeys(names, scale * 6e-06), steps)
 
 
 def test_the_papers_plan_counts_its_runs_snapshots_and_bytes() -> None:
@@ -66,6 +67,6 @@ def test_jobs_share_the_work_and_lines_say_so() -> None:
 def test_costs_are_measured_for_every_data_set_and_optimizer() -> None:
     own = experiment()
     measured = measure(own, torch.device("cpu"))
-    assert set(measured.product) == {"digits", "digits_noisy"}
-    assert set(measured.step) == {(d, o) for d in measured.product for o in ("sgd", "adam", "sam")}
-    assert all(0 < value < 1 for value in (*measured.product.values(), *measured.step.values()))
+    assert set(measured.products) == {"digits", "digits_noisy"}
+    assert set(measured.steps) == {(d, o) for d in measured.products for o in ("sgd", "adam", "sam")}
+    assert all(0 < value < 1 for value in (*measured.products.values(), *measured.steps.values()))

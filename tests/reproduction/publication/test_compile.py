@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from experiments import FIGURE_NAMES
 from paper_files import REPOSITORY, build_figure_set, run_script
 
 from reproduction.publication.compile import PaperError, compile_paper, problems
@@ -46,13 +47,14 @@ def test_paper_compiles_with_every_figure(figure_set: Path, tmp_path: Path) -> N
         pdfs.append(output.read_bytes())
     assert pdfs[0] == pdfs[1]
     log = (build / "main.log").read_text(errors="replace")
-    for number in range(1, 22):
-        assert f"figure_set/fig{number:02d}.pdf" in log.replace("\n", ""), number
+    for name in FIGURE_NAMES:
+        assert f"figure_set/{name}.pdf" in log.replace("\n", ""), name
     assert list(problems(log)) == []
     assert [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log) if float(width) > 2] == []
     assert "Overfull \\vbox" not in log
     aux = (build / "main.aux").read_text(errors="replace")
-    assert re.findall(r"\\newlabel\{fig:(fig\d\d)\}\{\{(\d+)\}", aux) == [(f"fig{n:02d}", str(n)) for n in range(1, 22)]
+    labels = [(name, str(number)) for number, name in enumerate(FIGURE_NAMES, 1)]
+    assert re.findall(r"\\newlabel\{fig:(fig\d\d)\}\{\{(\d+)\}", aux) == labels
     cited = set(re.findall(r"\\bibcite\{([^}]+)\}", aux))
     assert cited == set(re.findall(r"^@\w+\{([^,]+),", (REPOSITORY / "paper" / "refs.bib").read_text(), re.MULTILINE))
 

@@ -14,8 +14,8 @@ from synthetic_tables import Synthetic, small_config
 
 from reproduction.errors import ConfigError, DamagedFileError, DataError
 from reproduction.experiment.config import validate
-from reproduction.experiment.result_paths import DATASET_TABLES, RUN_TABLES, SUPPLEMENT_TABLES
 from reproduction.experiment.runs import Experiment, Run
+from reproduction.experiment.table_catalogue import DATASET_TABLES, RUN_TABLES
 from reproduction.files.arrays import write_arrays
 from reproduction.files.tables import read_header, read_table, write_table
 from reproduction.jobs.snakemake_records import _record, is_locked
@@ -57,7 +57,7 @@ def make(config: dict[str, Any], results: Path = RESULTS, skip: str | None = Non
         write_arrays(path, {"weights": weights}, kind="final_weights", identity=identity, units={"weights": "1"})
     for kind in RUN_TABLES:
         made.paths(kind, [{"variants": "all"}])
-    for kind in {**DATASET_TABLES, **SUPPLEMENT_TABLES}:
+    for kind in DATASET_TABLES:
         made.paths(kind, [{}])
     for path in results.rglob("*"):
         if skip is not None and str(path).endswith(skip):
@@ -119,7 +119,7 @@ def store(made: Path, tmp_path: Path) -> Path:
 def test_all_finished_tables_and_the_weights_of_main_runs_are_kept(store: Path, config: dict[str, Any]) -> None:
     expected = {f"runs/{run.folder}/{name}" for run in RUNS for name in RUN_TABLES.values()}
     expected |= {f"runs/{run.folder}/final_weights.safetensors" for run in RUNS[:2]}
-    patterns = [*DATASET_TABLES.values(), *SUPPLEMENT_TABLES.values()]
+    patterns = [*DATASET_TABLES.values()]
     expected |= {pattern.format(dataset="digits") for pattern in patterns}
     assert contents(store).keys() == {*map(packed_name, expected), "manifest.json"}
     manifest = read_manifest(store)
@@ -436,7 +436,7 @@ def test_every_table_of_the_shipped_configurations_belongs_to_one_part(name: str
     # With the runs of figure S1.
     assert any("/init-" in path for path in found)
     kinds = {kind for part in parts(Experiment(config)).values() for kind in part.files.values()}
-    assert kinds == {*RUN_TABLES, *DATASET_TABLES, *SUPPLEMENT_TABLES, "final_weights"}
+    assert kinds == {*RUN_TABLES, *DATASET_TABLES, "final_weights"}
 
 
 def test_differences_name_the_leaf() -> None:
@@ -465,8 +465,8 @@ def test_a_lock_is_noticed_where_it_is_of_these_results() -> None:
 
 
 def test_of_what_a_failed_snakemake_says_one_line_is_shown() -> None:
-    told = "prepare_data: x/MNIST/raw: no such file; set data.download: true (log: results/unit/logs/MNIST.log)"
-    said = f"    input: errors.py\n{told}\nError in rule prepare_data:\n    log: a.log (check it)\n\nFailed.\n"
-    assert complaint(said) == told
+    reported = "prepare_data: x/MNIST/raw: no such file; set data.download: true (log: results/unit/logs/MNIST.log)"
+    said = f"    input: errors.py\n{reported}\nError in rule prepare_data:\n    log: a.log (check it)\n\nFailed.\n"
+    assert complaint(said) == reported
     assert complaint("Building DAG of jobs...\nNo rule to produce a.csv.\n\n") == "No rule to produce a.csv."
     assert complaint("") == "no word of why"

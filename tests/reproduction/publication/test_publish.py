@@ -18,7 +18,7 @@ from synthetic_tables import Synthetic, small_config
 from reproduction.claims.definition import load_claims
 from reproduction.errors import DataError
 from reproduction.experiment.figure_catalogue import FIGURES, figure_name
-from reproduction.experiment.result_paths import KEPT_TABLES
+from reproduction.experiment.table_catalogue import KEPT_TABLES
 from reproduction.publication.publish import different, fill, filled_page, hours, redraw
 
 ROOT = Path(__file__).parents[3]
@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 
 def draw(synthetic: Synthetic, folder: Path) -> None:
-    """The 21 figures, all in one process that has no torch."""
+    """All figures, drawn in one process that has no torch."""
     jobs = [
         {
             "rule": figure_name(number),
@@ -177,8 +177,8 @@ def test_the_page_s_plateaus_are_those_of_the_claims(published: Path, tmp_path: 
     assert float(mean) > 0
     assert rows[0][2].startswith(f"{mean} [")
     causes = load_claims(ROOT / "paper" / "causes.yaml")
-    told = [line.replace("\\_", "_").split(" | ")[1] for line in lines if re.match(r"\| \d+ \| ", line)]
-    assert told == [cause.title for cause in causes]
+    listed = [line.replace("\\_", "_").split(" | ")[1] for line in lines if re.match(r"\| \d+ \| ", line)]
+    assert listed == [cause.title for cause in causes]
     assert re.search(r"<!-- cause 9 -->\*\*(yes|in part|no|not assessed)\*\*<!-- / -->", lines[-1])
     # Two layers at least, of a unit vector.
     assert sum(map(float, rows[1][2 : 2 + (len(rows[1]) - 2) // 2])) == pytest.approx(1.0, abs=0.02)

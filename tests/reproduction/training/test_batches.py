@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from eigendrift.scaling import SCALINGS, Scaling
 from reproduction.training import batches
-from reproduction.training.batches import Batches, Samples, feed
+from reproduction.training.batches import Batches, Samples, batch_loader
 
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 90), st.integers(0, 2**31))
 
@@ -64,13 +64,13 @@ def test_a_run_of_batches_is_these_batches_one_after_the_other() -> None:
 @pytest.mark.parametrize("size", [1, 16, 48, 150])
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_a_batch_from_grey_levels_has_the_bits_of_one_from_inputs(scaling: str, size: int, either_way: str) -> None:
-    inputs, pixels = (feed(samples(scaling, pixels=kept), size, 7) for kept in (False, True))
+    inputs, pixels = (batch_loader(samples(scaling, pixels=kept), size, 7) for kept in (False, True))
     assert type(inputs) is not type(pixels)
     places = [each.inputs.data_ptr() for each in (inputs, pixels)]
     # In turn as in training, on from anywhere, and back.
-    for t in [*range(2 * batches.TOGETHER + 3), 1000, 1001, 1003, 1000 + batches.TOGETHER, 5, 4]:
+    for t in [*range(2 * batches.BATCHES_PER_FETCH + 3), 1000, 1001, 1003, 1000 + batches.BATCHES_PER_FETCH, 5, 4]:
         for each in (inputs, pixels):
-            each.choose(t)
+            each.select(t)
             each.gather()
         assert torch.equal(inputs.inputs, pixels.inputs)
         assert torch.equal(inputs.targets, pixels.targets)
@@ -87,9 +87,9 @@ def test_without_the_loops_grey_levels_are_fetched_many_batches_at_a_time(
         torch, "index_select", lambda *given, **named: (fetched.append(given[0]), select(*given, **named))
     )
     source = samples("standard", pixels=True)
-    each = feed(source, 16, 7)
-    for t in range(2 * batches.TOGETHER):
-        each.choose(t)
+    each = batch_loader(source, 16, 7)
+    for t in range(2 * batches.BATCHES_PER_FETCH):
+        each.select(t)
         each.gather()
     assert len(fetched) == 4
     assert all(array.data_ptr() != source.inputs.data_ptr() for array in fetched)
@@ -97,8 +97,8 @@ def test_without_the_loops_grey_levels_are_fetched_many_batches_at_a_time(
 
 def test_the_full_batch_is_the_samples_themselves() -> None:
     source = samples("unit", pixels=True)
-    each = feed(source, N, 7)
-    each.choose(3)
+    each = batch_loader(source, N, 7)
+    each.select(3)
     each.gather()
     assert each.inputs is source.inputs
     assert each.targets is source.targets

@@ -11,7 +11,7 @@ from eigendrift.fully_connected import ACTIVATIONS
 from reproduction.training.gradients import FlatParameters, batch_gradient
 from reproduction.training.mlp_gradient import MLPGradient
 from reproduction.training.model import flatten, initialize, mlp
-from reproduction.training.optimizers import _ELEMENTWISE, Step
+from reproduction.training.optimizers import _ELEMENTWISE, OptimizerStep
 
 N, D, CLASSES = 17, 6, 4
 
@@ -97,7 +97,7 @@ SPECS: list[dict[str, Any]] = [
 def test_a_step_on_the_vector_is_the_steps_on_the_layers(spec: dict[str, Any]) -> None:
     one, many = network([5]), network([5])
     flat = FlatParameters(one)
-    steps = {one: Step.of(flat, spec), many: Step(many.parameters(), spec)}
+    steps = {one: OptimizerStep.of(flat, spec), many: OptimizerStep(many.parameters(), spec)}
     inputs, targets = batch()
     take = batch_gradient(flat)
 

@@ -17,7 +17,7 @@ from reproduction.training import loop
 from reproduction.training.batches import Batches, Samples
 from reproduction.training.loop import HISTORY, Trajectory, evaluate, train
 from reproduction.training.model import flatten, initialize, mlp
-from reproduction.training.optimizers import Step
+from reproduction.training.optimizers import OptimizerStep
 
 INPUTS, CLASSES, N_TRAIN, BATCH = 6, 3, 41, 16
 SNAPSHOTS = [0, 1, 2, 5, 9, 10, 17, 30]
@@ -241,14 +241,14 @@ def killing(function: Callable[..., Any], calls: int, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     expected = run(tmp_path / "whole", name)
-    step = Step.__call__
+    step = OptimizerStep.__call__
     for kills in np.random.default_rng(len(name)).integers(0, 15, (4, 2)).tolist():
         folder = tmp_path / str(kills)
         for calls in kills:
-            killing(step, calls, monkeypatch, Step, "__call__")
+            killing(step, calls, monkeypatch, OptimizerStep, "__call__")
             with pytest.raises(KilledError):
                 run(folder, name)
-            monkeypatch.setattr(Step, "__call__", step)
+            monkeypatch.setattr(OptimizerStep, "__call__", step)
         assert_same(run(folder, name), expected)
 
 
@@ -266,13 +266,13 @@ def test_a_kill_at_a_snapshot_costs_that_snapshot_at_most(
         with pytest.raises(KilledError):
             run(tmp_path / "killed", "adam")
     steps: list[int] = []
-    call = Step.__call__
+    call = OptimizerStep.__call__
 
-    def counted(self: Step, gradient: Callable[[], None]) -> None:
+    def counted(self: OptimizerStep, gradient: Callable[[], None]) -> None:
         steps.append(1)
         call(self, gradient)
 
-    monkeypatch.setattr(Step, "__call__", counted)
+    monkeypatch.setattr(OptimizerStep, "__call__", counted)
     assert_same(run(tmp_path / "killed", "adam"), expected)
     # Four snapshots were safe: steps 0, 1, 2, 5.
     assert len(steps) == SNAPSHOTS[-1] + 1 - (SNAPSHOTS[3] + 1)
@@ -280,7 +280,7 @@ def test_a_kill_at_a_snapshot_costs_that_snapshot_at_most(
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run(tmp_path, "adam")
-    killing(Step.__call__, 0, monkeypatch, Step, "__call__")
+    killing(OptimizerStep.__call__, 0, monkeypatch, OptimizerStep, "__call__")
     assert_same(run(tmp_path, "adam"), expected)
 
 
@@ -291,7 +291,7 @@ def test_a_checkpoint_without_its_arrays_counts_for_nothing(
 ) -> None:
     expected = run(tmp_path / "whole", "adam")
     with monkeypatch.context() as patch:
-        killing(Step.__call__, 12, patch, Step, "__call__")
+        killing(OptimizerStep.__call__, 12, patch, OptimizerStep, "__call__")
         with pytest.raises(KilledError):
             run(tmp_path / "killed", "adam")
     (path,) = tmp_path.glob(f"killed/job/*/{array}.npy")
@@ -304,17 +304,17 @@ def test_a_checkpoint_without_its_arrays_counts_for_nothing(
     assert_same(run(tmp_path / "killed", "adam"), expected)
 
 
-@pytest.mark.parametrize("spoilt", ["weights", "gradients", "updates", "history", "checkpoint.pt"])
+@pytest.mark.parametrize("damaged", ["weights", "gradients", "updates", "history", "checkpoint.pt"])
 def test_progress_that_a_power_cut_spoilt_counts_for_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
 ) -> None:
     expected = run(tmp_path / "whole", "adam")
     with monkeypatch.context() as patch:
-        killing(Step.__call__, 12, patch, Step, "__call__")
+        killing(OptimizerStep.__call__, 12, patch, OptimizerStep, "__call__")
         with pytest.raises(KilledError):
             run(tmp_path / "killed", "adam")
-    (path,) = tmp_path.glob(f"killed/job/*/{spoilt}" if "." in spoilt else f"killed/job/*/{spoilt}.npy")
-    if spoilt == "checkpoint.pt":
+    (path,) = tmp_path.glob(f"killed/job/*/{damaged}" if "." in damaged else f"killed/job/*/{damaged}.npy")
+    if damaged == "checkpoint.pt":
         path.write_bytes(path.read_bytes()[:-100])
     else:
         rows = np.lib.format.open_memmap(path, mode="r+")

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from reproduction.training import batches
 from reproduction.training.batches import Samples
-from reproduction.training.cuda_graph import Captured
+from reproduction.training.cuda_graph import GraphedCallable
 from reproduction.training.gradients import FlatParameters
-from reproduction.training.loop import StepTaker, evaluate
+from reproduction.training.loop import Trainer, evaluate
 from reproduction.training.model import initialize, mlp
-from reproduction.training.optimizers import Step
+from reproduction.training.optimizers import OptimizerStep
 
 N, D, CLASSES, BATCH, STEPS, SEED = 90, 7, 4, 16, 12, 5
 CPU = torch.device("cpu")
@@ -49,11 +49,11 @@ def trained(device: torch.device, spec: dict[str, Any], size: int = BATCH) -> tu
     """The parameters after some steps, and transfers down and up and launches of each step."""
     with Accelerator() as counter:
         flat = FlatParameters(network(device))
-        taker = StepTaker(flat, spec, samples(device), size, SEED)
+        trainer = Trainer(flat, spec, samples(device), size, SEED)
         counts = []
         for t in range(STEPS):
             before = counter.down, counter.up, counter.launches
-            taker.take(t)
+            trainer.train_step(t)
             after = counter.down, counter.up, counter.launches
             counts.append(tuple(b - a for a, b in zip(before, after, strict=True)))
         vector = flat.vector.detach()
@@ -63,7 +63,7 @@ def trained(device: torch.device, spec: dict[str, Any], size: int = BATCH) -> tu
 @pytest.mark.parametrize("size", [BATCH, N])
 @pytest.mark.parametrize("name", sorted(SPECS))
 def test_a_step_is_the_cpu_s_and_nobody_waits_for_it(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "AHEAD", 5)
+    monkeypatch.setattr(batches, "BATCHES_AHEAD", 5)
     expected, _ = trained(CPU, SPECS[name], size)
     found, counts = trained(DEVICE, SPECS[name], size)
     assert torch.equal(found, expected)
@@ -87,19 +87,19 @@ def test_an_evaluation_is_looked_at_once() -> None:
 
 def test_a_step_in_two_halves_is_the_whole_step() -> None:
     whole, halves = (FlatParameters(network(CPU)) for _ in range(2))
-    one, two = (StepTaker(flat, SPECS["sam"], samples(CPU), BATCH, SEED) for flat in (whole, halves))
+    one, two = (Trainer(flat, SPECS["sam"], samples(CPU), BATCH, SEED) for flat in (whole, halves))
     for t in range(STEPS):
-        one.take(t)
+        one.train_step(t)
         two.compute_gradient(t)
-        slope = halves.gradient.clone()
+        before = halves.gradient.clone()
         two.finish()
         assert torch.equal(whole.vector, halves.vector)
-        assert not torch.equal(slope, halves.gradient)
+        assert not torch.equal(before, halves.gradient)
 
 
 def test_what_is_not_recorded_is_done_at_every_call() -> None:
     done: list[int] = []
-    work = Captured(lambda: done.append(len(done)), CPU)
+    work = GraphedCallable(lambda: done.append(len(done)), CPU)
     for _ in range(6):
         work()
     assert done == list(range(6))
@@ -121,7 +121,7 @@ def test_what_is_not_recorded_is_done_at_every_call() -> None:
     ids=lambda value: value["class"] if isinstance(value, dict) else "",
 )
 def test_what_may_be_recorded(spec: dict[str, Any], capturable: bool) -> None:
-    assert Step([torch.zeros(3)], spec).capturable == capturable
+    assert OptimizerStep([torch.zeros(3)], spec).capturable == capturable
 
 
 def test_a_capturable_adam_takes_the_same_steps() -> None:
@@ -129,10 +129,10 @@ def test_a_capturable_adam_takes_the_same_steps() -> None:
     plain, recorded = (FlatParameters(network(CPU)) for _ in range(2))
     spec = {"class": "Adam", "lr": 0.01}
     takers = [
-        StepTaker(plain, spec, samples(CPU), BATCH, SEED),
-        StepTaker(recorded, {**spec, "capturable": True}, samples(CPU), BATCH, SEED),
+        Trainer(plain, spec, samples(CPU), BATCH, SEED),
+        Trainer(recorded, {**spec, "capturable": True}, samples(CPU), BATCH, SEED),
     ]
     for t in range(STEPS):
-        for taker in takers:
-            taker.take(t)
+        for trainer in takers:
+            trainer.train_step(t)
         assert torch.equal(plain.vector, recorded.vector)

@@ -16,7 +16,7 @@ from reproduction.training import batches, numba_kernels
 from reproduction.training.batches import Samples
 from reproduction.training.compiled import compiled
 from reproduction.training.gradients import FlatParameters
-from reproduction.training.loop import StepTaker
+from reproduction.training.loop import Trainer
 from reproduction.training.model import initialize, mlp
 
 REAL = [np.float32, np.float64]
@@ -51,9 +51,9 @@ def test_rectified_values_and_their_slopes_are_torch_s_also_where_they_are_not_f
     z[2, : len(ODD)], error[3, : len(ODD)], bias = ODD, ODD, random.standard_normal(6).astype(real)
     bias[2] = 0
     a, slope, sums = z.copy(), error.copy(), np.empty(6, real)
-    numba_kernels.rectify(a, bias)
+    numba_kernels.relu(a, bias)
     np.testing.assert_array_equal(a, torch.relu(torch.from_numpy(z + bias[:, None])).numpy())
-    numba_kernels.rectifier_slope(slope, a, sums)
+    numba_kernels.relu_backward(slope, a, sums)
     expected = torch.ops.aten.threshold_backward(torch.from_numpy(error), torch.from_numpy(a), 0).numpy()
     np.testing.assert_array_equal(slope, expected)
     with np.errstate(invalid="ignore"):
@@ -70,7 +70,7 @@ def test_the_slope_of_the_cross_entropy_is_that_of_autograd(classes: int, size: 
     outputs = torch.tensor(z.astype(np.float64) + bias[:, None].astype(real), requires_grad=True)
     nn.functional.cross_entropy(outputs.T, torch.from_numpy(targets)).backward()  # type: ignore[no-untyped-call]
     assert outputs.grad is not None
-    numba_kernels.cross_entropy_slope(z, bias, targets, error, sums)
+    numba_kernels.cross_entropy_backward(z, bias, targets, error, sums)
     # Rounding of the logits moves probabilities by as much as the logits are large.
     tolerance = 4 * size * float(np.finfo(real).eps)
     np.testing.assert_allclose(error, outputs.grad.numpy(), rtol=0, atol=tolerance)
@@ -81,7 +81,7 @@ def test_the_slope_of_the_cross_entropy_is_that_of_autograd(classes: int, size: 
 def test_a_logit_that_is_not_finite_spoils_its_sample_and_no_other(odd: float) -> None:
     z, error, sums = np.zeros((3, 4), np.float32), np.empty((3, 4), np.float32), np.empty(3, np.float32)
     z[1, 2] = odd
-    numba_kernels.cross_entropy_slope(z, np.zeros(3, np.float32), np.zeros(4, np.int64), error, sums)
+    numba_kernels.cross_entropy_backward(z, np.zeros(3, np.float32), np.zeros(4, np.int64), error, sums)
     assert np.isnan(error[:, 2]).all()
     assert np.isfinite(np.delete(error, 2, axis=1)).all()
     assert np.isnan(sums).all()
@@ -120,12 +120,12 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(spec: dict[str, Any]) -> tuple[torch.Tensor, StepTaker]:
+def trained(spec: dict[str, Any]) -> tuple[torch.Tensor, Trainer]:
     flat = FlatParameters(network())
-    taker = StepTaker(flat, spec, samples(), 16, 5)
+    trainer = Trainer(flat, spec, samples(), 16, 5)
     for t in range(40):
-        taker.take(t)
-    return flat.vector.detach(), taker
+        trainer.train_step(t)
+    return flat.vector.detach(), trainer
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -137,20 +137,20 @@ def test_training_goes_the_same_way_without_them(
     def counted(loop: str, made: Callable[..., None]) -> Callable[..., None]:
         return lambda *given: (ran.append(loop), made(*given))[1]
 
-    names = ("fetch", "rectify", "rectifier_slope", "cross_entropy_slope", "adam")
+    names = ("fetch", "rectify", "relu_backward", "cross_entropy_backward", "adam")
     for loop in names:
         monkeypatch.setattr(numba_kernels, loop, counted(loop, getattr(numba_kernels, loop)))
-    by_loops, taker = trained(OPTIMIZERS[name])
+    by_loops, trainer = trained(OPTIMIZERS[name])
     gradients = 80 if name == "sam" else 40
     # Adam's first step makes its state.
     expected = {
         "fetch": 40,
         "rectify": 2 * gradients,
-        "rectifier_slope": 2 * gradients,
-        "cross_entropy_slope": gradients,
+        "relu_backward": 2 * gradients,
+        "cross_entropy_backward": gradients,
     }
     assert {loop: ran.count(loop) for loop in names} == {**expected, "adam": 39 if name == "adam" else 0}
-    assert isinstance(taker.feed, batches._ByLoop)
+    assert isinstance(trainer.loader, batches._Compiled)
     ran.clear()
     request.getfixturevalue("no_loops")
     by_operators, _ = trained(OPTIMIZERS[name])
@@ -164,8 +164,8 @@ import sys
 import torch
 torch.set_num_threads(1)
 from reproduction.training.compiled import compiled
-from reproduction.measure.inputs import circumstances
-print(compiled(torch.empty(2)) is not None, circumstances(torch.device("cpu"), 1)["numba"])
+from reproduction.measure.inputs import numerical_environment
+print(compiled(torch.empty(2)) is not None, numerical_environment(torch.device("cpu"), 1)["numba"])
 """
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reproduction.errors import ConfigError
 from reproduction.experiment.optimizer_arguments import torch_optimizers
-from reproduction.training.optimizers import Step, check_optimizer_is_made
+from reproduction.training.optimizers import OptimizerStep, check_optimizer_is_made
 
 Vector = NDArray[np.float64]
 N, SPLIT, STEPS = 7, 3, 12
@@ -28,13 +28,13 @@ def slope(theta: Vector) -> Vector:
 
 
 class Run:
-    """A Step on two tensors that hold theta, and the points at which its gradient was taken."""
+    """A OptimizerStep on two tensors that hold theta, and the points at which its gradient was taken."""
 
     def __init__(
         self, spec: dict[str, Any], gradient: Callable[[Vector], Vector] = slope, dtype: torch.dtype = torch.float64
     ) -> None:
         self.parameters = [torch.tensor(START[:SPLIT], dtype=dtype), torch.tensor(START[SPLIT:], dtype=dtype)]
-        self.step = Step(self.parameters, spec)
+        self.step = OptimizerStep(self.parameters, spec)
         self.slope = gradient
         self.points: list[Vector] = []
 
@@ -165,7 +165,9 @@ def test_sam_stays_at_a_point_without_gradient(base: str, rho: float) -> None:
 def test_sam_leaves_a_parameter_without_gradient_alone() -> None:
     run = Run({"class": "SAM", "base": "SGD", "lr": 0.1, "rho": 0.05})
     unused = torch.ones(2, dtype=torch.float64)
-    step = Step([run.parameters[0], unused, run.parameters[1]], {"class": "SAM", "base": "SGD", "lr": 0.1, "rho": 0.05})
+    step = OptimizerStep(
+        [run.parameters[0], unused, run.parameters[1]], {"class": "SAM", "base": "SGD", "lr": 0.1, "rho": 0.05}
+    )
     run.gradient()
     step(run.gradient)
     assert unused.tolist() == [1.0, 1.0]
@@ -175,7 +177,7 @@ def test_sam_leaves_a_parameter_without_gradient_alone() -> None:
 def test_sam_takes_a_gradient_that_comes_at_the_top_only_from_where_the_parameter_is() -> None:
     early, late = (torch.nn.Parameter(torch.full((3,), value)) for value in (1.0, 2.0))
     early.grad = torch.ones(3)
-    step = Step([early, late], {"class": "SAM", "base": "SGD", "lr": 0.5, "rho": 0.1})
+    step = OptimizerStep([early, late], {"class": "SAM", "base": "SGD", "lr": 0.5, "rho": 0.1})
 
     def gradient() -> None:
         early.grad, late.grad = torch.ones(3), torch.full((3,), 4.0)
@@ -186,13 +188,13 @@ def test_sam_takes_a_gradient_that_comes_at_the_top_only_from_where_the_paramete
 
 
 def test_arguments_reach_the_optimizer() -> None:
-    step = Step(
+    step = OptimizerStep(
         [torch.zeros(2)], {"class": "SAM", "base": "Adam", "lr": 0.2, "rho": 0.4, "betas": [0.5, 0.6], "eps": 1e-3}
     )
     group = step.state()["param_groups"][0]
     assert (group["lr"], list(group["betas"]), group["eps"], step.rho) == (0.2, [0.5, 0.6], 1e-3, 0.4)
     assert group["fused"]
-    plain = Step([torch.zeros(2)], {"class": "Adadelta", "lr": 0.2, "rho": 0.4})
+    plain = OptimizerStep([torch.zeros(2)], {"class": "Adadelta", "lr": 0.2, "rho": 0.4})
     assert (plain.optimizer.param_groups[0]["rho"], plain.rho) == (0.4, None)
 
 
@@ -223,7 +225,7 @@ def test_a_step_without_its_state_goes_elsewhere() -> None:
     whole, forgetful = Run(ORACLES["adam"][0]), Run(ORACLES["adam"][0])
     expected = whole(5)
     forgetful(3)
-    forgetful.step = Step(forgetful.parameters, copy.deepcopy(ORACLES["adam"][0]))
+    forgetful.step = OptimizerStep(forgetful.parameters, copy.deepcopy(ORACLES["adam"][0]))
     assert not np.allclose(forgetful(2), expected[3:])
 
 
@@ -231,7 +233,7 @@ def test_adam_reads_the_gradient_as_it_lies_now(either_way: str) -> None:
     """Every other number of memory whose first half was the gradient before, and the first half again."""
     memory = torch.randn(2 * N, generator=torch.Generator().manual_seed(1))
     ours, theirs = torch.from_numpy(START).float(), torch.from_numpy(START).float()
-    step, optimizer = Step([ours], {"class": "Adam", "lr": 0.03}), torch.optim.Adam([theirs], lr=0.03)
+    step, optimizer = OptimizerStep([ours], {"class": "Adam", "lr": 0.03}), torch.optim.Adam([theirs], lr=0.03)
     for gradient in (memory[:N], memory[:N], memory[::2], memory[:N], memory[N:]):
         ours.grad, theirs.grad = gradient, gradient.clone()
         step(lambda: None)
@@ -242,7 +244,7 @@ def test_adam_reads_the_gradient_as_it_lies_now(either_way: str) -> None:
 @pytest.mark.parametrize("lr", [0.1, 1e-3, 3.0])
 def test_plain_sgd_is_torch_s_to_the_bit(lr: float) -> None:
     ours, theirs = torch.from_numpy(START).float(), torch.from_numpy(START).float()
-    step, optimizer = Step([ours], {"class": "SGD", "lr": lr}), torch.optim.SGD([theirs], lr=lr)
+    step, optimizer = OptimizerStep([ours], {"class": "SGD", "lr": lr}), torch.optim.SGD([theirs], lr=lr)
     for seed in range(20):
         gradient = torch.randn(N, generator=torch.Generator().manual_seed(seed))
         ours.grad, theirs.grad = gradient, gradient.clone()
@@ -258,7 +260,7 @@ def test_adam_is_torch_s_to_the_bit_or_to_the_rounding_of_a_loop(
     arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch, either_way: str
 ) -> None:
     ours, theirs = ([torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (300, 20)] for _ in range(2))
-    step = Step(ours, {"class": "Adam", "lr": 0.03, **arguments})
+    step = OptimizerStep(ours, {"class": "Adam", "lr": 0.03, **arguments})
     optimizer = torch.optim.Adam(theirs, lr=0.03, fused=True, **arguments)
     taken = []
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: each is one line that names what is wrong, where, and what would be right."""
+"""Errors that a user can fix: each is one line that names what is wrong, where, and what would be right."""
 
 import difflib
 from collections.abc import Iterable

@@ -2,41 +2,18 @@
 
 import itertools
 import os
-import re
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reproduction.claims.evidence import DATASET_ROLES, OPTIMIZER_ROLES
 from reproduction.claims.quantities import QUANTITIES, Quantity
 from reproduction.errors import ConfigError, nearest, shown
+from reproduction.schema import SCHEMAS, check, read_document, read_schema
 
-COMPARISONS = ("<", ">", "between", "within", "within factor")
-COMBINATIONS = ("difference", "ratio")
-FIGURES = tuple(range(1, 22))
-_CLAIM_KEYS = ("id", "number", "title", "statement", "figures", "datasets", "requires", "tests", "same_tests_as")
-_TEST_KEYS = (
-    "id",
-    "quantity",
-    "params",
-    "each",
-    "versus",
-    "combine",
-    "datasets",
-    "comparison",
-    "threshold",
-    "paper",
-    "tolerance",
-    "unit",
-    "direction",
-    "requires",
-)
-_REQUIREMENT_KEYS = ("datasets", "steps", "seeds", "k", "initializations")
+SCHEMA = SCHEMAS / "claims.schema.yaml"
 # Parameters whose values are roles of the paper, not configured names.
 ROLE_PARAMETERS = {
     "optimizer": OPTIMIZER_ROLES,
@@ -44,7 +21,6 @@ ROLE_PARAMETERS = {
     "dataset": DATASET_ROLES,
     "other_dataset": DATASET_ROLES,
 }
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -112,35 +88,66 @@ class Claim:
 
 def load_claims(path: str | os.PathLike[str]) -> tuple[Claim, ...]:
     """The claims of a YAML file by number; `ConfigError` names the key, its value and what is allowed."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    return parse_claims(content, where=Path(path).name)
+    return parse_claims(read_document(path), where=Path(path).name)
 
 
 def parse_claims(content: Any, *, where: str = "claims") -> tuple[Claim, ...]:
     """`load_claims` for content that is already read."""
-    document = _mapping(content, where, ("requires", "claims"), needed=("claims",))
-    default = _requirement(document.get("requires", {}), f"{where}: requires", Requirement())
-    entries = _sequence(document["claims"], f"{where}: claims")
+    check(content, claims_schema(), where, example="paper/claims.yaml")
     claims: dict[str, Claim] = {}
-    for position, entry in enumerate(entries):
-        claim = _claim(entry, f"{where}: claims.{position}", default, claims)
+    for position, entry in enumerate(content["claims"]):
+        at = f"{where}: claims.{position} ({entry['id']})"
+        claim = _claim(entry, at, content.get("requires", {}), claims)
         if claim.id in claims or claim.number in {other.number for other in claims.values()}:
-            raise ConfigError(f"{where}: claims.{position}: id {claim.id!r} or number {claim.number} is given twice")
+            raise ConfigError(f"{at}: id {claim.id!r} or number {claim.number} is given twice")
         claims[claim.id] = claim
     return tuple(sorted(claims.values(), key=lambda claim: claim.number))
 
 
-def _claim(entry: Any, where: str, default: Requirement, earlier: Mapping[str, Claim]) -> Claim:
-    claim = _mapping(entry, where, _CLAIM_KEYS, needed=("id", "number", "title", "statement", "figures", "datasets"))
-    where = f"{where} ({claim['id']})"
-    requires = _requirement(claim.get("requires", {}), f"{where}.requires", default)
-    datasets = _roles(claim["datasets"], f"{where}.datasets", DATASET_ROLES)
-    given = _sequence(claim.get("tests", []), f"{where}.tests")
-    tests = [_test(test, f"{where}.tests.{position}", datasets, requires) for position, test in enumerate(given)]
-    for name in _sequence(claim.get("same_tests_as", []), f"{where}.same_tests_as"):
+def claims_schema() -> dict[str, Any]:
+    """The schema with the choices that the file leaves to the records, and the parameters of each quantity."""
+    schema = read_schema(SCHEMA, dataset=DATASET_ROLES, quantity=sorted(QUANTITIES))
+    by_quantity = [
+        {
+            "if": {"required": ["quantity"], "properties": {"quantity": {"const": quantity.name}}},
+            "then": {"properties": _parameters_of(quantity)},
+        }
+        for quantity in QUANTITIES.values()
+    ]
+    schema["$defs"]["test"] = {**schema["$defs"]["test"], "allOf": by_quantity}
+    return schema
+
+
+def _parameters_of(quantity: Quantity) -> dict[str, Any]:
+    """What a test may hold in params, each and versus: the arguments of the quantity's function, by their types."""
+    hints = typing.get_type_hints(quantity.measure)
+    one = {name: _parameter(name, hints[name]) for name in quantity.parameters}
+    several = {name: {"type": "array", "items": value} for name, value in one.items()}
+    other = {"dataset": {"$ref": "#/$defs/dataset"}, **one}
+    return {
+        key: {"additionalProperties": False, "properties": properties}
+        for key, properties in {"params": one, "each": several, "versus": other}.items()
+    }
+
+
+def _parameter(name: str, hint: Any) -> dict[str, Any]:
+    if (roles := ROLE_PARAMETERS.get(name)) is not None:
+        # A plural takes several of them.
+        several = {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": list(roles)}}
+        return several if name.endswith("s") else {"enum": list(roles)}
+    if typing.get_origin(hint) is typing.Literal:
+        return {"enum": list(typing.get_args(hint))}
+    return {"type": {int: "integer", float: "number", str: "string"}[hint]}
+
+
+def _claim(entry: Mapping[str, Any], where: str, default: Mapping[str, Any], earlier: Mapping[str, Claim]) -> Claim:
+    requires = {**default, **entry.get("requires", {})}
+    datasets = tuple(entry["datasets"])
+    tests = [
+        _test(test, f"{where}.tests.{position} ({test['id']})", datasets, requires)
+        for position, test in enumerate(entry.get("tests", []))
+    ]
+    for name in entry.get("same_tests_as", []):
         if name not in earlier:
             raise ConfigError(f"{where}.same_tests_as: {shown(name)} is no earlier claim{nearest(name, earlier)}")
         tests += [_moved(test, datasets) for test in earlier[name].tests]
@@ -148,10 +155,8 @@ def _claim(entry: Any, where: str, default: Requirement, earlier: Mapping[str, C
     twice = sorted({name for name in names if names.count(name) > 1})
     if not tests or twice:
         raise ConfigError(f"{where}: {'no test' if not tests else f'part {twice[0]!r} is given twice'}")
-    figures = tuple(_choice(figure, f"{where}.figures", FIGURES) for figure in _sequence(claim["figures"], where))
-    number = _typed(claim["number"], int, f"{where}.number")
-    texts = {key: " ".join(_typed(claim[key], str, f"{where}.{key}").split()) for key in ("title", "statement")}
-    return Claim(_name(claim["id"], f"{where}.id"), number, texts["title"], texts["statement"], figures, tuple(tests))
+    title, statement = (" ".join(entry[key].split()) for key in ("title", "statement"))
+    return Claim(entry["id"], entry["number"], title, statement, tuple(entry["figures"]), tuple(tests))
 
 
 def _moved(test: OperationalTest, datasets: tuple[str, ...]) -> OperationalTest:
@@ -160,160 +165,58 @@ def _moved(test: OperationalTest, datasets: tuple[str, ...]) -> OperationalTest:
     return replace(test, datasets=datasets, paper=paper)
 
 
-def _test(entry: Any, where: str, datasets: tuple[str, ...], default: Requirement) -> OperationalTest:
-    test = _mapping(entry, where, _TEST_KEYS, needed=("id", "quantity", "comparison", "unit"))
-    name = _name(test["id"], f"{where}.id")
-    where = f"{where} ({name})"
-    quantity = QUANTITIES[_choice(test["quantity"], f"{where}.quantity", tuple(QUANTITIES))]
-    chosen = _roles(test["datasets"], f"{where}.datasets", DATASET_ROLES) if "datasets" in test else datasets
-    params = _parameters(test.get("params", {}), f"{where}.params", quantity)
-    each = {
-        key: tuple(
-            _parameters({key: v}, f"{where}.each", quantity)[key] for v in _sequence(listed, f"{where}.each.{key}")
-        )
-        for key, listed in _mapping(test.get("each", {}), f"{where}.each", tuple(quantity.parameters)).items()
-    }
+def _test(
+    test: Mapping[str, Any], where: str, of_claim: tuple[str, ...], default: Mapping[str, Any]
+) -> OperationalTest:
+    quantity = QUANTITIES[test["quantity"]]
+    datasets = tuple(test.get("datasets", of_claim))
+    params, each = _frozen(test.get("params", {})), _frozen(test.get("each", {}))
     missing = [p for p, s in quantity.parameters.items() if s.default is s.empty and p not in params and p not in each]
     if missing:
-        raise ConfigError(f"{where}.params: {quantity.name} needs {missing[0]!r}")
-    versus, combine = _versus(test, where, quantity)
-    unit = _unit(test["unit"], where, quantity, combine)
-    paper = _paper(test.get("paper", {}), f"{where}.paper", chosen)
-    strict = _condition(test, where, paper, chosen)
-    direction = None
-    if "direction" in test:
-        keys = ("comparison", "threshold", "tolerance")
-        weaker = _mapping(test["direction"], f"{where}.direction", keys, needed=("comparison",))
-        direction = _condition(weaker, f"{where}.direction", paper, chosen)
-    requires = _requirement(test.get("requires", {}), f"{where}.requires", default)
+        raise ConfigError(f"{where}.params.{missing[0]}: missing; {quantity.name} takes it")
+    combine = test.get("combine", "")
+    unit = "1" if combine == "ratio" else quantity.unit
+    if test["unit"] != unit:
+        raise ConfigError(f"{where}.unit: {shown(test['unit'])}, but {quantity.name} is in {unit!r}")
+    paper = test.get("paper", {})
+    paper = {
+        role: float(v) for role, v in (paper if isinstance(paper, dict) else dict.fromkeys(datasets, paper)).items()
+    }
+    direction = test.get("direction")
     return OperationalTest(
-        name, quantity.name, chosen, unit, strict, direction, requires, params, each, versus, combine, paper
+        id=test["id"],
+        quantity=quantity.name,
+        datasets=datasets,
+        unit=unit,
+        strict=_condition(test, where, paper, datasets),
+        direction=None if direction is None else _condition(direction, f"{where}.direction", paper, datasets),
+        requires=Requirement(**_frozen({**default, **test.get("requires", {})})),
+        params=params,
+        each=each,
+        versus=_frozen(test.get("versus", {})),
+        combine=combine,
+        paper=paper,
     )
 
 
-def _versus(test: Mapping[str, Any], where: str, quantity: Quantity) -> tuple[dict[str, Any], str]:
-    if ("versus" in test) != ("combine" in test):
-        raise ConfigError(f"{where}: versus and combine come together")
-    if "versus" not in test:
-        return {}, ""
-    given = dict(_mapping(test["versus"], f"{where}.versus", ("dataset", *quantity.parameters)))
-    other = (
-        {"dataset": _choice(given.pop("dataset"), f"{where}.versus.dataset", DATASET_ROLES)}
-        if "dataset" in given
-        else {}
-    )
-    versus = {**other, **_parameters(given, f"{where}.versus", quantity)}
-    if not versus:
-        raise ConfigError(f"{where}.versus: empty; give the parameters that differ")
-    return versus, _choice(test["combine"], f"{where}.combine", COMBINATIONS)
-
-
-def _unit(value: Any, where: str, quantity: Quantity, combine: str) -> str:
-    expected = "1" if combine == "ratio" else quantity.unit
-    if str(value) != expected:
-        raise ConfigError(f"{where}.unit: {shown(value)}, but {quantity.name} is in {expected!r}")
-    return expected
-
-
-def _paper(value: Any, where: str, datasets: tuple[str, ...]) -> dict[str, float]:
-    if not isinstance(value, Mapping):
-        return dict.fromkeys(datasets, _number(value, where))
-    return {role: _number(number, f"{where}.{role}") for role, number in _mapping(value, where, DATASET_ROLES).items()}
+def _frozen(value: Any) -> Any:
+    """A value with tuples in place of lists, at every depth."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(inner) for key, inner in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _condition(
     given: Mapping[str, Any], where: str, paper: Mapping[str, float], datasets: tuple[str, ...]
 ) -> Condition:
-    comparison = _choice(given["comparison"], f"{where}.comparison", COMPARISONS)
-    needed, unused = ("tolerance", "threshold") if comparison.startswith("within") else ("threshold", "tolerance")
-    if needed not in given or unused in given:
-        raise ConfigError(f"{where}: comparison {comparison!r} takes {needed!r} and no {unused!r}")
+    comparison = given["comparison"]
     if comparison == "between":
-        bounds = [_number(bound, f"{where}.threshold") for bound in _sequence(given["threshold"], f"{where}.threshold")]
-        if len(bounds) != 2 or bounds[0] >= bounds[1]:
-            raise ConfigError(f"{where}.threshold: {shown(given['threshold'])}; give [low, high]")
-        return Condition(comparison, bounds=(bounds[0], bounds[1]))
-    number = _number(given[needed], f"{where}.{needed}")
-    if needed == "threshold":
-        return Condition(comparison, threshold=number)
-    absent = [role for role in datasets if role not in paper]
-    if absent:
-        raise ConfigError(f"{where}: comparison {comparison!r} needs the paper's value for {absent[0]}")
-    if number <= (1.0 if comparison == "within factor" else 0.0):
-        raise ConfigError(f"{where}.tolerance: {shown(number)} allows nothing")
-    return Condition(comparison, tolerance=number)
-
-
-def _requirement(given: Any, where: str, default: Requirement) -> Requirement:
-    needs = dict(_mapping(given, where, _REQUIREMENT_KEYS))
-    if "datasets" in needs:
-        needs["datasets"] = _roles(needs["datasets"], f"{where}.datasets", DATASET_ROLES) if needs["datasets"] else ()
-    for key in set(needs) - {"datasets"}:
-        if _typed(needs[key], int, f"{where}.{key}") < 0:
-            raise ConfigError(f"{where}.{key}: {needs[key]}; give 0 or more")
-    return Requirement(**{**{key: getattr(default, key) for key in _REQUIREMENT_KEYS}, **needs})
-
-
-def _parameters(given: Any, where: str, quantity: Quantity) -> dict[str, Any]:
-    known = quantity.parameters
-    hints = typing.get_type_hints(quantity.measure)
-    checked = {}
-    for key, value in _mapping(given, where, tuple(known)).items():
-        at = f"{where}.{key}"
-        if key in ROLE_PARAMETERS:
-            choose = _roles if key.endswith("s") else _choice
-            checked[key] = choose(value, at, ROLE_PARAMETERS[key])
-        elif typing.get_origin(hints[key]) is typing.Literal:
-            checked[key] = _choice(value, at, typing.get_args(hints[key]))
-        else:
-            checked[key] = _number(value, at) if hints[key] is float else _typed(value, hints[key], at)
-    return checked
-
-
-def _mapping(value: Any, where: str, allowed: Sequence[str], needed: Sequence[str] = ()) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: {shown(value)}; expected keys and values")
-    for key in value:
-        if key not in allowed:
-            listed = ", ".join(allowed) or "none"
-            raise ConfigError(f"{where}: unknown key {shown(key)}{nearest(key, allowed)} (allowed: {listed})")
-    for key in needed:
-        if key not in value:
-            raise ConfigError(f"{where}: key {key!r} is missing")
-    return value
-
-
-def _sequence(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{where}: {shown(value)}; expected a list")
-    return value
-
-
-def _choice(value: Any, where: str, allowed: Sequence[Any]) -> Any:
-    if isinstance(value, bool) or value not in allowed:
-        names = [str(choice) for choice in allowed]
-        raise ConfigError(f"{where}: {shown(value)} is not known{nearest(value, names)} (allowed: {', '.join(names)})")
-    return value
-
-
-def _roles(value: Any, where: str, allowed: Sequence[str]) -> tuple[str, ...]:
-    roles = tuple(_choice(role, where, allowed) for role in _sequence(value, where))
-    if not roles or len(set(roles)) < len(roles):
-        raise ConfigError(f"{where}: {shown(value)}; give each of {', '.join(allowed)} at most once")
-    return roles
-
-
-def _typed(value: Any, kind: type | types.UnionType, where: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise ConfigError(f"{where}: {shown(value)}; expected {getattr(kind, '__name__', kind)}")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    return float(_typed(value, int | float, where))
-
-
-def _name(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ConfigError(f"{where}: {shown(value)}; use small letters, digits and single hyphens")
-    return value
+        low, high = map(float, given["threshold"])
+        if low >= high:
+            raise ConfigError(f"{where}.threshold: {shown(given['threshold'])} is not allowed; give [low, high]")
+        return Condition(comparison, bounds=(low, high))
+    if "threshold" in given:
+        return Condition(comparison, threshold=float(given["threshold"]))
+    if absent := [role for role in datasets if role not in paper]:
+        raise ConfigError(f"{where}.paper.{absent[0]}: missing; comparison {comparison!r} is with the paper's value")
+    return Condition(comparison, tolerance=float(given["tolerance"]))

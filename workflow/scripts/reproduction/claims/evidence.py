@@ -3,45 +3,33 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reproduction.errors import ConfigError
-from reproduction.files.final_eigenvectors import read_final_eigenvectors
-from reproduction.files.tables import read_header, read_run_tables, read_table
+from reproduction.experiment.labels import MAIN
+from reproduction.files.final_eigenvectors import KIND, FinalEigenvectors, read_final_eigenvectors
+from reproduction.files.tables import RUN_KEY, read_header, read_tables
 
-MAIN = "main"
 DATASET_ROLES = ("MNIST", "FashionMNIST")
 OPTIMIZER_ROLES = ("sgd", "adam", "sam")
 DIVERGED = "diverged run"
 UNCONVERGED = "row of an unconverged eigenpair"
-RUN_KEY = ("dataset", "optimizer", "variant", "seed")
 _EIGEN_TABLES = ("ipr", "alignment", "displacement")
+_RUN_TABLES = ("history", *_EIGEN_TABLES)
+_DATASET_TABLES = ("baseline", "interpolation", "solutions")
 
 RunKey = tuple[str, str, str, int]
-Paths = Iterable[str | os.PathLike[str]]
-
-
-@dataclass(frozen=True)
-class FinalEigenvector:
-    """v_1 (N,) at the last step of a run, with the name and shape of each layer's parameters in the vector's order."""
-
-    dataset: str
-    optimizer: str
-    variant: str
-    seed: int
-    vector: np.ndarray
-    layers: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What the claims are scored on.
 
-    `history`, `ipr`, `alignment` and `displacement` hold one row a measurement, with the columns dataset, optimizer,
-    variant, seed, batch_size and learning_rate in front; rows of diverged runs and of unconverged eigenpairs are taken
+    `history`, `ipr`, `alignment` and `displacement` hold one row a measurement, with the columns `files.tables.WHOSE`
+    in front; rows of diverged runs and of unconverged eigenpairs are taken
     out. `weights` holds the displacement table's rows of i = 1 with those of unconverged eigenpairs kept, for the
     columns that need no eigenvector. `left_out` counts what was taken out: table, dataset, optimizer, variant, i
     (0: all), reason, rows. `dataset_of` and `optimizer_of` map the paper's roles to configured names.
@@ -55,7 +43,7 @@ class Evidence:
     baseline: pd.DataFrame
     interpolation: pd.DataFrame
     solutions: pd.DataFrame
-    vectors: tuple[FinalEigenvector, ...]
+    vectors: tuple[FinalEigenvectors, ...]
     left_out: pd.DataFrame
     dataset_of: Mapping[str, str]
     optimizer_of: Mapping[str, str]
@@ -70,31 +58,22 @@ class Evidence:
 
 
 def load_evidence(
+    tables: Mapping[str, Sequence[str | os.PathLike[str]]],
     *,
-    history: Paths,
-    ipr: Paths,
-    alignment: Paths,
-    displacement: Paths,
-    baseline: Paths,
-    interpolation: Paths,
-    solutions: Paths,
-    final_eigenvector: Paths,
     datasets: Sequence[str],
     optimizer_roles: Mapping[str, str],
     dense_seed: int,
 ) -> Evidence:
-    """Read every table; `datasets` in configured order, `optimizer_roles` maps sgd, adam, sam to configured names."""
-    listed = sorted(str(path) for path in history)
+    """Read the tables, kind -> paths.
+
+    `datasets` are in configured order, `optimizer_roles` maps the paper's optimizers to configured names.
+    """
+    runs = [read_header(path, kind="history")["identity"] for path in tables["history"]]
+    read = {kind: sorted(map(str, paths)) for kind, paths in tables.items() if paths and kind != KIND}
     return build_evidence(
-        history=_run_tables(listed, "history"),
-        ipr=_run_tables(ipr, "ipr"),
-        alignment=_run_tables(alignment, "alignment"),
-        displacement=_run_tables(displacement, "displacement"),
-        baseline=_dataset_tables(baseline, "baseline"),
-        interpolation=_dataset_tables(interpolation, "interpolation"),
-        solutions=_dataset_tables(solutions, "solutions"),
-        vectors=tuple(_final_eigenvector(path) for path in final_eigenvector),
-        diverged=[key for key, at in (_divergence(path) for path in listed) if at is not None],
+        {kind: read_tables(paths, kind=kind) for kind, paths in read.items()},
+        vectors=tuple(map(read_final_eigenvectors, tables.get(KIND, ()))),
+        diverged=[_key(identity) for identity in runs if identity.get("diverged_at") is not None],
         datasets=datasets,
         optimizer_roles=optimizer_roles,
         dense_seed=dense_seed,
@@ -102,15 +81,9 @@ def load_evidence(
 
 
 def build_evidence(
+    tables: Mapping[str, pd.DataFrame],
     *,
-    history: pd.DataFrame,
-    ipr: pd.DataFrame,
-    alignment: pd.DataFrame,
-    displacement: pd.DataFrame,
-    baseline: pd.DataFrame,
-    interpolation: pd.DataFrame,
-    solutions: pd.DataFrame,
-    vectors: Sequence[FinalEigenvector],
+    vectors: Sequence[FinalEigenvectors],
     diverged: Iterable[RunKey] = (),
     datasets: Sequence[str],
     optimizer_roles: Mapping[str, str],
@@ -125,27 +98,18 @@ def build_evidence(
         raise ConfigError(
             f"roles: {unknown[0] if unknown else 'no dataset'!r}; optimizer roles are {', '.join(OPTIMIZER_ROLES)}"
         )
-    lost = {*diverged, *_not_finite(history)}
+    given = {kind: tables.get(kind, pd.DataFrame()) for kind in (*_RUN_TABLES, *_DATASET_TABLES)}
+    lost = {*diverged, *_not_finite(given["history"])}
+    moved = given["displacement"]
+    given["weights"] = moved[moved["i"] == 1] if len(moved) else moved
     left_out: list[pd.DataFrame] = []
-    clean: dict[str, pd.DataFrame] = {}
-    first_rows = displacement[displacement["i"] == 1] if len(displacement) else displacement
-    tables = {
-        "history": history,
-        "ipr": ipr,
-        "alignment": alignment,
-        "displacement": displacement,
-        "weights": first_rows,
-    }
-    for table, frame in tables.items():
-        kept = _without_runs(frame, lost)
+    for table in (*_RUN_TABLES, "weights"):
+        kept = _without_runs(given[table], lost)
         left_out.append(_diverged_counts(table, lost))
-        clean[table] = _without_unconverged(kept, table, left_out) if table in _EIGEN_TABLES else kept
+        given[table] = _without_unconverged(kept, table, left_out) if table in _EIGEN_TABLES else kept
     return Evidence(
-        **clean,
-        baseline=baseline,
-        interpolation=interpolation,
-        solutions=solutions,
-        vectors=tuple(vector for vector in vectors if _key(vector) not in lost and vector.vector.size),
+        **given,
+        vectors=tuple(vector for vector in vectors if _key(vector.identity) not in lost and vector.last.size),
         left_out=pd.concat([_NOTHING_LEFT_OUT, *left_out], ignore_index=True),
         dataset_of=dict(zip(DATASET_ROLES, (datasets[0], datasets[-1]), strict=True)),
         optimizer_of=dict(optimizer_roles),
@@ -157,8 +121,8 @@ _LEFT_OUT_COLUMNS = ["table", "dataset", "optimizer", "variant", "i", "reason", 
 _NOTHING_LEFT_OUT = pd.DataFrame({column: pd.Series(dtype=object) for column in _LEFT_OUT_COLUMNS})
 
 
-def _key(vector: FinalEigenvector) -> RunKey:
-    return (vector.dataset, vector.optimizer, vector.variant, vector.seed)
+def _key(identity: Mapping[str, Any]) -> RunKey:
+    return str(identity["dataset"]), str(identity["optimizer"]), str(identity["variant"]), int(identity["seed"])
 
 
 def _not_finite(history: pd.DataFrame) -> set[RunKey]:
@@ -187,40 +151,3 @@ def _without_unconverged(frame: pd.DataFrame, table: str, left_out: list[pd.Data
     counted = frame[gone].groupby(["dataset", "optimizer", "variant", "i"], sort=True).size().rename("rows")
     left_out.append(counted.reset_index().assign(table=table, reason=UNCONVERGED)[_LEFT_OUT_COLUMNS].astype(object))
     return frame[~gone]
-
-
-def _run_tables(paths: Paths, kind: str) -> pd.DataFrame:
-    listed = sorted(str(path) for path in paths)
-    # A table without rows has columns without a type, which the stack inherits.
-    return read_run_tables(listed, kind=kind).infer_objects() if listed else pd.DataFrame()
-
-
-def _divergence(path: str) -> tuple[RunKey, int | None]:
-    identity = read_header(path, kind="history")["identity"]
-    key = (str(identity["dataset"]), str(identity["optimizer"]), str(identity["variant"]), int(identity["seed"]))
-    return key, identity.get("diverged_at")
-
-
-def _dataset_tables(paths: Paths, kind: str) -> pd.DataFrame:
-    frames = []
-    for path in sorted(str(path) for path in paths):
-        identity = read_header(path, kind=kind)["identity"]
-        frame = read_table(path, kind=kind)
-        frame.insert(0, "dataset", str(identity.get("dataset", Path(path).name.partition(".")[0])))
-        if "n_parameters" in identity:
-            frame.insert(1, "n_parameters", int(identity["n_parameters"]))
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
-def _final_eigenvector(path: str | os.PathLike[str]) -> FinalEigenvector:
-    found = read_final_eigenvectors(path)
-    identity = found.identity
-    return FinalEigenvector(
-        dataset=str(identity["dataset"]),
-        optimizer=str(identity["optimizer"]),
-        variant=str(identity["variant"]),
-        seed=int(identity["seed"]),
-        vector=found.last,
-        layers=found.layers,
-    )

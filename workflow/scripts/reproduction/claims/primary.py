@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import yaml
-
 from reproduction.claims.evidence import Evidence
 from reproduction.claims.grading import (
     Region,
@@ -24,9 +21,10 @@ from reproduction.claims.primary_quantities import MEASURES
 from reproduction.claims.quantities.baseline import baseline_overlap
 from reproduction.claims.rounding import implied_parameters
 from reproduction.claims.statistics import Estimate, estimate
-from reproduction.errors import ConfigError, dotted, nearest
+from reproduction.errors import ConfigError, nearest
+from reproduction.schema import SCHEMAS, check, read_document, read_schema, with_text_keys
 
-SCHEMA = Path(__file__).parents[3] / "schemas" / "primary_tests.schema.yaml"
+SCHEMA = SCHEMAS / "primary_tests.schema.yaml"
 # The one quantity that is no mean of values: it comes with its own interval.
 OVERLAP = "baseline_overlap"
 
@@ -65,20 +63,13 @@ class PrimaryTests:
 
 def load_primary_tests(path: str | os.PathLike[str]) -> PrimaryTests:
     """The tests of a YAML file; `ConfigError` names what in it is wrong."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    return parse_primary_tests(content, where=Path(path).name)
+    return parse_primary_tests(read_document(path), where=Path(path).name)
 
 
 def parse_primary_tests(content: Any, *, where: str = "primary tests") -> PrimaryTests:
     """`load_primary_tests` for content that is already read."""
-    document = _with_text_keys(content)
-    validator = jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
-    errors = sorted(validator.iter_errors(document), key=lambda error: (len(error.absolute_path), str(error.message)))
-    if errors:
-        raise ConfigError(f"{where}: {dotted(*errors[0].absolute_path)}: {errors[0].message}")
+    document = with_text_keys(content)
+    check(document, read_schema(SCHEMA), where, example="paper/primary_tests.yaml")
     tests: dict[str, PrimaryTest] = {}
     for entry in document["tests"]:
         if entry["id"] in tests:
@@ -95,12 +86,6 @@ def parse_primary_tests(content: Any, *, where: str = "primary tests") -> Primar
     )
     _check_names(found, where)
     return found
-
-
-def _with_text_keys(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _with_text_keys(inner) for key, inner in value.items()}
-    return [_with_text_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _test(entry: Mapping[str, Any], where: str, units: int) -> PrimaryTest:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN, Evidence
+from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.alignment import Kind
 from reproduction.claims.quantities.displacement import (
     displacement_plateau,
@@ -26,7 +26,8 @@ from reproduction.claims.quantities.registry import rows
 from reproduction.claims.quantities.solutions import concordance
 from reproduction.claims.quantities.sweeps import FULL_BATCH, sweep_variants
 from reproduction.claims.quantities.training import first_before_third_share, lowest_train_loss
-from reproduction.statistics.localization import FINAL_SHARE
+from reproduction.experiment.labels import MAIN
+from reproduction.statistics.localization import final_ipr, tail
 from reproduction.statistics.rows import by_seed, geometric_mean, mean, values
 from reproduction.statistics.two_time import Curve, at_lag, common_lags, curves, late_waiting_time
 
@@ -70,12 +71,6 @@ def on_grid(evidence: Evidence, frame: pd.DataFrame, dataset: str, optimizer: st
     kept = set(zip(grid["seed"], grid["step"], strict=True))
     chosen = rows(frame, dataset, optimizer, variant)
     return chosen[[key in kept for key in zip(chosen["seed"], chosen["step"], strict=True)]]
-
-
-def _late(run: pd.DataFrame, share: float = FINAL_SHARE) -> pd.DataFrame:
-    """The rows of the last `share` of a run's steps."""
-    kept: pd.DataFrame = run[values(run, "step") >= (1.0 - share) * values(run, "step").max()]
-    return kept
 
 
 # --- displacement ---
@@ -177,7 +172,7 @@ def _final_ipr(evidence: Evidence, dataset: str, role: str) -> BySeed:
     (name,) = _names(evidence, [role])
     frame = on_grid(evidence, evidence.ipr, dataset, name)
     frame = frame if frame.empty else frame[frame["i"] == 1]
-    return by_seed(frame, lambda run: geometric_mean(values(_late(run), "ipr")))
+    return by_seed(frame, final_ipr)
 
 
 def ipr_adam_over_sgd(evidence: Evidence, dataset: str) -> BySeed:
@@ -197,7 +192,7 @@ def _roughness(evidence: Evidence, dataset: str, role: str) -> BySeed:
     frame = frame if frame.empty else frame[frame["i"] == 1]
 
     def rough(run: pd.DataFrame) -> float:
-        late = _late(run.sort_values("step"), 1.0 - TREND_FROM)
+        late = tail(run.sort_values("step"), 1.0 - TREND_FROM)
         changes = np.diff(np.log(values(late, "ipr")))
         return float(np.sqrt((changes**2).mean())) if len(changes) else NAN
 
@@ -309,7 +304,7 @@ def alignment_drift(evidence: Evidence, dataset: str) -> BySeed:
         if frame.empty:
             return {}
         for seed, run in frame.groupby("seed"):
-            late = _late(run, 1.0 - TREND_FROM)
+            late = tail(run, 1.0 - TREND_FROM)
             drifts = [
                 _relative_slope(values(part, "step"), values(part, f"{kind}_alignment"))
                 for i, part in late[late["i"] <= 3].groupby("i")
@@ -340,7 +335,7 @@ def _late_mean(evidence: Evidence, frame: pd.DataFrame, dataset: str, role: str,
     kept = on_grid(evidence, frame, dataset, name)
     if "i" in kept:
         kept = kept[kept["i"] == 1]
-    return by_seed(kept, lambda run: mean(values(_late(run), column)))
+    return by_seed(kept, lambda run: mean(values(tail(run), column)))
 
 
 def accuracy_gain_over_sgd(evidence: Evidence, dataset: str) -> BySeed:

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from reproduction.claims.definition import ROLE_PARAMETERS, Claim, Condition, OperationalTest, Requirement
-from reproduction.claims.evidence import DATASET_ROLES, DIVERGED, MAIN, OPTIMIZER_ROLES, UNCONVERGED, Evidence
+from reproduction.claims.evidence import DATASET_ROLES, DIVERGED, OPTIMIZER_ROLES, UNCONVERGED, Evidence
 from reproduction.claims.quantities import QUANTITIES, Quantity
 from reproduction.claims.statistics import Estimate, Measurement, estimate, paired
+from reproduction.experiment.labels import MAIN
 
 REPRODUCED = "reproduced"
 DIRECTION = "direction only"
@@ -63,7 +64,7 @@ class ScoredClaim:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Inputs:
     """What a part reads: configured datasets and optimizers, and the roles that nothing plays."""
 
     datasets: tuple[str, ...]
@@ -96,16 +97,16 @@ def _score(
     labels: Mapping[str, str],
 ) -> Part:
     quantity = QUANTITIES[test.quantity]
-    reading = _reading(test, parameters, role, evidence)
-    notes: list[str] = [f"no optimizer plays {missing}" for missing in reading.missing]
-    measured = Measurement(by_seed={}) if reading.missing else _measure(test, quantity, parameters, role, evidence)
+    inputs = _inputs_of(test, parameters, role, evidence)
+    notes: list[str] = [f"no optimizer plays {missing}" for missing in inputs.missing]
+    measured = Measurement(by_seed={}) if inputs.missing else _measure(test, quantity, parameters, role, evidence)
     result = estimate(measured)
     paper = test.paper.get(role, float("nan"))
-    lacking = [*notes, *_shortfalls(test.requires, quantity, reading, result, evidence)]
-    if not np.isfinite(result.value) and not reading.missing:
+    lacking = [*notes, *_shortfalls(test.requires, quantity, inputs, result, evidence)]
+    if not np.isfinite(result.value) and not inputs.missing:
         lacking.append("no value")
     verdict, reason = (NOT_ASSESSED, "") if lacking else judge(test, result, paper)
-    remarks = [*lacking, reason, *_left_out(quantity, parameters, reading, evidence), *result.notes]
+    remarks = [*lacking, reason, *_left_out(quantity, parameters, inputs, evidence), *result.notes]
     return Part(
         name=name,
         role=role,
@@ -174,7 +175,7 @@ def _with_names(parameters: Mapping[str, Any], names: Mapping[str, str]) -> dict
     return replaced
 
 
-def _reading(test: OperationalTest, parameters: Mapping[str, Any], role: str, evidence: Evidence) -> _Reading:
+def _inputs_of(test: OperationalTest, parameters: Mapping[str, Any], role: str, evidence: Evidence) -> _Inputs:
     roles = {role: None}
     for given in (parameters, test.versus):
         for key in sorted(set(given) & set(ROLE_PARAMETERS)):
@@ -183,7 +184,7 @@ def _reading(test: OperationalTest, parameters: Mapping[str, Any], role: str, ev
     if not optimizers and QUANTITIES[test.quantity].tables not in ((), ("baseline",), ("solutions",)):
         optimizers = list(OPTIMIZER_ROLES)
     datasets = [name for name in DATASET_ROLES if name in roles]
-    return _Reading(
+    return _Inputs(
         datasets=tuple(evidence.dataset_of[name] for name in datasets),
         dataset_roles=tuple(datasets),
         optimizers=tuple(evidence.optimizer_of[name] for name in optimizers if name in evidence.optimizer_of),
@@ -192,48 +193,48 @@ def _reading(test: OperationalTest, parameters: Mapping[str, Any], role: str, ev
 
 
 def _shortfalls(
-    needs: Requirement, quantity: Quantity, reading: _Reading, result: Estimate, evidence: Evidence
+    required: Requirement, quantity: Quantity, inputs: _Inputs, result: Estimate, evidence: Evidence
 ) -> list[str]:
     lacking = [
         f"{evidence.dataset_of[role]} plays {role}"
-        for role in reading.dataset_roles
-        if role in needs.datasets and evidence.dataset_of[role] != role
+        for role in inputs.dataset_roles
+        if role in required.datasets and evidence.dataset_of[role] != role
     ]
-    if evidence.main_steps() < _STEPS_SHARE * needs.steps:
-        lacking.append(f"{evidence.main_steps()} of {needs.steps} steps")
-    if result.n_seeds < needs.seeds and not reading.missing:
-        lacking.append(f"{result.n_seeds} of {needs.seeds} seeds")
-    if needs.k and (pairs := _pairs_available(reading, evidence)) < needs.k:
-        lacking.append(f"{pairs} of {needs.k} eigenpairs")
-    if needs.initializations and (count := _initializations(reading, evidence)) < needs.initializations:
-        lacking.append(f"{count} of {needs.initializations} initializations")
+    if evidence.main_steps() < _STEPS_SHARE * required.steps:
+        lacking.append(f"{evidence.main_steps()} of {required.steps} steps")
+    if result.n_seeds < required.seeds and not inputs.missing:
+        lacking.append(f"{result.n_seeds} of {required.seeds} seeds")
+    if required.k and (pairs := _pairs_available(inputs, evidence)) < required.k:
+        lacking.append(f"{pairs} of {required.k} eigenpairs")
+    if required.initializations and (count := _initializations(inputs, evidence)) < required.initializations:
+        lacking.append(f"{count} of {required.initializations} initializations")
     return lacking
 
 
-def _pairs_available(reading: _Reading, evidence: Evidence) -> int:
+def _pairs_available(inputs: _Inputs, evidence: Evidence) -> int:
     frame = evidence.ipr
     if frame.empty:
         return 0
     main = frame[
-        (frame["variant"] == MAIN) & (frame["seed"] == evidence.dense_seed) & frame["dataset"].isin(reading.datasets)
+        (frame["variant"] == MAIN) & (frame["seed"] == evidence.dense_seed) & frame["dataset"].isin(inputs.datasets)
     ]
-    counts = main[main["optimizer"].isin(reading.optimizers)].groupby(["dataset", "optimizer"])["i"].max()
+    counts = main[main["optimizer"].isin(inputs.optimizers)].groupby(["dataset", "optimizer"])["i"].max()
     return int(counts.min()) if len(counts) else 0
 
 
-def _initializations(reading: _Reading, evidence: Evidence) -> int:
+def _initializations(inputs: _Inputs, evidence: Evidence) -> int:
     frame = evidence.baseline
     if frame.empty:
         return 0
-    counts = frame.loc[frame["dataset"].isin(reading.datasets), "n_initializations"]
+    counts = frame.loc[frame["dataset"].isin(inputs.datasets), "n_initializations"]
     return int(counts.min()) if len(counts) else 0
 
 
-def _left_out(quantity: Quantity, parameters: Mapping[str, Any], reading: _Reading, evidence: Evidence) -> list[str]:
+def _left_out(quantity: Quantity, parameters: Mapping[str, Any], inputs: _Inputs, evidence: Evidence) -> list[str]:
     """How much of what the part would read was taken out, in words."""
     frame = evidence.left_out
-    frame = frame[frame["table"].isin(quantity.tables) & frame["dataset"].isin(reading.datasets)]
-    frame = frame[frame["optimizer"].isin(reading.optimizers)]
+    frame = frame[frame["table"].isin(quantity.tables) & frame["dataset"].isin(inputs.datasets)]
+    frame = frame[frame["optimizer"].isin(inputs.optimizers)]
     if not quantity.sweeps:
         frame = frame[frame["variant"] == MAIN]
     pairs = (parameters["i"],) if "i" in parameters else quantity.pairs

@@ -1,4 +1,4 @@
-"""From one value a seed to a mean with an interval, and what so few seeds can tell."""
+"""From one value for each seed to a mean with an interval, and how much so few seeds can say."""
 
 import math
 from collections.abc import Mapping, Sequence

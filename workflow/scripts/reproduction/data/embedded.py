@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-from reproduction.data.raw import RawData
+from reproduction.data.prepared import RawData
 from reproduction.errors import DataError
 
 IMAGE_SHAPE = (8, 8)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.data.download import fetch, mirrors_from_environment
-from reproduction.data.raw import RawData
+from reproduction.data.prepared import RawData
 from reproduction.errors import DataError
 from reproduction.experiment.datasets import DATASETS, DatasetRecord, RawFile
 

@@ -1,17 +1,13 @@
-"""The data sets: from their raw files to one checked file of uint8 pixels, and from there to scaled inputs.
-
-`digits` and `digits_noisy` come with scikit-learn; `MNIST` and `FashionMNIST` come through torchvision, from a folder
-or from a mirror. Only the reading of MNIST and FashionMNIST imports torch, and only when it happens.
-"""
+"""The record that every loader returns, and the checked file of it that all jobs read."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from eigendrift.scaling import Scaling
-from reproduction.data.raw import RawData
-from reproduction.files.arrays import ArrayFile
+from reproduction.files.arrays import ArrayFile, write_arrays
 
 KIND = "data"
 UNITS = {
@@ -23,12 +19,12 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Scaled data, ready for training.
+class RawData:
+    """Images and labels before any scaling.
 
-    `train_inputs` (n, d) and `test_inputs` (m, d) are float32 without a unit, `train_targets` (n,) and `test_targets`
-    (m,) int64 class indices. `scaling` is the affine map that made the inputs from grey levels, of which those for
-    training are kept: `train_pixels` (n, d), uint8.
+    `train_inputs` (n, d) and `test_inputs` (m, d) are uint8 grey levels, one flattened image of `image_shape` a row;
+    `train_targets` (n,) and `test_targets` (m,) are int64 class indices from 0 to `n_classes` - 1. `provenance` says
+    what the data were made from (JSON values).
     """
 
     name: str
@@ -38,38 +34,28 @@ class Dataset:
     test_targets: np.ndarray
     n_classes: int
     image_shape: tuple[int, ...]
-    train_pixels: np.ndarray
-    scaling: Scaling
+    provenance: Mapping[str, Any]
+
+
+def write_prepared(path: str | os.PathLike[str], raw: RawData) -> None:
+    """Write the data to an array file."""
+    identity = {
+        "dataset": raw.name,
+        "n_classes": raw.n_classes,
+        "image_shape": list(raw.image_shape),
+        "provenance": dict(raw.provenance),
+    }
+    write_arrays(path, {name: getattr(raw, name) for name in UNITS}, kind=KIND, identity=identity, units=UNITS)
 
 
 def read_prepared(path: str | os.PathLike[str]) -> RawData:
-    """The unscaled data of a file of `prepare`, every array checked; `DamagedFileError` if one is not what it was."""
+    """The data of a file, every array checked; `DamagedFileError` if one is not what it was."""
     file = ArrayFile(path, kind=KIND)
     identity = file.identity
     return RawData(
         name=identity["dataset"],
-        train_inputs=file["train_inputs"],
-        train_targets=file["train_targets"],
-        test_inputs=file["test_inputs"],
-        test_targets=file["test_targets"],
+        **{name: file[name] for name in UNITS},
         n_classes=identity["n_classes"],
         image_shape=tuple(identity["image_shape"]),
         provenance=identity["provenance"],
-    )
-
-
-def load_dataset(path: str | os.PathLike[str], scaling: str) -> Dataset:
-    """A file of `prepare` as float32 inputs; `scaling`, one of `SCALINGS`, is fitted on the training set."""
-    raw = read_prepared(path)
-    fitted = Scaling.fit(raw.train_inputs, scaling)
-    return Dataset(
-        name=raw.name,
-        train_inputs=fitted(raw.train_inputs),
-        train_targets=raw.train_targets,
-        test_inputs=fitted(raw.test_inputs),
-        test_targets=raw.test_targets,
-        n_classes=raw.n_classes,
-        image_shape=raw.image_shape,
-        train_pixels=raw.train_inputs,
-        scaling=fitted,
     )

@@ -1,16 +1,13 @@
 """The datasets by name, and the rule that makes one checked file of each."""
 
-import difflib
 import os
 from collections.abc import Sequence
 
 from reproduction.data.idx_files import load_idx_files
-from reproduction.data.prepared import KIND, UNITS
-from reproduction.data.raw import RawData
-from reproduction.errors import DataError
+from reproduction.data.prepared import RawData, write_prepared
+from reproduction.errors import DataError, nearest
 from reproduction.experiment.datasets import DATASETS, DatasetRecord
 from reproduction.experiment.importable import load
-from reproduction.files.arrays import write_arrays
 
 
 def load_raw(name: str, root: str | os.PathLike[str], download: bool, mirrors: Sequence[str] | None = None) -> RawData:
@@ -23,7 +20,7 @@ def load_raw(name: str, root: str | os.PathLike[str], download: bool, mirrors: S
     are not what the record says.
     """
     if name not in DATASETS:
-        raise DataError(_unknown(name))
+        raise DataError(f"unknown dataset {name!r}{nearest(name, DATASETS)} (known: {', '.join(DATASETS)})")
     record = DATASETS[name]
     raw: RawData = load_idx_files(record, root, download, mirrors) if record.files else load(record.loader)()
     _check(raw, record)
@@ -46,19 +43,4 @@ def _check(raw: RawData, record: DatasetRecord) -> None:
 
 def prepare(name: str, root: str | os.PathLike[str], download: bool, output: str | os.PathLike[str]) -> None:
     """Write the data set `name` to the array file `output` (kind "data"): uint8 pixels and int64 class indices."""
-    raw = load_raw(name, root, download)
-    arrays = {each: getattr(raw, each) for each in UNITS}
-    identity = {
-        "dataset": raw.name,
-        "n_classes": raw.n_classes,
-        "image_shape": list(raw.image_shape),
-        "provenance": dict(raw.provenance),
-    }
-    write_arrays(output, arrays, kind=KIND, identity=identity, units=UNITS)
-
-
-def _unknown(name: str) -> str:
-    spelled = {known.lower(): known for known in DATASETS}
-    nearest = difflib.get_close_matches(name.lower(), spelled, n=1)
-    hint = f"; did you mean {spelled[nearest[0]]}?" if nearest else ""
-    return f"unknown dataset {name!r}: known are {', '.join(DATASETS)}{hint}"
+    write_prepared(output, load_raw(name, root, download))

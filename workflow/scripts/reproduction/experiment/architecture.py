@@ -59,7 +59,20 @@ class FullyConnected:
         """Whether products go through autograd's graphs."""
         return not ACTIVATIONS[self.activation].by_hand
 
+    def gradient_flops(self, samples: int) -> float:
+        """Operations of the gradient: a forward pass, and a backward pass of twice as many."""
+        return 3 * self.forward_flops(samples)
+
+    def forward_flops(self, samples: float) -> float:
+        """Operations of a forward pass."""
+        return 2.0 * samples * self.n_parameters
+
     def product_flops(self, samples: int) -> float:
-        """Operations of one product of the Hessian with one vector."""
+        """Operations of one product of the Hessian with one vector, where the forward pass is kept.
+
+        The first layer takes two matrix products a sample (R(z) = v x and the sum of R(dL/dz) x'), since its inputs do
+        not move; every other layer takes six, two each for R(z), for R(dL/dz) below it and for R of the weights'
+        gradient.
+        """
         first, *others = (a * b for a, b in self._layers)
         return 2.0 * samples * (2 * first + 6 * sum(others))

@@ -8,20 +8,16 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
-
-import jsonschema
-import yaml
 
 from reproduction.errors import ConfigError, dotted, nearest, shown
 from reproduction.experiment.architecture import ACTIVATIONS, FullyConnected
 from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.optimizer_arguments import check_optimizer
 from reproduction.experiment.schedule import most_snapshots, scaled_every
+from reproduction.schema import SCHEMAS, check, read_schema
 
-SCHEMA = Path(__file__).parents[3] / "schemas" / "config.schema.yaml"
+SCHEMA = SCHEMAS / "config.schema.yaml"
 # Limits that stop a slip of the keyboard before it fills the memory or the disk; ten times what anyone would ask for.
 MAX_DEPTH = 12
 MAX_VALUES = 1_000_000
@@ -37,12 +33,9 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     are merged, changes nothing.
     """
     canonical: dict[str, Any] = _canonical(config, (), itertools.count(1))
-    errors = list(_Validator(full_schema()).iter_errors(canonical))
-    if errors:
-        # The least deep error is the cause; what lies below it follows from it.
-        raise ConfigError(_message(min(errors, key=lambda error: (len(error.absolute_path), str(error.absolute_path)))))
-    for check in _CHECKS:
-        check(canonical)
+    check(canonical, full_schema(), "config", example="config.yaml")
+    for check_values in _CHECKS:
+        check_values(canonical)
     ordered: dict[str, Any] = _ordered(canonical)
     return ordered
 
@@ -65,31 +58,10 @@ def _place(key: str) -> tuple[int, float, str]:
 
 _PAPERS = ("sgd", "adam", "sam")
 
-# JSON Schema takes 2000.0 for an integer; here it would become a part of file names, and `range` refuses it.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-            "number": lambda _, value: isinstance(value, (int, float)) and not isinstance(value, bool),
-        }
-    ),
-)
-
-
-@cache
-def _schema_file() -> dict[str, Any]:
-    schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-    return schema
-
 
 def full_schema() -> dict[str, Any]:
     """The schema with the choices that the file leaves to the records: names of data sets and activations."""
-    schema = _schema_file()
-    definitions = dict(schema["$defs"])
-    for name, records in (("dataset", DATASETS), ("activation", ACTIVATIONS)):
-        definitions[name] = {**definitions[name], "enum": list(records)}
-    return {**schema, "$defs": definitions}
+    return read_schema(SCHEMA, dataset=DATASETS, activation=ACTIVATIONS)
 
 
 def _canonical(value: Any, path: tuple[str, ...], seen: Iterator[int]) -> Any:
@@ -136,83 +108,6 @@ def _unusable(value: Any) -> str | None:
     if isinstance(value, str) and _CONTROL.search(value):
         return "text without line breaks and other control characters"
     return None
-
-
-def _message(error: jsonschema.ValidationError) -> str:
-    path = [str(part) for part in error.absolute_path]
-    schema: dict[str, Any] = dict(error.schema)
-    value = error.instance
-    if error.validator == "additionalProperties":
-        allowed = list(schema.get("properties", {}))
-        unknown = next(key for key in value if key not in allowed)
-        return (
-            f"config: {dotted(*path, unknown)}: unknown key{nearest(unknown, allowed)} "
-            f"(allowed here: {', '.join(allowed)})"
-        )
-    if error.validator == "required":
-        missing = next(key for key in schema["required"] if key not in value)
-        return f"config: {dotted(*path, missing)}: missing; config.yaml shows its form"
-    # propertyNames reports the key as the instance, at the path of the mapping that holds it.
-    parent = error.parent
-    if parent is None and "propertyNames" in error.absolute_schema_path:
-        return f"config: {dotted(*path, value)}: the key {shown(value)} is not allowed; give {_key_wanted(error)}"
-    return f"config: {dotted(*path)}: {shown(value)} is not allowed; give {_wanted(error, schema, value)}"
-
-
-def _key_wanted(error: jsonschema.ValidationError) -> str:
-    return str(dict(error.schema).get("description", "another key"))
-
-
-_TYPES = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping of keys to values",
-}
-
-
-def _wanted(error: jsonschema.ValidationError, schema: Mapping[str, Any], value: Any) -> str:
-    limit = error.validator_value
-    if error.validator == "type":
-        return _TYPES[str(limit)] + _number_hint(str(limit), value)
-    if error.validator == "enum":
-        return f"one of {', '.join(map(str, limit))}{nearest(value, map(str, limit))}"
-    if error.validator == "oneOf":
-        return 'a whole number from 1 to 1000000000, or "full"'
-    words = {
-        "minimum": f"a number not below {limit}",
-        "maximum": f"a number not above {limit}",
-        "exclusiveMinimum": f"a number above {limit}",
-        "exclusiveMaximum": f"a number below {limit}",
-        "minItems": f"at least {limit} entries",
-        "maxItems": f"at most {limit} entries",
-        "uniqueItems": "each entry once",
-        "minProperties": f"at least {limit} entries",
-        "maxProperties": f"at most {limit} entries",
-        "minLength": f"at least {limit} characters",
-        "maxLength": f"at most {limit} characters",
-        "pattern": str(schema.get("description", f"text that matches {limit}")),
-    }
-    return words.get(str(error.validator), str(error.message))
-
-
-_EXPONENT = re.compile(r"([+-]?[0-9]{1,15}(?:[.][0-9]{0,15})?)e([+-]?[0-9]{1,3})", re.IGNORECASE)
-
-
-def _number_hint(wanted: str, value: Any) -> str:
-    """How to write what was probably meant, for a number that YAML reads as text or as one with a fraction."""
-    meant = value
-    if isinstance(value, str) and (match := _EXPONENT.fullmatch(value)) is not None:
-        mantissa, exponent = match.groups()
-        if wanted == "number":
-            point = mantissa if "." in mantissa else f"{mantissa}.0"
-            return f" (YAML reads {value} as text; write {point}e{int(exponent):+d})"
-        meant = float(value)
-    if wanted == "integer" and isinstance(meant, float) and meant.is_integer() and abs(meant) < MAX_INTEGER:
-        return f" (write {int(meant)})"
-    return ""
 
 
 def _check_optimizers(config: Mapping[str, Any]) -> None:

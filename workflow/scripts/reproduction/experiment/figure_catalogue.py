@@ -1,9 +1,9 @@
 """The 21 figures of the paper and those of the supplement, drawn from tables alone.
 
 `FIGURES` says what each figure reads and what draws it. It imports nothing heavy, so the Snakefile builds its rules
-from it: the input `kind` of figure n is the list of the tables of that kind of every selected run (RUN_KINDS), or one
-table a dataset (DATASET_KINDS: only the key `datasets` counts). A selection's keys are the arguments of
-`Experiment.select`:
+from it: the input `kind` of figure n is the list of the tables of that kind (`table_catalogue`) of every selected run,
+or one a data set where there is no table of each run: then only the key `datasets` counts. A selection's keys are the
+arguments of `Experiment.select`:
 
 - datasets: first | last | all of the configured ones, or sweep: the one dataset of the sweeps
 - variants: main | batch_size | learning_rate; a sweep brings the main runs of its seeds, which show its middle value;
@@ -18,12 +18,9 @@ from typing import Any, NotRequired, TypedDict
 
 from reproduction.experiment.labels import Drawing, drawing_function
 
-RUN_KINDS = ("history", "ipr", "alignment", "displacement", "final_eigenvector")
-DATASET_KINDS = ("baseline", "interpolation", "solutions", "baseline_overlaps", "permuted_overlaps")
-
 
 class Selection(TypedDict, total=False):
-    """Which runs, or for DATASET_KINDS which datasets."""
+    """Which runs, or which data sets."""
 
     datasets: str
     variants: str

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+# The variant of the runs that most figures and claims are about.
+MAIN = "main"
 # Figures 2, 6, 7, 12, 13 and 17 show the three leading eigenvectors.
 LEADING = 3
 

@@ -126,7 +126,7 @@ def check_optimizer(path: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _arguments_of_class(key: str, name: str, is_sam: bool) -> Mapping[str, Any] | None:
-    """What a class takes, None where that cannot be told here; `ConfigError` for a name that is none."""
+    """What a class takes, None where the source does not show it; `ConfigError` for a name without a class."""
     if name in UNSUITABLE:
         raise ConfigError(f"config: {key}: {name!r} is not allowed; {UNSUITABLE[name]}")
     if name.startswith(("torch.optim:", "torch.optim.")):

@@ -4,7 +4,8 @@ import math
 import os
 
 from reproduction.experiment.datasets import DATASETS
-from reproduction.experiment.runs import MAIN, Experiment, Run
+from reproduction.experiment.labels import MAIN
+from reproduction.experiment.runs import Experiment, Run
 
 # An interpreter with torch; with CUDA's libraries it maps more, which counts on some clusters.
 TORCH_MB = 1500
@@ -16,7 +17,7 @@ PRODUCTS_PER_PAIR = 8
 GRAPH_MB = 2200
 
 
-class Needs:
+class JobResources:
     """Upper estimates in MB (10^6 bytes) and minutes."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -46,11 +47,11 @@ class Needs:
         )
 
     def train_minutes(self, run: Run) -> int:
-        """Training: six passes of matrix products a step (SAM twice that), and a full evaluation at each snapshot."""
-        identity = self.experiment.identity(run)
-        step = 2.0 * identity["batch_size"] * identity["n_parameters"] * 3 * 2
-        evaluation = 2.0 * 1.2 * identity["n_train"] * identity["n_parameters"]
-        # Half a millisecond a step is Python and the optimizer, whatever the size.
+        """Training: two gradients a step (more than one only under SAM), and a full evaluation at each snapshot."""
+        identity, network = self.experiment.identity(run), self.experiment.network(run.dataset, run.variant)
+        step = 2 * network.gradient_flops(identity["batch_size"])
+        evaluation = 1.2 * network.forward_flops(identity["n_train"])
+        # Five milliseconds a step are Python and the optimizer, whatever the size.
         seconds = identity["steps"] * (step / self.flops_per_second + 5e-3)
         return _minutes(seconds + len(self.experiment.snapshots(run)) * evaluation / self.flops_per_second)
 
@@ -107,7 +108,7 @@ class Needs:
         config = self.experiment.config
         optimizers, points = len(config["optimizers"]), config["interpolation"]["points"]
         searches = optimizers * len(config["interpolation"]["epsilon"]) * 40 * 3
-        forward = 2.4 * DATASETS[dataset].samples * self.experiment.n_parameters(dataset)
+        forward = 1.2 * self.experiment.network(dataset).forward_flops(DATASETS[dataset].samples)
         evaluations = optimizers * (optimizers - 1) // 2 * points + searches
         return _minutes(evaluations * forward / self.flops_per_second)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from reproduction.experiment.architecture import FullyConnected
 from reproduction.experiment.datasets import DATASETS
+from reproduction.experiment.labels import MAIN
 from reproduction.experiment.optimizer_arguments import class_of, source_of
 from reproduction.experiment.schedule import scaled_every, snapshot_steps
 
-MAIN = "main"
 SENSITIVITY = "sensitivity"
 # The runs with the settings of the main runs and the length of the variants of figure S1.
 REFERENCE = "reference"
@@ -266,6 +266,11 @@ class Experiment:
             "scaling": self.config["data"]["scaling"],
         }
 
+    def rule_parameters(self, rule: str) -> dict[str, Any]:
+        """What the tables of one of the rules baseline, permuted and interpolation depend on."""
+        found: dict[str, Any] = getattr(self, f"{rule}_parameters")()
+        return found
+
     def recorded(self) -> dict[str, Any]:
         """The configuration as results record it: the device that a run was made on stands in its own files."""
         return {**self.config, "training": {**self.config["training"], "device": "auto"}}
@@ -284,7 +289,7 @@ class Experiment:
         return {role: role for role in ("sgd", "adam", "sam") if role in self.config["optimizers"]}
 
     def layout(self) -> dict[str, Any]:
-        """Names and labels that figures and tables show; optimizers of one class are told apart by their names."""
+        """Names and labels that figures and tables show; optimizers of one class are distinguished by their names."""
         labels = {name: optimizer_label(spec) for name, spec in self.config["optimizers"].items()}
         shared = {label for label in labels.values() if list(labels.values()).count(label) > 1}
         return {

@@ -52,7 +52,7 @@ SIGMA = 5.0
 def update_against_gradient(alignment: pd.DataFrame, layout: Layout) -> Drawn:
     """Figure 2: run-mean update against run-mean gradient alignment, one point a seed, and the line where they agree.
 
-    `alignment` is `read_runs(..., "alignment")` of the main runs.
+    `alignment` has the main runs.
     """
     rows = _leading(alignment, layout)
     numbers = summarize(rows, RUN_BY, [GRADIENT, UPDATE])

@@ -33,8 +33,7 @@ BY = ["dataset", "optimizer", "value", "variant", "batch_size", "learning_rate",
 def update_against_gradient_by_value(alignment: pd.DataFrame, layout: Layout) -> Drawn:
     """Figure 17: run-mean alignments, mean over seeds with their range as bars; (a) batch sizes, (b) learning rates.
 
-    The columns are the leading eigenvectors; a large star is the full batch. `alignment` is
-    `read_runs(..., "alignment")` of the runs of both sweeps.
+    The columns are the leading eigenvectors; a large star is the full batch. `alignment` has the runs of both sweeps.
     """
     leading = in_order(alignment[alignment["i"].isna() | alignment["i"].isin(layout.leading)], layout)
     grid = panel_grid(len(SWEEPS), len(layout.leading), 1.75)

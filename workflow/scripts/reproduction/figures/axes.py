@@ -89,7 +89,7 @@ def is_wide(values: Iterable[float]) -> bool:
 
 
 def value_axis(axes: Sequence[Axes], values: Iterable[float], label: str, *, logarithmic: bool | None = None) -> str:
-    """Scale the y axes of panels by what they show, logarithmic if that is wide (or as told); their label."""
+    """Scale the y axes of panels by what they show, logarithmic if the range is wide or `log` says so; their label."""
     listed = [value for value in values if np.isfinite(value)]
     positive = [value for value in listed if value > 0]
     if positive and (is_wide(listed) if logarithmic is None else logarithmic):

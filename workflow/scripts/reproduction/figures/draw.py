@@ -1,25 +1,14 @@
 """Draw any figure of the catalogue: read its tables, call the function that the catalogue names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from reproduction.experiment.importable import load
 from reproduction.experiment.labels import Drawing, Layout, drawing_function
-from reproduction.figures.inputs import read_datasets, read_final_eigenvectors, read_overlaps, read_runs
 from reproduction.figures.panels import Drawn
 from reproduction.files.arrays import ArrayFile
-from reproduction.files.tables import read_header
-
-_READERS: Mapping[str, Callable[[Any, str], Any]] = {
-    **dict.fromkeys(("history", "ipr", "alignment", "displacement"), read_runs),
-    **dict.fromkeys(("baseline", "interpolation", "solutions"), read_datasets),
-    **dict.fromkeys(("baseline_overlaps", "permuted_overlaps"), read_overlaps),
-    "final_eigenvector": lambda paths, kind: read_final_eigenvectors(paths),
-}
-
-
-# What says of a table whose it is.
-_WHOSE = ("dataset", "optimizer", "variant", "seed")
+from reproduction.files.final_eigenvectors import KIND, read_final_eigenvectors
+from reproduction.files.tables import RUN_KEY, read_header, read_tables
 
 
 def sources(figure: Drawing, tables: Any) -> dict[str, Any]:
@@ -41,7 +30,7 @@ def _source(path: str, kind: str) -> dict[str, Any]:
     else:
         file = ArrayFile(path, kind=kind)
         identity, sha256 = file.identity, file.sha256
-    return {"kind": kind, **{key: identity[key] for key in _WHOSE if key in identity}, "sha256": sha256}
+    return {"kind": kind, **{key: identity[key] for key in RUN_KEY if key in identity}, "sha256": sha256}
 
 
 def draw(figure: Drawing, tables: Any, layout: Layout) -> Drawn:
@@ -50,6 +39,11 @@ def draw(figure: Drawing, tables: Any, layout: Layout) -> Drawn:
     Only the module that draws this figure is imported, so that an edit of it reruns the figures that it draws.
     """
     function = load(drawing_function(figure["draw"]))
-    read = [_READERS[kind](getattr(tables, kind), kind) for kind in figure["kinds"]]
+    read = [_read(getattr(tables, kind), kind) for kind in figure["kinds"]]
     drawn: Drawn = function(*read, layout, **figure["options"])
     return drawn
+
+
+def _read(paths: Sequence[str], kind: str) -> Any:
+    """A table for all of its files, whose runs are there without a row too; of the eigenvectors a list."""
+    return list(map(read_final_eigenvectors, paths)) if kind == KIND else read_tables(paths, kind=kind, keep_empty=True)

@@ -11,23 +11,23 @@ from matplotlib.ticker import MaxNLocator
 
 from reproduction.experiment.labels import Layout
 from reproduction.figures.axes import no_data, panel_title
-from reproduction.figures.inputs import LayerVector
 from reproduction.figures.panels import Drawn, add_notes, drawn, new_figure
 from reproduction.figures.style import COLUMN_WIDTH, styled
+from reproduction.files.final_eigenvectors import FinalEigenvectors
 
-# Blue, white, red: told apart by colour-blind readers, and white at 0.
+# Blue, white, red: distinct for colour-blind readers, and white at 0.
 COLORS = "RdBu_r"
 
 
 @styled
-def draw_eigenvector_map(vectors: Sequence[LayerVector], layout: Layout) -> Drawn:
+def draw_eigenvector_map(vectors: Sequence[FinalEigenvectors], layout: Layout) -> Drawn:
     """Figure 16: v_1 as weights (output unit, input unit) with the bias beside them, by layer and optimizer.
 
-    Each optimizer has its own colour range, symmetric about 0, from its largest entry. `vectors` is
-    `read_final_eigenvectors(...)`; the optimizers are those of `mapped_optimizers`.
+    Each optimizer has its own colour range, symmetric about 0, from its largest entry. `vectors` has one
+    run each; the optimizers are those of `mapped_optimizers`.
     """
     wanted = mapped_optimizers(layout.optimizers)
-    shown = [v for name in wanted for v in vectors if v.optimizer == name and v.vector.size]
+    shown = [v for name in wanted for v in vectors if v.identity["optimizer"] == name and v.last.size]
     parts = [split_layers(vector) for vector in shown]
     count = max(len(shown), 1)
     layers = max((len(part) for part in parts), default=1)
@@ -37,13 +37,13 @@ def draw_eigenvector_map(vectors: Sequence[LayerVector], layout: Layout) -> Draw
     if not shown:
         no_data(figure.add_subplot(spec[0, 0]))
     for column, (vector, part) in enumerate(zip(shown, parts, strict=True)):
-        largest = float(np.abs(vector.vector).max(initial=0.0)) or 1.0
+        largest = float(np.abs(vector.last).max(initial=0.0)) or 1.0
         for layer, (weight, bias) in enumerate(part):
             inner = spec[layer, column].subgridspec(1, 2, width_ratios=[24, 1], wspace=0.0)
             left, right = figure.add_subplot(inner[0]), figure.add_subplot(inner[1])
             image = _draw(left, weight, largest)
             _draw(right, bias[:, None], largest)
-            names = layout.datasets[vector.dataset], layout.optimizers[vector.optimizer]
+            names = layout.datasets[vector.identity["dataset"]], layout.optimizers[vector.identity["optimizer"]]
             panel_title(left, *names, f"layer {layer + 1}")
             _label(left, right, first=column == 0)
         if part:
@@ -55,27 +55,23 @@ def draw_eigenvector_map(vectors: Sequence[LayerVector], layout: Layout) -> Draw
     return drawn(figure, _numbers(shown, parts))
 
 
-def _note_missing(figure: Figure, vectors: Sequence[LayerVector], layout: Layout) -> None:
+def _note_missing(figure: Figure, vectors: Sequence[FinalEigenvectors], layout: Layout) -> None:
     wanted = mapped_optimizers(layout.optimizers)
-    given = {vector.optimizer: vector for vector in vectors if vector.vector.size}
+    given = {vector.identity["optimizer"]: vector for vector in vectors if vector.last.size}
     sentences = [
         f"{layout.optimizers[name]}: no eigenvector, the run diverged at once." for name in wanted if name not in given
     ]
     for name in wanted:
-        if name in given and given[name].diverged_at is not None:
-            text = f"the run diverged at step {given[name].diverged_at}; shown is the last eigenvector before"
+        if name in given and (step := given[name].identity.get("diverged_at")) is not None:
+            text = f"the run diverged at step {step}; shown is the last eigenvector before"
             sentences.append(f"{layout.optimizers[name]}: {text}.")
     add_notes(figure, sentences)
 
 
-def split_layers(vector: LayerVector) -> list[tuple[np.ndarray, np.ndarray]]:
+def split_layers(vector: FinalEigenvectors) -> list[tuple[np.ndarray, np.ndarray]]:
     """(weight (out, in), bias (out,)) of each layer, in the network's parameter order; a missing bias is NaN."""
     layers: list[tuple[np.ndarray, np.ndarray]] = []
-    start = 0
-    for _, shape in vector.layers:
-        size = int(np.prod(shape))
-        block = vector.vector[start : start + size].reshape(shape).astype(float)
-        start += size
+    for block in vector.blocks():
         if block.ndim == 1 and layers:
             layers[-1] = (layers[-1][0], block)
         else:
@@ -113,7 +109,7 @@ def _label(weights: Axes, bias: Axes, *, first: bool) -> None:
         weights.set_ylabel("output unit")
 
 
-def _numbers(shown: Sequence[LayerVector], parts: Sequence[list[tuple[np.ndarray, np.ndarray]]]) -> pd.DataFrame:
+def _numbers(shown: Sequence[FinalEigenvectors], parts: Sequence[list[tuple[np.ndarray, np.ndarray]]]) -> pd.DataFrame:
     """One row an entry; `input` is -1 for a bias."""
     frames = []
     for vector, part in zip(shown, parts, strict=True):
@@ -129,7 +125,7 @@ def _numbers(shown: Sequence[LayerVector], parts: Sequence[list[tuple[np.ndarray
                 }
             )
             for name in ("seed", "optimizer", "dataset"):
-                frame.insert(0, name, getattr(vector, name))
+                frame.insert(0, name, vector.identity[name])
             frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_COLUMNS)
 

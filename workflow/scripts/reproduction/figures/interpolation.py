@@ -24,8 +24,7 @@ def draw_interpolation(losses: pd.DataFrame, solutions: pd.DataFrame, layout: La
     """Figure 8: L(alpha theta_A + (1 - alpha) theta_B) on training and test set (equation 5), one row a dataset.
 
     Beside it the largest eigenvalue and the epsilon-sharpness (Keskar et al. 2017, equation 4) of each solution. Each
-    line has B's colour up to alpha = 1/2 and A's from there. `losses` and `solutions` are `read_datasets(...)` of the
-    tables interpolation and solutions.
+    line has B's colour up to alpha = 1/2 and A's from there. `losses` is the table interpolation.
     """
     losses, solutions = in_order(losses, layout), in_order(solutions, layout)
     rows = len(layout.datasets)

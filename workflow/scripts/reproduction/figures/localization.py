@@ -32,7 +32,7 @@ UNEQUAL = 3
 def ipr_over_training(ipr: pd.DataFrame, layout: Layout) -> Drawn:
     """Figure 3: IPR of v_1, mean and range over seeds, one panel a dataset, with 1/N, the value of an even spread.
 
-    `ipr` is `read_runs(..., "ipr")` of the main runs.
+    `ipr` has the main runs.
     """
     rows = in_order(ipr[ipr["i"].isna() | (ipr["i"] == 1)], layout)
     numbers = summarize(rows, ["dataset", "optimizer", "step"], ["ipr"], spread=True)

@@ -24,7 +24,7 @@ def null_models(initial: pd.DataFrame, permuted: pd.DataFrame, layout: Layout) -
     """Figure S2: distribution functions of |cos| over all pairs of networks, one panel a dataset and i.
 
     `initial` holds the pairs of the baseline's initializations, `permuted` those of networks with permuted weights, by
-    the optimizer that trained them; both are `read_overlaps`.
+    the optimizer that trained them.
     """
     rows = in_order(permuted, layout)
     numbers = pd.DataFrame(_curves(initial, rows, layout))

@@ -128,7 +128,7 @@ def optimizer_handles(layout: Layout) -> list[Artist]:
 
 
 def rank_handles(indices: Sequence[int]) -> list[Artist]:
-    """A legend entry for each eigenvector index of `axes.rank_line`, in grey: the colour tells the optimizer."""
+    """A legend entry for each eigenvector index of `axes.rank_line`, in grey, since colours stand for optimizers."""
     return [
         Line2D([], [], label=f"$i = {i}$", **(rank_line(NEUTRAL, i, indices) | {"linewidth": 2.2})) for i in indices
     ]

@@ -27,7 +27,7 @@ from reproduction.figures.summaries import in_order, incomplete_note, summarize
 def training_loss(history: pd.DataFrame, layout: Layout) -> Drawn:
     """Figure 4: mean cross-entropy over the training set, mean and range over seeds, one panel a dataset.
 
-    `history` is `read_runs(..., "history")` of the main runs.
+    `history` has the main runs.
     """
     rows = in_order(history, layout)
     numbers = summarize(rows, ["dataset", "optimizer", "step"], ["train_loss"], spread=True)
@@ -54,7 +54,7 @@ def training_loss(history: pd.DataFrame, layout: Layout) -> Drawn:
 def final_accuracy(history: pd.DataFrame, layout: Layout) -> Drawn:
     """Figure 5: test accuracy at the end of each run, one point a seed, and the mean of the complete runs as a bar.
 
-    A run that broke off is a hollow point at its last accuracy. `history` is `read_runs(..., "history")`.
+    A run that broke off is a hollow point at its last accuracy.
     """
     rows = in_order(history, layout)
     numbers = _last_accuracies(rows)

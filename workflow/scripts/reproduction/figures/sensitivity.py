@@ -11,12 +11,11 @@ from matplotlib.lines import Line2D
 
 from reproduction.experiment.labels import Layout
 from reproduction.figures.axes import linear_axis, log_axis, no_data, panel_title, points
-from reproduction.figures.inputs import RUN_KEYS
 from reproduction.figures.panels import Drawn, Grid, add_notes, band_handle, bottom_legend, drawn, panel_grid
 from reproduction.figures.style import BASELINE, NEUTRAL, marker, optimizer_colors, styled
 from reproduction.figures.summaries import in_order, incomplete_note, unconverged_note
-from reproduction.statistics.localization import tail
-from reproduction.statistics.rows import geometric_mean
+from reproduction.files.tables import RUN_KEY
+from reproduction.statistics.localization import final_ipr
 from reproduction.statistics.two_time import curves, final_step, last_third, late_waiting_time
 
 # Figures 3 and 2 of the paper: Adam's final IPR and run-mean gradient alignment, for its own network and data alone.
@@ -41,7 +40,7 @@ def sensitivity(
     seed, a bar at their mean.
 
     `settings` is variant -> {scaling, hidden, activation, init, bias_init}, from the top down; the first three tables
-    are `read_runs` of its runs.
+    are those of its runs.
     """
     final = in_order(ipr[ipr["i"].isna() | (ipr["i"] == 1)], layout)
     moved, aligned = (in_order(table[table["i"] == 1], layout) for table in (displacement, alignment))
@@ -75,7 +74,7 @@ def plateaus(displacement: pd.DataFrame) -> pd.DataFrame:
     """
     rows = displacement[displacement["converged"] == 1]
     runs = [
-        (key, curves(run), final_step(run) >= run["steps"].max()) for key, run in rows.groupby(RUN_KEYS, observed=True)
+        (key, curves(run), final_step(run) >= run["steps"].max()) for key, run in rows.groupby(RUN_KEY, observed=True)
     ]
     whole = [set(found) for _, found, complete in runs if complete]
     shared = set.intersection(*whole) if whole else set()
@@ -84,7 +83,7 @@ def plateaus(displacement: pd.DataFrame) -> pd.DataFrame:
         late = late_waiting_time({waiting_time: found[waiting_time] for waiting_time in shared & set(found)})
         lags, values = found.get(late, (np.array([1.0]), np.array([np.nan])))
         table.append((*key, late, float(values[last_third(lags)].mean())))
-    return pd.DataFrame(table, columns=[*RUN_KEYS, "waiting_time", "displacement"])
+    return pd.DataFrame(table, columns=[*RUN_KEY, "waiting_time", "displacement"])
 
 
 def final_ratios(ipr: pd.DataFrame) -> pd.DataFrame:
@@ -93,17 +92,16 @@ def final_ratios(ipr: pd.DataFrame) -> pd.DataFrame:
     That is the one of the claims: the geometric mean over the last tenth of the steps, of pairs that converged.
     """
     table = []
-    for key, run in ipr.dropna(subset=["step"]).groupby(RUN_KEYS, observed=True):
-        last = tail(run)
-        ratio = geometric_mean(last.loc[last["converged"] == 1, "ipr"].to_numpy(float))
+    for key, run in ipr.dropna(subset=["step"]).groupby(RUN_KEY, observed=True):
+        ratio = final_ipr(run[run["converged"] == 1])
         reached = int(run["step"].max())
         table.append((*key, int(run["n_parameters"].iloc[0]), reached, int(reached >= run["steps"].max()), ratio))
-    return pd.DataFrame(table, columns=[*RUN_KEYS, "n_parameters", "step", "complete", "ipr"])
+    return pd.DataFrame(table, columns=[*RUN_KEY, "n_parameters", "step", "complete", "ipr"])
 
 
 def mean_alignments(alignment: pd.DataFrame) -> pd.DataFrame:
     """Of each run, the mean gradient alignment of v_1 over its snapshots, of pairs that converged."""
-    runs = alignment[alignment["converged"] == 1].groupby(RUN_KEYS, observed=True)
+    runs = alignment[alignment["converged"] == 1].groupby(RUN_KEY, observed=True)
     return runs["gradient_alignment"].mean().reset_index()
 
 
@@ -114,9 +112,9 @@ def _numbers(
     names = {"dataset": str, "optimizer": str, "variant": str}
     numbers = final_ratios(ipr).astype(names)
     for found in (plateaus(displacement), mean_alignments(alignment)):
-        numbers = numbers.merge(found.astype(names), how="left", on=RUN_KEYS)
+        numbers = numbers.merge(found.astype(names), how="left", on=RUN_KEY)
     for name in ("init", "scaling"):
-        numbers.insert(len(RUN_KEYS), name, numbers["variant"].map({key: kept[name] for key, kept in settings.items()}))
+        numbers.insert(len(RUN_KEY), name, numbers["variant"].map({key: kept[name] for key, kept in settings.items()}))
     order = numbers["variant"].map({variant: rank for rank, variant in enumerate(settings)})
     return numbers.assign(order=order).sort_values(["dataset", "order", "optimizer", "seed"]).drop(columns="order")
 

@@ -35,8 +35,7 @@ def displacement_and_accuracy(displacement: pd.DataFrame, layout: Layout) -> Dra
     """Figure S3: two rows a dataset, one column an optimizer; means over seeds.
 
     Above, D_1 with the range that the angle bounds leave open, and the displacement of the span of the leading vectors;
-    below, the share of each curve's lags at which v_i has moved by no more than its bounds. `displacement` is
-    `read_runs(..., "displacement")`.
+    below, the share of each curve's lags at which v_i has moved by no more than its bounds.
     """
     rows = in_order(displacement[displacement["i"].isna() | displacement["i"].isin(layout.leading)], layout)
     low, high = open_range(rows["displacement"], rows["angle_bound"], rows["n_parameters"])

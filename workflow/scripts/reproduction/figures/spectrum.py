@@ -26,7 +26,7 @@ SIGMA = 2.0
 def eigenvalues(ipr: pd.DataFrame, layout: Layout) -> Drawn:
     """Figure 6: lambda_1..lambda_3 over training, mean and range over seeds, one panel a dataset and optimizer.
 
-    `ipr` is `read_runs(..., "ipr")` of the main runs: that table holds the eigenvalues too.
+    `ipr` has the main runs, and their eigenvalues too.
     """
     rows = in_order(ipr[ipr["i"].isna() | ipr["i"].isin(layout.leading)], layout)
     numbers = summarize(rows, BY, ["eigenvalue"], spread=True)
@@ -43,7 +43,7 @@ def eigenvalues(ipr: pd.DataFrame, layout: Layout) -> Drawn:
 def convergence(alignment: pd.DataFrame, layout: Layout) -> Drawn:
     """Figure 7: |v_i(t_final) . v_i(t)|, mean over seeds, smoothed with a Gaussian of two snapshots.
 
-    `alignment` is `read_runs(..., "alignment")` of the main runs.
+    `alignment` has the main runs.
     """
     rows = in_order(alignment[alignment["i"].isna() | alignment["i"].isin(layout.leading)], layout)
     means = summarize(rows, BY, ["convergence"])

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter1d
 
-from reproduction.experiment.labels import Layout
-from reproduction.figures.inputs import RUN_KEYS
+from reproduction.experiment.labels import MAIN, Layout
+from reproduction.files.tables import RUN_KEY
 
 
 def in_order(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
@@ -127,13 +127,13 @@ def _incomplete_runs(rows: pd.DataFrame, layout: Layout) -> list[str]:
     described = []
     several = rows["dataset"].nunique() > 1
     reached = rows["waiting_time"] + rows["lag"] if "lag" in rows else rows["step"]
-    runs = rows.assign(reached=reached).groupby(RUN_KEYS, sort=True, observed=True)[["reached", "steps"]].max()
+    runs = rows.assign(reached=reached).groupby(RUN_KEY, sort=True, observed=True)[["reached", "steps"]].max()
     for key, reach, steps in zip(runs.index, runs["reached"], runs["steps"], strict=True):
         dataset, optimizer, variant, seed = key
         if np.isnan(reach) or reach < steps:
             parts = [layout.datasets[dataset]] if several else []
             parts.append(layout.optimizers[optimizer])
-            parts += [] if variant == "main" else [variant.replace("_", " ").replace("-", " ")]
+            parts += [] if variant == MAIN else [variant.replace("_", " ").replace("-", " ")]
             end = "no data" if np.isnan(reach) else f"to step {int(reach)} only"
             described.append(f"{', '.join(parts)}, seed {seed}: {end}")
     return described

@@ -33,8 +33,7 @@ from reproduction.figures.sweeps import sweep_runs, sweep_variants, value_title
 def displacement_by_optimizer(displacement: pd.DataFrame, baseline: pd.DataFrame, layout: Layout) -> Drawn:
     """Figures 1 and 9: D_1(t_w, t_w + t) (equation 3) against lag, one panel an optimizer, of the one dataset given.
 
-    `displacement` is `read_runs(..., "displacement")`, `baseline` `read_datasets(..., "baseline")`: its displacement
-    tau_1 (equation 4) is the dashed line, its 95% interval the band.
+    The displacement of `baseline`, tau_1 (equation 4), is the dashed line, and its 95% interval the band.
     """
     rows = in_order(displacement[displacement["i"].isna() | (displacement["i"] == 1)], layout)
     numbers = summarize(rows, ["dataset", "optimizer", "waiting_time", "lag"], ["displacement"])
@@ -95,7 +94,7 @@ def displacement_by_value(displacement: pd.DataFrame, baseline: pd.DataFrame, la
 def _by_dataset(displacement: pd.DataFrame, layout: Layout, value: str, label: str, *, logarithmic: bool) -> Drawn:
     rows = in_order(displacement[displacement["i"].isna() | (displacement["i"] == 1)], layout)
     if value == "weight_displacement":
-        # It has no eigenvector in it, so no pair can spoil it.
+        # It involves no eigenvector, so pairs that did not converge do not matter.
         rows = rows.drop(columns="converged")
     numbers = summarize(rows, ["dataset", "optimizer", "waiting_time", "lag"], [value])
     grid = panel_grid(len(layout.datasets), len(layout.optimizers))

@@ -6,6 +6,7 @@ float16 times a power of two for each row, which puts the largest entry near the
 2e-9 of the largest keep eleven binary digits. A run that diverged before its first snapshot has no rows.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from eigendrift.metrics import Floats
 from reproduction.files.arrays import ArrayFile, write_arrays
+from reproduction.statistics.localization import FINAL_SHARE
 from reproduction.statistics.rows import is_on_grid
 
 KIND = "final_eigenvector"
-# Share of the steps, at the end of a run, over which the median is taken.
-FINAL_SHARE = 0.1
 # The largest entry of a row is stored between 2^14 and 2^15; float16 ends at 65504.
 TOP_EXPONENT = 15
 
@@ -47,6 +47,12 @@ class FinalEigenvectors:
     def last(self) -> Floats:
         """v_1 at the last snapshot, (N,); empty for a run without one."""
         return self.vectors[0] if len(self.vectors) else np.zeros(0)
+
+    def blocks(self) -> list[Floats]:
+        """The entries of `last` in the shape of each of the network's parameters."""
+        ends = np.cumsum([math.prod(shape) for _, shape in self.layers])
+        parts = np.split(self.last, ends[:-1])
+        return [part.reshape(shape) for part, (_, shape) in zip(parts, self.layers, strict=True)]
 
 
 def typical_snapshot(steps: ArrayLike, iprs: ArrayLike, every: int) -> int:

@@ -15,13 +15,16 @@ import numpy as np
 import pandas as pd
 
 from reproduction.errors import DamagedFileError
+from reproduction.experiment.table_catalogue import TABLES
 from reproduction.files.atomic import atomic_path
 from reproduction.files.header import seal
 from reproduction.files.identity import check_agreement, check_place
 
 FORMAT = "eigendrift-table/2"
 _TYPES = {"integer": np.int64, "number": np.float64, "truth": bool, "text": str}
-RUN_COLUMNS = ("dataset", "optimizer", "variant", "seed", "batch_size", "learning_rate")
+RUN_KEY = ["dataset", "optimizer", "variant", "seed"]
+# What a file says of whose it is, and what its reader puts in front of its rows.
+WHOSE = (*RUN_KEY, "batch_size", "learning_rate", "steps", "n_parameters", "n_train")
 
 
 def write_table(
@@ -30,12 +33,14 @@ def write_table(
     *,
     kind: str,
     identity: Mapping[str, Any],
-    units: Mapping[str, str],
+    units: Mapping[str, str] | None = None,
 ) -> None:
     """Write a table with its kind, its identity (JSON values) and the unit of every column, "1" for a pure number.
 
+    Without `units`, they are those of the catalogue of tables.
     Floats are written with 10 significant digits: more than float32 holds, and the same text on every machine.
     """
+    units = TABLES[kind].units if units is None else units
     if list(units) != list(frame.columns):
         raise ValueError(f"units are given for {list(units)}, columns are {list(frame.columns)}")
     body = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode()
@@ -73,21 +78,31 @@ def read_table(path: str | os.PathLike[str], *, kind: str) -> pd.DataFrame:
     return _frame(*_read(Path(path), kind))
 
 
-def read_run_tables(paths: Iterable[str | os.PathLike[str]], *, kind: str) -> pd.DataFrame:
-    """Read one table a run and stack them, each row with its run's RUN_COLUMNS in front.
+def read_tables(paths: Iterable[str | os.PathLike[str]], *, kind: str, keep_empty: bool = False) -> pd.DataFrame:
+    """Stack tables of one kind, of runs or of data sets, each row with what its file's identity has of WHOSE in front.
 
-    Refuses tables of different experiments: `files.identity.check_agreement`.
+    `steps` is the planned number. With `keep_empty`, the table of a run without rows (it diverged at once) is one
+    row whose own columns are missing. Refuses tables of different experiments: `check_agreement`.
     """
     frames, identities = [], {}
     for path in paths:
         header, body = _read(Path(path), kind)
         identities[Path(path)] = header["identity"]
         frame = _frame(header, body)
-        for position, column in enumerate(RUN_COLUMNS):
-            frame.insert(position, column, header["identity"][column])
+        whose = {name: header["identity"][name] for name in WHOSE if name in header["identity"]}
+        for position, name in enumerate(name for name in whose if name not in frame):
+            frame.insert(position, name, whose[name])
         frames.append(frame)
     check_agreement(identities)
-    return pd.concat(frames, ignore_index=True)
+    filled = [frame for frame in frames if len(frame)]
+    # Columns of an empty table have no type, which the stack would inherit.
+    stack = pd.concat(filled or frames, ignore_index=True).infer_objects()
+    wanted = pd.DataFrame([{name: whose[name] for name in WHOSE if name in whose} for whose in identities.values()])
+    if not keep_empty or len(filled) == len(frames) or not set(RUN_KEY) <= set(wanted.columns):
+        return stack
+    own = {name: np.float64 for name in stack.columns.difference(wanted.columns) if not filled}
+    found = stack.drop(columns=wanted.columns.difference(RUN_KEY)).astype(dict(wanted[RUN_KEY].dtypes) | own)
+    return wanted.merge(found, how="left", on=RUN_KEY)
 
 
 def _frame(header: Mapping[str, Any], body: bytes) -> pd.DataFrame:

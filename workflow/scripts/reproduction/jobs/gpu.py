@@ -1,14 +1,12 @@
 """Several GPUs in one machine: each job claims one for as long as it lives."""
 
-import fcntl
 import hashlib
 import os
 import tempfile
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
-# Open for the life of the process: its end, whatever it is, lets the GPU go.
-_claims: list[int] = []
+from reproduction.jobs.lock import try_lock
 
 
 def visible_gpus(environment: MutableMapping[str, str]) -> list[str]:
@@ -38,14 +36,5 @@ def claim_gpu(environment: MutableMapping[str, str] = os.environ) -> None:
 def _first_free(gpus: Sequence[str]) -> str | None:
     folder = Path(tempfile.gettempdir()) / f"eigendrift-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    for gpu in gpus:
-        name = hashlib.sha256(gpu.encode()).hexdigest()[:16]
-        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            continue
-        _claims.append(descriptor)
-        return gpu
-    return None
+    # The end of the process, whatever it is, frees the GPU again.
+    return next((gpu for gpu in gpus if try_lock(folder / hashlib.sha256(gpu.encode()).hexdigest()[:16])), None)

@@ -24,9 +24,8 @@ def hold(path: Path, report: Callable[[str], None]) -> None:
     file is removed when the process ends by itself; a file that remains after a kill locks nobody out. Raises `OSError`
     where the file cannot be made.
     """
-    path = path.absolute()
     holder = ""
-    while not _try(path):
+    while try_lock(path) is False:
         if not holder:
             holder = _read(path) or "another process"
             report(holder)
@@ -39,8 +38,12 @@ def this_process() -> str:
     return f"SLURM job {job} on {host}" if job else f"process {os.getpid()} on {host} (`kill {os.getpid()}` ends it)"
 
 
-def _try(path: Path) -> bool:
-    """Whether the lock is ours."""
+def try_lock(path: Path) -> bool | None:
+    """Lock this file for the remaining life of the process if nobody has it; None where the file system has no locks.
+
+    Its folder is made. A second call for a file that this process holds changes nothing.
+    """
+    path = path.absolute()
     if path in _held and _is_at(_held[path], path):
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def _try(path: Path) -> bool:
     except OSError as error:
         os.close(descriptor)
         if error.errno in _NO_LOCKS:
-            return True
+            return None
         raise
     if not _is_at(descriptor, path):  # the process before us removed it when it was done
         os.close(descriptor)

@@ -19,47 +19,12 @@ from numpy.typing import ArrayLike
 
 from eigendrift import identity
 from eigendrift.metrics import Floats, overlap_to_displacement, random_subspace_overlap, subspace_overlap
+from reproduction.experiment.table_catalogue import RELATIONS, TABLES
+from reproduction.measure.columns import decimal_rounded, significant, typed
 from reproduction.measure.eigenbases import Eigenbases
-from reproduction.measure.run_tables import decimal_rounded, significant, typed
 from reproduction.statistics.rows import is_on_grid
 
-RELATIONS = ("two_time", "consecutive", "grid", "dense", "final")
 CHAINS = ("consecutive", "grid", "dense")
-TIMES = {"first": "training steps", "second": "training steps"}
-OVERLAPS_UNITS = {**TIMES, **dict.fromkeys((*RELATIONS, "i", "partner", "certified", "broken"), "1")}
-SUBSPACES_UNITS = {**TIMES, **dict.fromkeys((*RELATIONS, "k", "overlap", "baseline"), "1")}
-TRACKS_UNITS = {
-    "chain": "1",
-    "step": "training steps",
-    "i": "1",
-    "track": "1",
-    "predecessor": "1",
-    "overlap": "1",
-    "displacement": "1",
-    "accepted": "1",
-    "certified": "1",
-    "broken": "1",
-}
-IDENTITY_UNITS = {
-    "waiting_time": "training steps",
-    "lag": "training steps",
-    "i": "1",
-    "displacement": "1",
-    "partner": "1",
-    "partner_overlap": "1",
-    "partner_displacement": "1",
-    "accepted": "1",
-    "certified": "1",
-    "broken": "1",
-    "exchange_share": "1",
-    "tracked_i": "1",
-    "tracked_overlap": "1",
-    "tracked_displacement": "1",
-    "tracked_certified": "1",
-}
-_TRUTHS = ("accepted", "certified", "broken", "tracked_certified")
-_COUNTS = ("waiting_time", "lag", "step", "i", "k", "track", "predecessor", "partner", "tracked_i")
-_INTEGERS = frozenset((*TIMES, *RELATIONS, *_TRUTHS, *_COUNTS))
 # Of an overlap C, or of 1 - C where that is smaller: five digits, and at most so many decimals of each.
 OVERLAP_DIGITS, SMALL_DECIMALS, LARGE_DECIMALS = 5, 6, 7
 
@@ -94,10 +59,30 @@ def run_overlaps(bases: Eigenbases, two_times: Sequence[Times], every: int) -> R
         every: Interval of the grid in training steps.
     """
     steps = [int(step) for step in bases.steps]
-    counts = {step: bases.count(step) for step in steps}
+    chains, relations = snapshot_pairs({step: bases.count(step) for step in steps}, two_times, every)
+    return RunOverlaps(
+        matrices={times: bases.overlaps(*times) for times in relations},
+        relations=relations,
+        bounds={step: np.minimum(bases.angle_bounds(step), 1.0) for step in steps},
+        chains=chains,
+        n_parameters=bases.n_parameters,
+    )
+
+
+def snapshot_pairs(
+    counts: Mapping[int, int], two_times: Sequence[Times], every: int
+) -> tuple[dict[str, list[int]], dict[Times, frozenset[str]]]:
+    """Which of CHAINS a run has -> its steps; pairs of snapshots in their order -> which of RELATIONS each is.
+
+    Args:
+        counts: Step of each snapshot, ascending -> how many pairs it has.
+        two_times: (waiting time, lag) in training steps, of lags above 0.
+        every: Interval of the grid in training steps.
+    """
+    steps = list(counts)
     chains: dict[str, list[int]] = {"consecutive": steps}
     if steps:
-        kept = is_on_grid(bases.steps, every, steps[-1])
+        kept = is_on_grid(np.array(steps), every, steps[-1])
         chains["grid"] = [step for step, keep in zip(steps, kept, strict=True) if keep]
     if len(set(counts.values())) > 1:
         chains["dense"] = [step for step in steps if counts[step] == max(counts.values())]
@@ -106,22 +91,16 @@ def run_overlaps(bases: Eigenbases, two_times: Sequence[Times], every: int) -> R
         for times in pairwise(chain):
             relations.setdefault(times, set()).add(name)
     for waiting_time, lag in two_times:
-        if lag > 0 and waiting_time in bases and waiting_time + lag in bases:
+        if lag > 0 and waiting_time in counts and waiting_time + lag in counts:
             relations.setdefault((waiting_time, waiting_time + lag), set()).add("two_time")
     for step in steps[:-1]:
         relations.setdefault((step, steps[-1]), set()).add("final")
-    return RunOverlaps(
-        matrices={times: bases.overlaps(*times) for times in sorted(relations)},
-        relations={times: frozenset(relations[times]) for times in sorted(relations)},
-        bounds={step: np.minimum(bases.angle_bounds(step), 1.0) for step in steps},
-        chains=chains,
-        n_parameters=bases.n_parameters,
-    )
+    return chains, {times: frozenset(relations[times]) for times in sorted(relations)}
 
 
 def overlaps_units(k: int) -> dict[str, str]:
     """Units of the table of overlaps for runs of up to k pairs a snapshot."""
-    return {**OVERLAPS_UNITS, **{f"overlap_{j}": "1" for j in range(1, k + 1)}}
+    return {**TABLES["overlaps"].units, **{f"overlap_{j}": "1" for j in range(1, k + 1)}}
 
 
 def overlaps_table(taken: RunOverlaps, k: int) -> pd.DataFrame:
@@ -154,8 +133,7 @@ def overlaps_table(taken: RunOverlaps, k: int) -> pd.DataFrame:
         block[:, 11 : 11 + matrix.shape[1]] = _rounded(matrix)
         blocks.append(block)
     rows_of_all = np.concatenate(blocks) if blocks else np.empty((0, len(names)))
-    frame = pd.DataFrame(rows_of_all, columns=list(names))
-    return frame.astype({name: np.int64 if name in _INTEGERS else np.float64 for name in names})
+    return typed(rows_of_all, names)
 
 
 def with_angle_bounds(overlaps: pd.DataFrame, ipr: pd.DataFrame) -> pd.DataFrame:
@@ -188,7 +166,7 @@ def subspaces_table(taken: RunOverlaps) -> pd.DataFrame:
         for k, value in enumerate(found, start=1):
             baseline = _short(random_subspace_overlap(k, taken.n_parameters))
             rows.append((*times, *flags, k, value, baseline))
-    return typed(rows, SUBSPACES_UNITS, _INTEGERS)
+    return typed(rows, TABLES["subspaces"].units)
 
 
 def tracks_table(taken: RunOverlaps) -> pd.DataFrame:
@@ -212,9 +190,7 @@ def tracks_table(taken: RunOverlaps) -> pd.DataFrame:
                 rows.append(
                     (chain, step, row + 1, int(track), int(link.predecessor[row]), overlap, displacement, *flags)
                 )
-    frame = pd.DataFrame(rows, columns=list(TRACKS_UNITS))
-    types = {name: np.int64 if name in _INTEGERS else np.float64 for name in TRACKS_UNITS if name != "chain"}
-    return frame.astype({"chain": str, **types})
+    return typed(rows, TABLES["tracks"].units)
 
 
 def identity_table(taken: RunOverlaps) -> pd.DataFrame:
@@ -262,7 +238,7 @@ def identity_table(taken: RunOverlaps) -> pd.DataFrame:
                     int(tracked[i] >= 0 and since[tracked[i]] <= first),
                 )
             )
-    return typed(rows, IDENTITY_UNITS, _INTEGERS)
+    return typed(rows, TABLES["identity"].units)
 
 
 @dataclass(frozen=True)

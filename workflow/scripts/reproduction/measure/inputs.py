@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from reproduction.data.prepared import Dataset, load_dataset
+from eigendrift.scaling import Scaling
+from reproduction.data.prepared import RawData, read_prepared
 from reproduction.errors import ConfigError
 from reproduction.files.arrays import ArrayFile
 from reproduction.jobs.gpu import claim_gpu
@@ -41,20 +42,21 @@ def be_deterministic() -> None:
     deterministic.fill_uninitialized_memory = False
 
 
-def build_model(dataset: Dataset, model: Mapping[str, Any], seed: int, device: torch.device) -> nn.Sequential:
+def build_model(dataset: RawData, model: Mapping[str, Any], seed: int, device: torch.device) -> nn.Sequential:
     """The configured network for a data set, initialized from a seed of `stream_seed`."""
     network = mlp(dataset.train_inputs.shape[1], model["hidden"], dataset.n_classes, model["activation"])
     initialize(network, seed, model["init"], model["bias_init"])
     return network.to(device)
 
 
-def load_samples(path: str, scaling: str, device: torch.device) -> tuple[Dataset, Samples, Samples]:
-    """The data set, and its training and test samples on the device."""
-    dataset = load_dataset(path, scaling)
+def load_samples(path: str, scaling: str, device: torch.device) -> tuple[RawData, Samples, Samples]:
+    """A prepared data set, and its training and test samples on the device, scaled as fits the training set."""
+    data = read_prepared(path)
+    scaled = Scaling.fit(data.train_inputs, scaling)
     return (
-        dataset,
-        Samples(dataset.train_inputs, dataset.train_targets, device, dataset.train_pixels, dataset.scaling),
-        Samples(dataset.test_inputs, dataset.test_targets, device),
+        data,
+        Samples(scaled(data.train_inputs), data.train_targets, device, data.train_inputs, scaled),
+        Samples(scaled(data.test_inputs), data.test_targets, device),
     )
 
 
@@ -63,7 +65,7 @@ def data_sha256(path: str) -> dict[str, str]:
     return ArrayFile(path, kind="data").sha256
 
 
-def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
+def numerical_environment(device: torch.device, threads: int) -> dict[str, Any]:
     """What bit-identical results depend on besides their inputs: device, versions of torch and numba, threads."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     loops = compiled(torch.empty(0, device=device))

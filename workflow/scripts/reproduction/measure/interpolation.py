@@ -2,35 +2,17 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
+from reproduction.experiment.table_catalogue import TABLES
+from reproduction.measure.columns import typed
 from reproduction.measure.sharpness import epsilon_sharpness, interpolate
 from reproduction.training.batches import Samples
 from reproduction.training.loop import evaluate
-
-INTERPOLATION_UNITS = {
-    "first": "name",
-    "second": "name",
-    "alpha": "1",
-    "train_loss": "nat",
-    "test_loss": "nat",
-    "loss": "nat",
-}
-SOLUTION_UNITS = {
-    "optimizer": "name",
-    "seed": "1",
-    "test_accuracy": "1",
-    "train_loss": "nat",
-    "test_loss": "nat",
-    "lambda_1": "loss / parameter^2",
-    "epsilon": "1",
-    "sharpness": "percent",
-}
 
 
 def best_solutions(history: pd.DataFrame, complete: Mapping[tuple[str, int], bool]) -> dict[str, tuple[int, float]]:
@@ -69,7 +51,7 @@ def interpolation_table(
             on_train, on_test = _evaluate_at(model, theta, train), _evaluate_at(model, theta, test)
             both = (len(train) * on_train + len(test) * on_test) / (len(train) + len(test))
             rows.append((first, second, alpha, on_train, on_test, both))
-    return _typed(rows, INTERPOLATION_UNITS)
+    return typed(rows, TABLES["interpolation"].units)
 
 
 def training_loss_and_gradient(
@@ -117,11 +99,4 @@ def solution_table(
             sharpness = epsilon_sharpness(loss_and_gradient, theta, epsilon).sharpness
             top = lambda_1.get((optimizer, seed), np.nan)
             rows.append((optimizer, seed, accuracy, on_train, on_test, top, epsilon, sharpness))
-    return _typed(rows, SOLUTION_UNITS)
-
-
-def _typed(rows: Sequence[tuple[Any, ...]], units: Mapping[str, str]) -> pd.DataFrame:
-    """A table whose columns have their type without a row too: there may be one optimizer, or none that converged."""
-    frame = pd.DataFrame(rows, columns=list(units))
-    types = {name: str if unit == "name" else np.float64 for name, unit in units.items()}
-    return frame.astype({**types, **({"seed": np.int64} if "seed" in units else {})})
+    return typed(rows, TABLES["solutions"].units)

@@ -7,15 +7,11 @@ import numpy as np
 import pandas as pd
 
 from eigendrift import localization
+from reproduction.experiment.table_catalogue import TABLES, TOP
+from reproduction.measure.columns import significant, typed
 from reproduction.measure.eigenbases import Eigenbases
-from reproduction.measure.run_tables import significant
 
-TOP = (1, 10, 100, 1000)
-LOCALIZATION_UNITS = {
-    "step": "training steps",
-    **dict.fromkeys(("i", "layer", "weight_share", "bias_share", "ipr", "unit_ipr", "participation"), "1"),
-    **{f"top_{size}": "1" for size in TOP},
-}
+LOCALIZATION_UNITS = TABLES["localization"].units
 DIGITS = 4
 
 
@@ -38,9 +34,7 @@ def localization_table(bases: Eigenbases, shapes: Sequence[Sequence[Any]]) -> pd
     if found != bases.n_parameters:
         raise ValueError(f"shapes must be those of {bases.n_parameters} parameters, not of {found}")
     blocks = [_rows(int(step), bases.basis(int(step)), layers) for step in bases.steps]
-    names = list(LOCALIZATION_UNITS)
-    frame = pd.DataFrame(np.concatenate(blocks) if blocks else np.empty((0, len(names))), columns=names)
-    return frame.astype(dict.fromkeys(("step", "i", "layer"), np.int64))
+    return typed(np.concatenate(blocks) if blocks else np.empty((0, len(LOCALIZATION_UNITS))), LOCALIZATION_UNITS)
 
 
 def _rows(step: int, basis: np.ndarray, layers: Sequence[localization.Layer]) -> np.ndarray:

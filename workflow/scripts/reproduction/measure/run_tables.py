@@ -1,55 +1,16 @@
 """The statistics of one run: its eigenvectors' motion, localization and alignment, as tables."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from eigendrift import metrics
+from reproduction.experiment.table_catalogue import TABLES
+from reproduction.measure.columns import DIGITS, significant, typed
 from reproduction.statistics.rows import is_on_grid
 
-DISPLACEMENT_UNITS = {
-    "waiting_time": "training steps",
-    "lag": "training steps",
-    "i": "1",
-    "displacement": "1",
-    "subspace_displacement": "1",
-    "overlap": "1",
-    "weight_displacement": "1",
-    "update_alignment": "1",
-    "angle_bound": "1",
-    "converged": "1",
-}
-IPR_UNITS = {
-    "step": "training steps",
-    "i": "1",
-    "eigenvalue": "loss / parameter^2",
-    "residual": "1",
-    "gap": "loss / parameter^2",
-    "clustered": "1",
-    "matvecs": "1",
-    "converged": "1",
-    "ipr": "1",
-    "angle_bound": "1",
-    "span_bound": "1",
-    "gradient_norm": "loss / parameter",
-    "gradient_overlap": "1",
-}
-ALIGNMENT_UNITS = {
-    "step": "training steps",
-    "i": "1",
-    "gradient_alignment": "1",
-    "update_alignment": "1",
-    "convergence": "1",
-    "converged": "1",
-    "gradient_share": "1",
-    "update_share": "1",
-}
-_INTEGERS = ("waiting_time", "lag", "step", "i", "converged")
-# Of numbers that are written for later questions: what solvers and float32 leave certain, in few bytes.
-DIGITS = 6
+# What solvers leave certain.
 SOLVER_DIGITS = {"residual": 4, "angle_bound": 4, "span_bound": 4}
 
 
@@ -95,7 +56,7 @@ def displacement_table(
                     int(good[a] and good[b]),
                 )
             )
-    return typed(rows, DISPLACEMENT_UNITS)
+    return typed(rows, TABLES["displacement"].units)
 
 
 def _spans_displacement(
@@ -117,7 +78,7 @@ def ipr_table(pairs: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
     residual and the bounds there are four significant digits, of the gap and of these two six.
     """
     ratios = metrics.inverse_participation_ratio(vectors) if len(pairs) else np.empty(0)
-    table = pairs.assign(ipr=ratios).reindex(columns=list(IPR_UNITS))
+    table = pairs.assign(ipr=ratios).reindex(columns=list(TABLES["ipr"].units))
     for name in ("residual", "gap", "angle_bound", "span_bound", "gradient_norm", "gradient_overlap"):
         table[name] = significant(table[name], SOLVER_DIGITS.get(name, DIGITS))
     return table
@@ -165,7 +126,7 @@ def alignment_table(
                 np.nan,
             )
         )
-    table = typed(rows, ALIGNMENT_UNITS)
+    table = typed(rows, TABLES["alignment"].units)
     for _, here in table.groupby("step", sort=False):
         leading = here.sort_values("i")
         complete = leading["i"].to_numpy() == np.arange(1, len(leading) + 1)
@@ -173,29 +134,3 @@ def alignment_table(
             found = metrics.span_share(leading[f"{name}_alignment"].to_numpy())
             table.loc[leading.index, f"{name}_share"] = significant(np.where(complete, found, np.nan))
     return table
-
-
-def typed(
-    rows: Sequence[tuple[Any, ...]], units: Mapping[str, str], integers: Collection[str] = _INTEGERS
-) -> pd.DataFrame:
-    """A table whose columns have their type without a row too: a run may diverge before its first snapshot."""
-    frame = pd.DataFrame(rows, columns=list(units))
-    return frame.astype({name: np.int64 if name in integers else np.float64 for name in units})
-
-
-def significant(values: ArrayLike, digits: int = DIGITS) -> np.ndarray:
-    """Numbers rounded to so many significant digits."""
-    numbers = np.asarray(values, dtype=np.float64)
-    usual = np.isfinite(numbers) & (numbers != 0)
-    sizes = np.floor(np.log10(np.abs(numbers), out=np.zeros(numbers.shape), where=usual))
-    return decimal_rounded(numbers, np.minimum(digits - 1 - sizes, 300))
-
-
-def decimal_rounded(values: np.ndarray, decimals: np.ndarray) -> np.ndarray:
-    """Numbers rounded each to its own number of decimals."""
-    # A power of ten with a negative exponent is not exact; numbers of usual size take two exact ones.
-    scale = 10.0 ** np.abs(decimals)
-    # Both branches are taken of all numbers.
-    with np.errstate(over="ignore"):
-        found: np.ndarray = np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)
-    return found

@@ -7,20 +7,10 @@ import numpy as np
 import pandas as pd
 
 from eigendrift.stability import edge_of, preconditioned_edge_of
-from reproduction.measure.run_tables import significant, typed
+from reproduction.experiment.table_catalogue import TABLES
+from reproduction.measure.columns import significant, typed
 
-STABILITY_UNITS = {
-    "step": "training steps",
-    "lambda_1": "loss / parameter^2",
-    "scaled_lambda_1": "1",
-    "edge": "loss / parameter^2",
-    "lambda_1_over_edge": "1",
-    "preconditioned_edge": "loss / parameter^2",
-    "gap_12": "loss / parameter^2",
-    "gap_23": "loss / parameter^2",
-    "gradient_norm": "loss / parameter",
-    "converged": "1",
-}
+STABILITY_UNITS = TABLES["stability"].units
 
 
 def stability_table(pairs: pd.DataFrame, optimizer: Mapping[str, Any]) -> pd.DataFrame:

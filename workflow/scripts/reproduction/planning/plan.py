@@ -4,7 +4,6 @@ Time is an estimate. Its unit, one Hessian product with the full data, is timed 
 what was measured on MNIST.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,33 +14,32 @@ import torch
 from torch import nn
 
 from eigendrift.hessian.operator import HessianOperator
-from eigendrift.hessian.surrogate import FEWEST_SAMPLES, FLOAT32_TOLERANCE, SURROGATE_TOLERANCE
 from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.figure_catalogue import FIGURES
-from reproduction.experiment.runs import MAIN, SENSITIVITY, Experiment, Run
-from reproduction.measure.eigenpairs import Request, requests
-from reproduction.training.cuda_graph import Captured
+from reproduction.experiment.runs import SENSITIVITY, Experiment, Run
+from reproduction.experiment.schedule import two_time_pairs
+from reproduction.experiment.table_catalogue import RUN_TABLES, TABLES
+from reproduction.measure.identity_tables import snapshot_pairs
+from reproduction.planning.cost_model import Durations, Machine, Measured
+from reproduction.training.cuda_graph import GraphedCallable
 from reproduction.training.gradients import FlatParameters, batch_gradient
 from reproduction.training.model import mlp
-from reproduction.training.optimizers import Step
+from reproduction.training.optimizers import OptimizerStep
 
-# Rules that make tables of a run.
-METRIC_RULES = 6
-# Timed products take this many samples on a CPU, and longer ones are reckoned from them.
+# Rules that make tables of a run besides its training, and of a data set those that the claims need.
+METRIC_RULES = len({table.rule for table in TABLES.values() if table.of_run}) - 1
+DATASET_RULES = len({table.rule for table in TABLES.values() if not table.of_run and table.scored is not None})
+# What a number takes in a table, of a run of MNIST.
+BYTES_PER_ENTRY = 6
+# Timed products take this many samples on a CPU, and the others are estimated from them.
 SAMPLES = 6000
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Seconds on one core, or on the GPU: of a product a sample by data set, of a step by (data set, optimizer)."""
-
-    product: dict[str, float]
-    step: dict[tuple[str, str], float]
-
-
-@dataclass(frozen=True)
 class Plan:
-    """Counts of runs, jobs and snapshots; bytes of all files and of one run's; seconds of one core or GPU by rule.
+    """Counts of runs, jobs and snapshots; bytes of all arrays, of one run's and of all tables; seconds by rule.
+
+    The seconds are of one core or GPU.
 
     `supplement`: runs and seconds that the target of that name adds.
     """
@@ -51,6 +49,7 @@ class Plan:
     snapshots: int
     disk: int
     largest: int
+    tables: int
     seconds: dict[str, float]
     supplement: tuple[int, float] = (0, 0.0)
 
@@ -61,6 +60,7 @@ class Plan:
         yield f"jobs       {self.jobs}"
         # A running job's arrays are in its scratch folder, and again in its output while that is written.
         yield f"disk       at most {(self.disk + jobs_at_once * self.largest) / 1e9:.1f} GB"
+        yield f"tables     about {self.tables / 1e6:.1f} MB of it, which stay"
         for rule, seconds in self.seconds.items():
             yield f"time       {rule}: {_duration(seconds)} of one job after the other"
         total = sum(self.seconds.values())
@@ -69,74 +69,72 @@ class Plan:
         yield f"supplement {self.supplement[0]} runs and {_duration(self.supplement[1] / jobs_at_once)} more"
 
 
-def make_plan(experiment: Experiment, costs: Costs) -> Plan:
-    """The plan of an experiment on a machine with these costs."""
-    runs = list(experiment)
+def make_plan(experiment: Experiment, machine: Machine) -> Plan:
+    """The plan of an experiment on a machine."""
+    runs, durations = list(experiment), Durations(experiment, machine)
     fixed = len(FIGURES) + 2  # claims and figure set
-    jobs = sum(1 + METRIC_RULES + experiment.chunks(run) for run in runs) + 3 * len(experiment.datasets()) + fixed
+    jobs = sum(1 + METRIC_RULES + experiment.chunks(run) for run in runs)
+    jobs += (1 + DATASET_RULES) * len(experiment.datasets()) + fixed
     seconds = {
-        "train": sum(_train_seconds(experiment, run, costs) for run in runs),
-        "eigensnapshot": sum(_eigen_seconds(experiment, run, costs) for run in runs),
-        "baseline": sum(_baseline_seconds(experiment, name, costs) for name in experiment.datasets()),
+        "train": sum(map(durations.train, runs)),
+        "eigensnapshot": sum(sum(durations.chunks(run)) for run in runs),
+        "baseline": sum(map(durations.baseline, experiment.datasets())),
     }
     snapshots = sum(len(experiment.snapshots(run)) for run in runs)
-    sizes = [_bytes(experiment, run) for run in runs]
-    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), seconds, _supplement(experiment, costs))
+    sizes = [_bytes(durations, run) for run in runs]
+    tables = sum(table_bytes(durations, run) for run in runs)
+    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), tables, seconds, _supplement(durations))
 
 
-def _supplement(experiment: Experiment, costs: Costs) -> tuple[int, float]:
+def _supplement(durations: Durations) -> tuple[int, float]:
     """Runs of figure S1 alone, and the seconds of these, of their baselines and of the permuted networks."""
+    experiment = durations.experiment
     runs = [run for run in experiment.select(variants=SENSITIVITY) if experiment.is_supplementary(run)]
-    seconds = sum(_train_seconds(experiment, run, costs) + _eigen_seconds(experiment, run, costs) for run in runs)
+    seconds = sum(durations.train(run) + sum(durations.chunks(run)) for run in runs)
     for variant in experiment.own_baselines:
-        seconds += sum(_baseline_seconds(experiment, dataset, costs, variant) for dataset in experiment.datasets())
+        seconds += sum(durations.baseline(dataset, variant) for dataset in experiment.datasets())
     share = experiment.config["baseline"]["permutations"] / experiment.config["baseline"]["initializations"]
     permuted = len(experiment.config["optimizers"]) * share
-    return len(runs), seconds + permuted * sum(_baseline_seconds(experiment, d, costs) for d in experiment.datasets())
+    return len(runs), seconds + permuted * sum(map(durations.baseline, experiment.datasets()))
 
 
-def products(k: int, tolerance: float, samples: int) -> float:
-    """Full-data products, or their worth in others, that k pairs to this tolerance take."""
-    plain = 2.5 * (k + 2) * (1 + 0.25 * max(0.0, math.log10(1e-3 / tolerance)))
-    if tolerance >= SURROGATE_TOLERANCE and samples >= FEWEST_SAMPLES:
-        return 0.65 * plain
-    return plain * (2 if tolerance < FLOAT32_TOLERANCE else 1)
-
-
-def _solves(experiment: Experiment, run: Run) -> list[Request]:
-    own = experiment.eigen_parameters(run)
-    return requests(experiment.snapshots(run), own["k"], own["tolerance"], own.get("dense"))
-
-
-def _eigen_seconds(experiment: Experiment, run: Run, costs: Costs) -> float:
-    samples = DATASETS[run.dataset].samples
-    taken = sum(products(solve.k, solve.tolerance, samples) for solve in _solves(experiment, run))
-    return taken * samples * costs.product[run.dataset]
-
-
-def _train_seconds(experiment: Experiment, run: Run, costs: Costs) -> float:
-    identity = experiment.identity(run)
-    main = experiment.config["training"]["batch_size"]
-    reference = identity["n_train"] if main == "full" else main
-    step = costs.step[run.dataset, run.optimizer] * max(0.3, identity["batch_size"] / reference)
-    # A forward pass is a quarter of a product.
-    evaluation = 0.3 * identity["n_train"] * costs.product[run.dataset]
-    return float(identity["steps"] * step + len(experiment.snapshots(run)) * evaluation)
-
-
-def _baseline_seconds(experiment: Experiment, dataset: str, costs: Costs, variant: str = MAIN) -> float:
-    own, samples = experiment.baseline_parameters(variant), DATASETS[dataset].samples
-    each = products(own["k"], own["tolerance"], samples) * samples * costs.product[dataset]
-    return float(own["initializations"] * each)
-
-
-def _bytes(experiment: Experiment, run: Run) -> int:
+def _bytes(durations: Durations, run: Run) -> int:
     """Weights, gradients and updates of every snapshot, and every eigenvector."""
-    vectors = sum(solve.k for solve in _solves(experiment, run))
+    experiment, vectors = durations.experiment, sum(solve.k for solve in durations.solves(run))
     return 4 * experiment.n_parameters(run.dataset, run.variant) * (3 * len(experiment.snapshots(run)) + vectors)
 
 
-def measure(experiment: Experiment, device: torch.device) -> Costs:
+def table_rows(durations: Durations, run: Run) -> dict[str, int]:
+    """Rows of each table of a run that reaches its end, by kind."""
+    experiment, counts = durations.experiment, {solve.step: solve.k for solve in durations.solves(run)}
+    every, k = experiment.schedule(run)["every"], experiment.config["eigen"]["k"]
+    chains, relations = snapshot_pairs(counts, two_time_pairs(**experiment.two_time(run)), every)
+    last = max(counts)
+    both = {times: min(counts[times[0]], counts[times[1]]) for times in relations}
+    on_grid = [n for step, n in counts.items() if step % every == 0 or step == last]
+    # By what there is a row of.
+    rows = {
+        "snapshot": len(counts),
+        "snapshot, i": sum(counts.values()),
+        "snapshot of the grid or the last, i": sum(on_grid),
+        "waiting time, lag, i": sum(both[times] for times, found in relations.items() if "two_time" in found),
+        "waiting time, lag, leading i": sum(min(k, both[t]) for t, found in relations.items() if "two_time" in found),
+        "two snapshots, i": sum(counts[first] for first, _ in relations),
+        "two snapshots, k": sum(both[times] for times, found in relations.items() if found & {"two_time", "final"}),
+        "chain, snapshot, i": sum(counts[step] for chain in chains.values() for step in chain),
+        "snapshot, i, layer": sum(counts.values()) * (2 + len(experiment.hidden(run.variant))),
+    }
+    return {kind: rows[TABLES[kind].row] for kind in RUN_TABLES}
+
+
+def table_bytes(durations: Durations, run: Run) -> int:
+    """What the tables of a run that reaches its end take, about."""
+    widths = {kind: len(TABLES[kind].units) for kind in RUN_TABLES}
+    widths["overlaps"] += durations.experiment.most_pairs(run)
+    return BYTES_PER_ENTRY * sum(rows * widths[kind] for kind, rows in table_rows(durations, run).items())
+
+
+def measure(experiment: Experiment, device: torch.device) -> Measured:
     """Time a few products and training steps of each data set's network on the device, as one job takes them."""
     product, step = {}, {}
     batch = experiment.config["training"]["batch_size"]
@@ -157,18 +155,18 @@ def measure(experiment: Experiment, device: torch.device) -> Costs:
         taken = torch.arange(size, device=device) % len(x)
         for name, spec in experiment.config["optimizers"].items():
             step[dataset, name] = _seconds(_stepper(network, spec, x[taken], y[taken]), device)
-    return Costs(product, step)
+    return Measured(product, step)
 
 
 def _stepper(network: nn.Sequential, spec: dict[str, Any], x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
     flat = FlatParameters(network)
-    step, gradient = Step.of(flat, spec), batch_gradient(flat)
+    step, gradient = OptimizerStep.of(flat, spec), batch_gradient(flat)
 
     def take() -> None:
         gradient(x, y)
         step(lambda: gradient(x, y))
 
-    return Captured(take, x.device, step.capturable)
+    return GraphedCallable(take, x.device, step.capturable)
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reproduction.experiment.result_paths import DATASET_TABLES, RUN_TABLES, SUPPLEMENT_TABLES, VARIANT_TABLES
-from reproduction.experiment.runs import MAIN, SENSITIVITY, Experiment, Run
+from reproduction.experiment.labels import MAIN
+from reproduction.experiment.runs import SENSITIVITY, Experiment, Run
+from reproduction.experiment.table_catalogue import DATASET_TABLES, RUN_TABLES, TABLES, VARIANT_TABLES
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import read_header
 from reproduction.jobs.snakemake_records import RECORDS, is_incomplete, recorded_parameters
@@ -41,8 +42,8 @@ def parts(experiment: Experiment) -> dict[str, Part]:
     """All parts of an experiment by name, those of figure S1 to S3 included; runs first."""
     runs = dict.fromkeys([*experiment, *experiment.select(variants=SENSITIVITY)])
     found = [_run_part(experiment, run) for run in runs]
-    for kind, pattern in {**DATASET_TABLES, **SUPPLEMENT_TABLES}.items():
-        found += [_dataset_part(experiment, kind, pattern, dataset) for dataset in experiment.datasets()]
+    for kind in DATASET_TABLES:
+        found += [_dataset_part(experiment, kind, dataset) for dataset in experiment.datasets()]
     for variant in experiment.own_baselines:
         for kind, pattern in VARIANT_TABLES.items():
             found += [_variant_part(experiment, kind, pattern, variant, dataset) for dataset in experiment.datasets()]
@@ -70,18 +71,10 @@ def _run_part(experiment: Experiment, run: Run) -> Part:
     )
 
 
-def _dataset_part(experiment: Experiment, kind: str, pattern: str, dataset: str) -> Part:
-    name = pattern.format(dataset=dataset)
-    if kind in ("baseline", "baseline_overlaps"):
-        rule, parameters, runs = "baseline", experiment.baseline_parameters(), []
-    elif kind in ("interpolation", "solutions"):
-        rule, parameters = "interpolation", experiment.interpolation_parameters()
-        runs = experiment.of_dataset(dataset)
-    elif kind == "permuted_overlaps":
-        rule, parameters = "permuted", experiment.permuted_parameters()
-        runs = experiment.of_dataset(dataset, seeds="dense")
-    else:
-        raise ValueError(f"{kind}: nothing is said here of what this kind of table depends on")
+def _dataset_part(experiment: Experiment, kind: str, dataset: str) -> Part:
+    table = TABLES[kind]
+    name, parameters = table.path.format(dataset=dataset), experiment.rule_parameters(table.rule)
+    runs = experiment.of_dataset(dataset, seeds=table.sources) if table.sources else []
     identity = {"dataset": dataset, "n_parameters": experiment.n_parameters(dataset)}
     return Part(
         name,
@@ -91,7 +84,7 @@ def _dataset_part(experiment: Experiment, kind: str, pattern: str, dataset: str)
         sources=tuple(f"runs/{run.folder}" for run in runs),
         noted={name: parameters},
         # Of a rule with two tables the time is noted with the first.
-        benchmarks=(f"{rule}/{dataset}.tsv",) if kind not in ("baseline_overlaps", "solutions") else (),
+        benchmarks=(f"{table.rule}/{dataset}.tsv",) if _is_first(kind) else (),
     )
 
 
@@ -101,13 +94,17 @@ def _variant_part(experiment: Experiment, kind: str, pattern: str, variant: str,
     identity = {"dataset": dataset, "variant": variant, "n_parameters": experiment.n_parameters(dataset, variant)}
     return Part(
         name,
-        # The kinds of the files are those of the main runs' baseline.
-        {name: kind.replace("variant_baseline", "baseline").replace("variant_overlaps", "baseline_overlaps")},
+        {name: kind},
         _plain({**parameters, **identity}),
         identity,
         noted={name: parameters},
-        benchmarks=(f"variant_baseline/{dataset}.{variant}.tsv",) if kind == "variant_baseline" else (),
+        benchmarks=(f"variant_baseline/{dataset}.{variant}.tsv",) if _is_first(kind) else (),
     )
+
+
+def _is_first(kind: str) -> bool:
+    """Whether a kind is the first one of its rule, with which the time is noted."""
+    return next(name for name, table in TABLES.items() if table.rule == TABLES[kind].rule) == kind
 
 
 def seconds(part: Part, results: Path) -> dict[str, float]:

@@ -27,8 +27,9 @@ from reproduction.claims.scoring import score_claims
 from reproduction.errors import DataError, EigendriftError
 from reproduction.experiment.config import validate
 from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, entry, figure_name
-from reproduction.experiment.result_paths import DATASET_TABLES, KEPT_TABLES, RUN_TABLES, table_paths
+from reproduction.experiment.result_paths import table_paths
 from reproduction.experiment.runs import Experiment
+from reproduction.experiment.table_catalogue import KEPT_TABLES, RUN_TABLES, SCORED_TABLES
 from reproduction.files.tables import read_header, read_table
 from reproduction.jobs.checkout import SCRIPTS, use_this_copy
 from reproduction.latex import latex_integer
@@ -147,13 +148,13 @@ def _unpack(published: Path, folder: Path) -> None:
 def _evidence(experiment: Experiment, folder: Path) -> Evidence:
     """What the claims' quantities measure, from the tables in a folder, those of figure S1 included."""
     tables = {}
-    for kind in ("history", "ipr", "alignment", "displacement", *DATASET_TABLES, "final_eigenvector"):
+    for kind in SCORED_TABLES:
         wanted = [{"variants": "all"}, {"variants": "sensitivity"}] if kind in RUN_TABLES else [{}]
         paths = [folder / path for path in table_paths(experiment, kind, wanted)]
         tables[kind] = [path for path in paths if path.is_file()]
     layout = experiment.layout()
     return load_evidence(
-        **tables,
+        tables,
         datasets=list(layout["datasets"]),
         optimizer_roles=experiment.roles(),
         dense_seed=int(layout["dense_seed"]),

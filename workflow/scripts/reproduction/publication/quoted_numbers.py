@@ -8,20 +8,20 @@ a key that does not exist stops LaTeX.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN, OPTIMIZER_ROLES, RUN_KEY
+from reproduction.claims.evidence import OPTIMIZER_ROLES
 from reproduction.claims.report import WHOLE
 from reproduction.claims.scoring import VERDICTS
 from reproduction.claims.statistics import Measurement, estimate
 from reproduction.errors import DataError
-from reproduction.files.tables import read_header, read_run_tables, read_table
+from reproduction.experiment.labels import MAIN
+from reproduction.files.tables import RUN_KEY, read_header, read_table, read_tables
 from reproduction.latex import escape, latex_given, latex_integer, latex_interval, latex_number
-from reproduction.statistics.rows import geometric_mean
+from reproduction.statistics.localization import final_ipr
+from reproduction.statistics.rows import by_seed
 
 # The experiment of arXiv:2606.30226, sections 3 and B, for the text to quote beside ours.
 PAPER: Mapping[str, int | float | list[int]] = {
@@ -42,7 +42,6 @@ PAPER: Mapping[str, int | float | list[int]] = {
     "sam.rho": 0.05,
 }
 _KEY = re.compile(r"[A-Za-z0-9._-]+")
-_FINAL_SHARE = 0.1
 
 PREAMBLE = r"""% Written by the rule `figure_set`: every number that a text quotes.
 %   \eigendrift{key}           the number; an unknown key is an error
@@ -112,24 +111,15 @@ def numbers_of(
     record = provenance(identities)
     numbers = collect_numbers(
         claims=read_table(claims, kind="claims"),
-        history=read_run_tables(paths, kind="history").infer_objects(),
-        ipr=read_run_tables(sorted(ipr), kind="ipr").infer_objects(),
-        baseline=_baselines(baseline),
+        history=read_tables(paths, kind="history"),
+        ipr=read_tables(sorted(ipr), kind="ipr"),
+        baseline=read_tables(sorted(baseline), kind="baseline"),
         identities=identities,
         layout=layout,
         roles=roles,
         provenance=record,
     )
     return numbers, record
-
-
-def _baselines(paths: Sequence[str]) -> pd.DataFrame:
-    """The baselines of all datasets, with the dataset in front."""
-    frames = []
-    for path in sorted(paths):
-        dataset = read_header(path, kind="baseline")["identity"].get("dataset", Path(path).stem)
-        frames.append(read_table(path, kind="baseline").assign(dataset=dataset))
-    return pd.concat(frames, ignore_index=True)
 
 
 def _scale(history: pd.DataFrame, ipr: pd.DataFrame, identities: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -191,7 +181,7 @@ def _optimizer(
         "trainloss": ends["train_loss"],
         "testloss": ends["test_loss"],
         "lambda": leading["eigenvalue"],
-        "ipr": _final_ipr(first),
+        "ipr": pd.Series(by_seed(first, final_ipr), dtype=float),
     }
     numbers = {}
     for key, series in values.items():
@@ -217,15 +207,6 @@ def _rows(frame: pd.DataFrame, wanted: Mapping[str, str]) -> pd.DataFrame:
 def _last_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """The last snapshot of each seed, by seed."""
     return frame.sort_values(["seed", "step"]).drop_duplicates("seed", keep="last").set_index("seed")
-
-
-def _final_ipr(frame: pd.DataFrame) -> "pd.Series[float]":
-    """Geometric mean of the IPR over the last tenth of the steps, by seed: as the claims have it."""
-    found = {}
-    for seed, run in frame.groupby("seed", sort=True):
-        late = run[run["step"] >= (1.0 - _FINAL_SHARE) * run["step"].max()]
-        found[seed] = geometric_mean(late["ipr"].to_numpy(dtype=np.float64))
-    return pd.Series(found, dtype=float)
 
 
 def _claims(claims: pd.DataFrame, places: Mapping[str, str]) -> dict[str, str]:

@@ -23,10 +23,10 @@ from typing import Any
 
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN
 from reproduction.claims.report import WHOLE, markdown_row
 from reproduction.claims.scoring import DIRECTION, NOT_ASSESSED, NOT_REPRODUCED, REPRODUCED, VERDICTS, ScoredClaim
 from reproduction.errors import DataError
+from reproduction.experiment.labels import MAIN
 from reproduction.latex import plain_interval, plain_number
 from reproduction.publication.exchanges import D_1, PLANE, SPAN, late_plateaus
 

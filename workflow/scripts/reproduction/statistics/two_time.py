@@ -25,8 +25,8 @@ def curves(run: pd.DataFrame, column: str = "displacement") -> dict[float, Curve
     """waiting time -> (lags ascending, values) of one run, without missing values."""
     kept = run[np.isfinite(values(run, column))].sort_values(["waiting_time", "lag"])
     return {
-        float(str(tw)): (values(rest, "lag"), values(rest, column))
-        for tw, rest in kept.groupby("waiting_time", sort=True)
+        float(str(tw)): (values(rows, "lag"), values(rows, column))
+        for tw, rows in kept.groupby("waiting_time", sort=True)
     }
 
 

@@ -11,9 +11,9 @@ from reproduction.seeds import stream_seed
 from reproduction.training.compiled import compiled
 
 # Batches whose indices reach a GPU in one transfer.
-AHEAD = 1000
-# Batches of grey levels that a CPU fetches in one call: it waits for memory less often, and the cache holds them.
-TOGETHER = 8
+BATCHES_AHEAD = 1000
+# Batches of grey levels that a CPU fetches in one call, which waits for memory less often; the cache holds them.
+BATCHES_PER_FETCH = 8
 
 
 class Samples:
@@ -72,36 +72,36 @@ class Batches:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-class Feed:
-    """The inputs and targets of a batch, always in the same memory: `choose` names the batch, `gather` fetches it.
+class BatchLoader:
+    """The inputs and targets of a batch, always in the same memory: `select` names the batch, `gather` fetches it.
 
-    This one is the feed of the full batch, which is the samples themselves.
+    This one is the loader of the full batch, which is the samples themselves.
     """
 
     def __init__(self, samples: Samples) -> None:
         self.inputs, self.targets = samples.inputs, samples.targets
 
-    def choose(self, t: int) -> None:
+    def select(self, t: int) -> None:
         """The next `gather` is of batch t."""
 
     def gather(self) -> None:
         """Fetch the chosen samples."""
 
 
-def feed(samples: Samples, size: int, seed: int) -> Feed:
-    """The fastest feed of batches of `size` samples."""
+def batch_loader(samples: Samples, size: int, seed: int) -> BatchLoader:
+    """The fastest loader of batches of `size` samples."""
     if size == len(samples):
-        return Feed(samples)
+        return BatchLoader(samples)
     if samples.inputs.device.type != "cpu":
         return _OnDevice(samples, size, seed)
     if samples.pixels is not None and samples.scaling is not None:
         if (loops := compiled(samples.inputs)) is not None:
-            return _ByLoop(samples, size, seed, samples.pixels, samples.scaling, loops)
+            return _Compiled(samples, size, seed, samples.pixels, samples.scaling, loops)
         return _FromPixels(samples, size, seed, samples.pixels, samples.scaling)
     return _OneByOne(samples, size, seed)
 
 
-class _OneByOne(Feed):
+class _OneByOne(BatchLoader):
     """Batches copied from the samples, one at a time."""
 
     def __init__(self, samples: Samples, size: int, seed: int) -> None:
@@ -110,7 +110,7 @@ class _OneByOne(Feed):
         self.targets = samples.targets.new_empty(size)
         self.chosen = torch.empty(size, dtype=torch.int64, device=self.inputs.device)
 
-    def choose(self, t: int) -> None:
+    def select(self, t: int) -> None:
         self.chosen = self.batches[t]
 
     def gather(self) -> None:
@@ -119,22 +119,22 @@ class _OneByOne(Feed):
 
 
 class _OnDevice(_OneByOne):
-    """Batches copied on a GPU, to which the indices of `AHEAD` of them go at a time."""
+    """Batches copied on a GPU; the indices of `BATCHES_AHEAD` batches are sent in one transfer."""
 
     def __init__(self, samples: Samples, size: int, seed: int) -> None:
         super().__init__(samples, size, seed)
         self._ahead, self._start = self.chosen.new_empty(0, size), 0
 
-    def choose(self, t: int) -> None:
+    def select(self, t: int) -> None:
         if not 0 <= t - self._start < len(self._ahead):
-            indices = self.batches.run(t, AHEAD).view(AHEAD, -1)
+            indices = self.batches.run(t, BATCHES_AHEAD).view(BATCHES_AHEAD, -1)
             self._ahead, self._start = indices.to(self.chosen.device), t
-        # Into the same memory: a captured step reads it there.
+        # Into the same memory, from which the CUDA graph of a step reads.
         self.chosen.copy_(self._ahead[t - self._start])
 
 
-class _ByLoop(Feed):
-    """Batches of grey levels, fetched and scaled in one compiled loop."""
+class _Compiled(BatchLoader):
+    """Batches of grey levels, fetched and scaled by one compiled loop."""
 
     def __init__(
         self, samples: Samples, size: int, seed: int, pixels: np.ndarray, scaling: Scaling, loops: ModuleType
@@ -147,9 +147,9 @@ class _ByLoop(Feed):
         self._rows: list[np.ndarray] = []
         self._start, self._chosen = 0, 0
 
-    def choose(self, t: int) -> None:
+    def select(self, t: int) -> None:
         if not 0 <= t - self._start < len(self._rows):
-            # An epoch's at a time: at every step it would cost as much as fetching the rows.
+            # The indices of a whole epoch at once: drawn at every step, they would cost as much as fetching the rows.
             count = max(1, self.batches.n // self.batches.size)
             self._rows, self._start = list(self.batches.run(t, count).numpy().reshape(count, -1)), t
         self._chosen = t - self._start
@@ -158,8 +158,8 @@ class _ByLoop(Feed):
         self._fetch(self._rows[self._chosen])
 
 
-class _FromPixels(Feed):
-    """Batches of grey levels, fetched `TOGETHER` at a time and scaled one by one."""
+class _FromPixels(BatchLoader):
+    """Batches of grey levels, fetched `BATCHES_PER_FETCH` at a time and scaled one by one."""
 
     def __init__(self, samples: Samples, size: int, seed: int, pixels: np.ndarray, scaling: Scaling) -> None:
         self.batches = Batches(len(samples), size, seed)
@@ -168,15 +168,15 @@ class _FromPixels(Feed):
         self._pixels, self._classes = torch.from_numpy(pixels), samples.targets
         self._shift, self._scale = (torch.from_numpy(np.array(each)) for each in (scaling.shift, scaling.scale))
         self._near = (
-            self._pixels.new_empty(TOGETHER * size, *pixels.shape[1:]),
-            self.targets.new_empty(TOGETHER * size),
+            self._pixels.new_empty(BATCHES_PER_FETCH * size, *pixels.shape[1:]),
+            self.targets.new_empty(BATCHES_PER_FETCH * size),
         )
         self._parts = list(zip(*(near.split(size) for near in self._near), strict=True))
-        self._start, self._chosen = -TOGETHER, 0
+        self._start, self._chosen = -BATCHES_PER_FETCH, 0
 
-    def choose(self, t: int) -> None:
-        if not 0 <= t - self._start < TOGETHER:
-            chosen, self._start = self.batches.run(t, TOGETHER), t
+    def select(self, t: int) -> None:
+        if not 0 <= t - self._start < BATCHES_PER_FETCH:
+            chosen, self._start = self.batches.run(t, BATCHES_PER_FETCH), t
             for far, near in zip((self._pixels, self._classes), self._near, strict=True):
                 torch.index_select(far, 0, chosen, out=near)
         self._chosen = t - self._start

@@ -10,23 +10,23 @@ import torch
 
 from reproduction.progress import log
 
-# Calls before the recording: libraries and optimizers make their own memory at the first ones.
+# Calls before the capture: libraries and optimizers allocate their own memory at the first calls.
 WARM_UP = 3
 
 
-class Captured:
-    """`work` as a function that does the same; on a GPU it is recorded at one of its calls and replayed from then on.
+class GraphedCallable:
+    """`work` as a callable; on a GPU it is captured as a CUDA graph at one of its calls, and replayed from then on.
 
-    It must read and write the same memory every time, decide nothing on the host and wait for nothing. All calls take
-    effect, those before the recording too: none is for warming up alone.
+    The work must read and write the same memory every time, decide nothing on the host and wait for nothing. Every call
+    takes effect, the calls before the capture included.
     """
 
     def __init__(self, work: Callable[[], object], device: torch.device, allowed: bool = True) -> None:
-        """`allowed`: whether all of the work may be recorded; if not, it is launched piece by piece."""
+        """`allowed`: whether the work may be captured as a whole; if not, it is launched operation by operation."""
         self.work, self.calls = work, 0
         self.on_gpu = device.type == "cuda" and allowed
         self.graph: torch.cuda.CUDAGraph | None = None
-        # Recording and warming up on one stream: libraries keep what they set up for each.
+        # Warm-up and capture use one stream, since libraries keep their state for each stream.
         self.stream = torch.cuda.Stream(device) if self.on_gpu else None
 
     def __call__(self) -> None:
@@ -42,17 +42,18 @@ class Captured:
                 self.work()
             torch.cuda.current_stream().wait_stream(self.stream)
         else:
-            self._record()
+            self._capture()
             self()
 
-    def _record(self) -> None:
-        """What is recorded is not done."""
-        recorded = torch.cuda.CUDAGraph()
+    def _capture(self) -> None:
+        """Capture the work, which does not execute it."""
+        captured = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(recorded, stream=self.stream):
+            with torch.cuda.graph(captured, stream=self.stream):
                 self.work()
         except RuntimeError as error:
-            log.warning("not recorded, launched piece by piece: %s", str(error).partition("\n")[0])
+            reason = str(error).partition("\n")[0]
+            log.warning("not captured as a CUDA graph, launched operation by operation: %s", reason)
             self.stream = None
         else:
-            self.graph = recorded
+            self.graph = captured

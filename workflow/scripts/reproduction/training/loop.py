@@ -12,10 +12,10 @@ from torch import nn
 
 from reproduction.files.checkpoint import Scratch, row_sum
 from reproduction.progress import Progress, log
-from reproduction.training.batches import Samples, feed
-from reproduction.training.cuda_graph import Captured
+from reproduction.training.batches import Samples, batch_loader
+from reproduction.training.cuda_graph import GraphedCallable
 from reproduction.training.gradients import FlatParameters, batch_gradient
-from reproduction.training.optimizers import Step
+from reproduction.training.optimizers import OptimizerStep
 
 HISTORY = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
@@ -45,13 +45,13 @@ def evaluate(model: nn.Module, samples: Samples, rows: int = 4096) -> tuple[floa
         outputs = model(samples.inputs[start : start + rows])
         sums[0] += nn.functional.cross_entropy(outputs, targets, reduction="sum")
         sums[1] += (outputs.argmax(dim=1) == targets).sum()
-    # Looked at once, at the end: a GPU would wait at each part.
+    # Copied to the host once, at the end: a GPU would have to be waited for at each part.
     loss, hits = sums.cpu().tolist()
     return loss / len(samples), hits / len(samples)
 
 
-class StepTaker:
-    """One step of training at a time: the batch, its gradient, and the optimizer's step."""
+class Trainer:
+    """Takes training steps one at a time: the batch, its gradient, and the optimizer's step."""
 
     def __init__(
         self,
@@ -60,28 +60,28 @@ class StepTaker:
         samples: Samples,
         size: int,
         seed: int,
-        record: bool = True,
+        graph: bool = True,
     ) -> None:
-        """`optimizer` as for `Step`, `size` samples a batch. `record`: as a CUDA graph, where there is a GPU."""
-        self.step = Step.of(flat, optimizer)
-        self.feed = feed(samples, size, seed)
-        self.gradient = partial(batch_gradient(flat), self.feed.inputs, self.feed.targets)
-        self._whole = Captured(self._take, samples.inputs.device, record and self.step.capturable)
+        """`optimizer` as for `OptimizerStep`, `size` samples a batch; `graph`: as a CUDA graph on a GPU."""
+        self.step = OptimizerStep.of(flat, optimizer)
+        self.loader = batch_loader(samples, size, seed)
+        self.gradient = partial(batch_gradient(flat), self.loader.inputs, self.loader.targets)
+        self._whole = GraphedCallable(self._take, samples.inputs.device, graph and self.step.capturable)
 
     def _take(self) -> None:
-        self.feed.gather()
+        self.loader.gather()
         self.gradient()
         self.step(self.gradient)
 
-    def take(self, t: int) -> None:
-        """Step t."""
-        self.feed.choose(t)
+    def train_step(self, t: int) -> None:
+        """OptimizerStep t."""
+        self.loader.select(t)
         self._whole()
 
     def compute_gradient(self, t: int) -> None:
         """The first half of step t: leave the gradient of its batch. `finish` is the other half."""
-        self.feed.choose(t)
-        self.feed.gather()
+        self.loader.select(t)
+        self.loader.gather()
         self.gradient()
 
     def finish(self) -> None:
@@ -90,7 +90,7 @@ class StepTaker:
 
 
 class _Record:
-    """The growing rows of a trajectory, in scratch, with a checkpoint after each: a kill costs what came after."""
+    """The growing rows of a trajectory in scratch, with a checkpoint after each: a kill loses what followed."""
 
     def __init__(self, scratch: Scratch, snapshots: int, n_parameters: int) -> None:
         self.arrays = {
@@ -101,7 +101,7 @@ class _Record:
         self.sums: list[int] = []
 
     def load(self) -> dict[str, Any] | None:
-        # A checkpoint counts the rows of the arrays beside it; of arrays made anew it knows nothing.
+        # A checkpoint counts the rows of the arrays beside it, and says nothing of arrays that were made anew.
         if self.scratch.fresh or (content := self.scratch.read("checkpoint.pt")) is None:
             return None
         loaded: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
@@ -114,7 +114,7 @@ class _Record:
     def save(self, state: Mapping[str, Any]) -> None:
         done = state["done"]
         self.sums = [*self.sums[: done - 1], self._sum(done - 1)] if done else []
-        # By way of memory: torch's own writer tells a full disk as an error of its archive.
+        # Through memory, since torch's own writer reports a full disk as an error of its archive.
         buffer = io.BytesIO()
         torch.save({**state, "sums": self.sums}, buffer)
         self.scratch.write("checkpoint.pt", buffer.getvalue())
@@ -137,8 +137,8 @@ def train(
     machine, same number of threads: the same bits, also when the run was killed and went on from its scratch folder.
     """
     flat = FlatParameters(model)
-    taker = StepTaker(flat, optimizer, train_samples, batch_size, seed)
-    step = taker.step
+    trainer = Trainer(flat, optimizer, train_samples, batch_size, seed)
+    step = trainer.step
     record = _Record(scratch, len(snapshots), len(flat.vector))
     done, diverged_at = 0, None
     if (state := record.load()) is not None:
@@ -150,22 +150,22 @@ def train(
     t = first
     while diverged_at is None and done < len(snapshots):
         if t != snapshots[done]:
-            taker.take(t)
+            trainer.train_step(t)
         else:
-            taker.compute_gradient(t)
-            before, slope = flat.vector.detach().clone(), flat.gradient.clone()
+            trainer.compute_gradient(t)
+            before, gradient = flat.vector.detach().clone(), flat.gradient.clone()
             (train_loss, train_hits), (test_loss, test_hits) = (
                 evaluate(model, train_samples),
                 evaluate(model, test_samples),
             )
-            taker.finish()
+            trainer.finish()
             update = flat.vector.detach() - before
-            finite = all(bool(torch.isfinite(x).all()) for x in (before, slope, update)) and np.isfinite(train_loss)
+            finite = all(bool(torch.isfinite(x).all()) for x in (before, gradient, update)) and np.isfinite(train_loss)
             if not finite:
                 diverged_at = t
                 log.warning("diverged: not finite at step %d; the run ends here", t)
             else:
-                for name, row in (("weights", before), ("gradients", slope), ("updates", update)):
+                for name, row in (("weights", before), ("gradients", gradient), ("updates", update)):
                     record.arrays[name][done] = row.cpu().numpy()
                 record.history[done] = (train_loss, test_loss, train_hits, test_hits)
                 done += 1

@@ -49,14 +49,14 @@ class MLPGradient:
             else:
                 done.append(partial(torch.addmm, bias[:, None], weight, below[index], out=z[index]))
             if index < last and loops is not None and by_loop[index]:
-                done.append(partial(loops.rectify, z[index].numpy(), bias.numpy()))
+                done.append(partial(loops.relu, z[index].numpy(), bias.numpy()))
             elif index < last:
                 done.append(partial(_activate, self.activations[index], z[index]))
         if loops is not None:
             arrays = (each.numpy() for each in (self.biases[-1], targets, errors[-1], self.bias_gradients[-1]))
-            done.append(partial(loops.cross_entropy_slope, z[-1].numpy(), *arrays))
+            done.append(partial(loops.cross_entropy_backward, z[-1].numpy(), *arrays))
         else:
-            done += _cross_entropy_slope(z[-1], targets, errors[-1])
+            done += _cross_entropy_backward(z[-1], targets, errors[-1])
             done.append(partial(torch.mv, errors[-1], ones, out=self.bias_gradients[-1]))
         for index in range(last, -1, -1):
             done.append(partial(torch.mm, errors[index], below[index].T, out=self.weight_gradients[index]))
@@ -65,7 +65,7 @@ class MLPGradient:
             error, a, sums = errors[index - 1], below[index], self.bias_gradients[index - 1]
             done.append(partial(torch.mm, self.weights[index].T, errors[index], out=error))
             if loops is not None and by_loop[index - 1]:
-                done.append(partial(loops.rectifier_slope, error.numpy(), a.numpy(), sums.numpy()))
+                done.append(partial(loops.relu_backward, error.numpy(), a.numpy(), sums.numpy()))
             else:
                 rule = ACTIVATIONS[type(self.activations[index - 1])]
                 done += [partial(rule.back, error, a), partial(torch.mv, error, ones, out=sums)]
@@ -80,7 +80,7 @@ def _activate(activation: nn.Module, z: Tensor) -> None:
         z.copy_(activation(z))
 
 
-def _cross_entropy_slope(z: Tensor, targets: Tensor, error: Tensor) -> list[Operation]:
+def _cross_entropy_backward(z: Tensor, targets: Tensor, error: Tensor) -> list[Operation]:
     """error = dL/dz of the mean cross-entropy of softmax(z), both (classes, n)."""
     classes, n = z.shape
     # Column c: what the target c adds. By a table it is deterministic on a GPU too, where a scatter would sort its

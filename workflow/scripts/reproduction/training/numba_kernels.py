@@ -14,18 +14,18 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 Loop = TypeVar("Loop", bound=Callable[..., None])
-# Rows whose way to the cache has begun while one is read; 2 to 16 are as good.
+# Prefetch distance in rows; 2 to 16 perform alike.
 AHEAD = 4
 _LINE = 64
 _PROCESSOR = crc32((binding.get_host_cpu_name() + binding.get_host_cpu_features().flatten()).encode())
 
 
 def _loop(*liberties: str) -> Callable[[Loop], Loop]:
-    """Compile a function at its first call for the types it gets; `liberties` are those of LLVM's arithmetic."""
+    """Compile a function at its first call for the types it gets; `liberties` are LLVM's fast-math flags."""
 
     def compile_lazily(function: Loop) -> Loop:
-        # What is kept is named after it. Processes that start at once number their files alike: on different processors
-        # of a cluster one would find the other's instructions under the name of its own.
+        # The name of the function is part of the key of numba's cache, which ignores the model of the processor: jobs
+        # on different nodes of a cluster would otherwise load each other's instructions.
         function.__qualname__ += f"-{_PROCESSOR}"
         settings: dict[str, Any] = {"error_model": "numpy", "fastmath": set(liberties)}
         try:
@@ -46,7 +46,7 @@ def _prefetch(typing_context: Any, array: Any, offset: Any) -> tuple[Any, Callab
         address = builder.bitcast(cgutils.pointer_add(builder, data, arguments[1]), cgutils.voidptr_t)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[cgutils.int32_t] * 3])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # For reading, to be read once or twice, of data.
+        # The arguments of llvm.prefetch: for reading, with little temporal locality, of data.
         builder.call(function, [address, *(cgutils.int32_t(each) for each in (0, 1, 1))])
         return context.get_dummy_value()
 
@@ -74,7 +74,7 @@ def fetch(
     for i in range(-AHEAD, n):
         if i + AHEAD < n:
             start = chosen[i + AHEAD] * d
-            # Past the end of the row, and of the array: asked for what it cannot read, the processor does nothing.
+            # A prefetch past the end of the row, and of the array, has no effect.
             for offset in range(start, start + d + _LINE, _LINE):
                 prefetch(pixels, offset)
         if i < 0:
@@ -86,7 +86,7 @@ def fetch(
 
 
 @_loop()
-def rectify(z: np.ndarray, bias: np.ndarray) -> None:
+def relu(z: np.ndarray, bias: np.ndarray) -> None:
     """z = max(z + bias, 0) in place: z (width, n), bias (width,). A NaN stays one."""
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
@@ -94,9 +94,9 @@ def rectify(z: np.ndarray, bias: np.ndarray) -> None:
             z[i, j] = z.dtype.type(0) if shifted <= 0 else shifted
 
 
-# A sum is taken in as many parts as the processor adds at once.
+# Sums may be reordered, so that the processor adds several parts at once.
 @_loop("reassoc")
-def rectifier_slope(error: np.ndarray, a: np.ndarray, sums: np.ndarray) -> None:
+def relu_backward(error: np.ndarray, a: np.ndarray, sums: np.ndarray) -> None:
     """error = dL/dz of a ReLU from dL/da in place, and sums = its sums over the samples.
 
     error and a = phi(z) (width, n), sums (width,).
@@ -104,14 +104,14 @@ def rectifier_slope(error: np.ndarray, a: np.ndarray, sums: np.ndarray) -> None:
     for i in range(error.shape[0]):
         total = error.dtype.type(0)
         for j in range(error.shape[1]):
-            slope = error.dtype.type(0) if a[i, j] <= 0 else error[i, j]
-            error[i, j] = slope
-            total += slope
+            delta = error.dtype.type(0) if a[i, j] <= 0 else error[i, j]
+            error[i, j] = delta
+            total += delta
         sums[i] = total
 
 
 @_loop("reassoc")
-def cross_entropy_slope(
+def cross_entropy_backward(
     z: np.ndarray, bias: np.ndarray, targets: np.ndarray, error: np.ndarray, sums: np.ndarray
 ) -> None:
     """error = dL/dz of the mean cross-entropy of softmax(z + bias), and sums = its sums over the samples.
@@ -132,11 +132,11 @@ def cross_entropy_slope(
     for i in range(classes):
         of_class = z.dtype.type(0)
         for j in range(n):
-            slope = part * (error[i, j] / total[j])
+            delta = part * (error[i, j] / total[j])
             if targets[j] == i:
-                slope -= part
-            error[i, j] = slope
-            of_class += slope
+                delta -= part
+            error[i, j] = delta
+            of_class += delta
         sums[i] = of_class
 
 
@@ -162,12 +162,12 @@ def adam(
     real = theta.dtype.type
     left = np.sqrt(1 - beta2 ** count[0])
     rate, least, decay = real(lr * left / (1 - beta1 ** count[0])), real(eps * left), real(weight_decay)
-    of_mean, of_slope, of_square, of_slope_squared = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
+    of_mean, of_gradient, of_square, of_gradient_squared = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
     for i in range(theta.shape[0]):
-        slope = gradient[i] + decay * theta[i]
-        # Read again from the arrays, they would keep the compiler from taking many elements at once.
-        m = of_mean * mean[i] + of_slope * slope
-        v = of_square * square[i] + of_slope_squared * slope * slope
+        g = gradient[i] + decay * theta[i]
+        # In variables of their own: reading them back from the arrays would prevent vectorization.
+        m = of_mean * mean[i] + of_gradient * g
+        v = of_square * square[i] + of_gradient_squared * g * g
         mean[i] = m
         square[i] = v
         theta[i] -= rate * m / (np.sqrt(v) + least)

@@ -48,7 +48,7 @@ def check_optimizer_is_made(path: str, spec: Mapping[str, Any]) -> None:
 
     Args:
         path: The entry's key, for the message.
-        spec: The entry, as `Step` takes it.
+        spec: The entry, as `OptimizerStep` takes it.
 
     Raises:
         ConfigError: The class cannot be used, or refuses its arguments.
@@ -108,7 +108,7 @@ class _PlainAdam:
         self._keep()
 
     def _keep(self) -> None:
-        """Look up what the optimizer keeps of each parameter. Nothing unless of all: their first step makes it."""
+        """Cache views of the optimizer's state; left empty until every parameter has one, after the first step."""
         states = [self.whole.state[p] for p in self.parameters if p in self.whole.state]
         complete = len(states) == len(self.parameters)
         self._means, self._squares, self._counts = (
@@ -116,20 +116,20 @@ class _PlainAdam:
         )
 
     def step(self) -> None:
-        # Neither the operator nor the loop looks at how a gradient lies in memory.
-        slopes = [p.grad.contiguous() for p in self.parameters if p.grad is not None]
-        if not self._counts or len(slopes) < len(self.parameters):
+        # Both the operator and the loop assume contiguous memory.
+        gradients = [p.grad.contiguous() for p in self.parameters if p.grad is not None]
+        if not self._counts or len(gradients) < len(self.parameters):
             self.whole.step()
             self._keep()
             return
-        self._advance(slopes)
+        self._advance(gradients)
 
-    def _advance(self, slopes: list[torch.Tensor]) -> None:
+    def _advance(self, gradients: list[torch.Tensor]) -> None:
         for count in self._counts:
             count.add_(1)
         largest: list[torch.Tensor] = []  # of amsgrad
         kept = (self._means, self._squares, largest, self._counts)
-        torch._fused_adam_(self._values, slopes, *kept, amsgrad=False, maximize=False, **self._arguments)
+        torch._fused_adam_(self._values, gradients, *kept, amsgrad=False, maximize=False, **self._arguments)
 
     def state_dict(self) -> dict[str, Any]:
         return self.whole.state_dict()
@@ -153,17 +153,17 @@ class _CompiledAdam(_PlainAdam):
         self._states = [(*(each.view(-1).numpy() for each in state), *given) for state in tensors]
         self._gradients: list[tuple[int, np.ndarray]] = [(0, np.empty(0))] * len(self._states)
 
-    def _advance(self, slopes: list[torch.Tensor]) -> None:
-        for index, (slope, state) in enumerate(zip(slopes, self._states, strict=True)):
-            place, gradient = self._gradients[index]
-            if place != slope.data_ptr():
-                gradient = slope.detach().view(-1).numpy()
-                # While the array is kept its memory is no other gradient's.
+    def _advance(self, gradients: list[torch.Tensor]) -> None:
+        for index, (tensor, state) in enumerate(zip(gradients, self._states, strict=True)):
+            address, gradient = self._gradients[index]
+            if address != tensor.data_ptr():
+                gradient = tensor.detach().view(-1).numpy()
+                # The array keeps the memory alive, so that its address stands for this gradient.
                 self._gradients[index] = gradient.ctypes.data, gradient
             self._loop(gradient, *state)
 
 
-class Step:
+class OptimizerStep:
     """One optimizer step from a gradient that has been taken; `gradient` can be called again at other parameters."""
 
     def __init__(self, parameters: Iterable[torch.Tensor], spec: Mapping[str, Any]) -> None:
@@ -174,7 +174,7 @@ class Step:
         made_by = optimizer_class(name)
         on_cpu = all(p.device.type == "cpu" for p in self.parameters)
         if self.rho is not None:
-            self._places = [(p.detach(), torch.empty_like(p.detach())) for p in self.parameters]
+            self._starts = [(p.detach(), torch.empty_like(p.detach())) for p in self.parameters]
         arguments = own_arguments(spec)
         has_operator = on_cpu and hasattr(torch, "_fused_adam_")
         plain_adam = name == "Adam" and has_operator and set(arguments) <= _PlainAdam.ARGUMENTS
@@ -200,7 +200,7 @@ class Step:
             self.optimizer = made_by(self.parameters, **arguments)
 
     @classmethod
-    def of(cls, flat: FlatParameters, spec: Mapping[str, Any]) -> "Step":
+    def of(cls, flat: FlatParameters, spec: Mapping[str, Any]) -> "OptimizerStep":
         """The step of a model's parameters, on one vector where that makes no difference but of time."""
         name = class_of(spec)
         return cls([flat.vector] if name in _ELEMENTWISE else flat.model.parameters(), spec)
@@ -214,24 +214,22 @@ class Step:
         if self.rho is None:
             self.optimizer.step()
             return
-        places = zip(self.parameters, self._places, strict=True)
-        sloped = [(p.grad, value, start) for p, (value, start) in places if p.grad is not None]
-        norms = [torch.linalg.vector_norm(slope) for slope, _, _ in sloped]
+        starts_of = list(zip(self.parameters, self._starts, strict=True))
+        moved = [(p.grad, value, start) for p, (value, start) in starts_of if p.grad is not None]
+        norms = [torch.linalg.vector_norm(g) for g, _, _ in moved]
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         # A zero gradient has no direction to climb: the scale is then 0, and SAM is its base.
         scale = torch.nan_to_num(self.rho / norm, posinf=0.0)
-        for slope, value, start in sloped:
+        for g, value, start in moved:
             start.copy_(value)
-            value.addcmul_(slope, scale)
+            value.addcmul_(g, scale)
         # What had no gradient did not move.
-        starts = [
-            value if p.grad is None else start for p, (value, start) in zip(self.parameters, self._places, strict=True)
-        ]
+        starts = [value if p.grad is None else start for p, (value, start) in starts_of]
         gradient()
         if isinstance(self.optimizer, _PlainSGD):
             self.optimizer.step_from(starts)
             return
-        for _, value, start in sloped:
+        for _, value, start in moved:
             value.copy_(start)
         self.optimizer.step()
 

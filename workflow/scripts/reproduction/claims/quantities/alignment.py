@@ -4,9 +4,10 @@ from typing import Literal
 
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN, Evidence
+from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.registry import quantity, rows
 from reproduction.claims.statistics import Measurement
+from reproduction.experiment.labels import MAIN
 from reproduction.statistics.rows import by_seed, mean, values
 
 Kind = Literal["gradient", "update"]

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN, Evidence
+from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.alignment import Kind, alignment_mean
 from reproduction.claims.quantities.displacement import null_displacement
 from reproduction.claims.quantities.localization import final_vectors, unit_agreement
@@ -15,6 +15,7 @@ from reproduction.claims.quantities.registry import quantity, rows
 from reproduction.claims.quantities.sweeps import Statistic, statistic
 from reproduction.claims.quantities.training import converged_share
 from reproduction.claims.statistics import Measurement
+from reproduction.experiment.labels import MAIN
 from reproduction.statistics.localization import tail
 from reproduction.statistics.rows import by_seed, values
 from reproduction.statistics.two_time import (
@@ -158,4 +159,4 @@ def half_convergence_share(evidence: Evidence, dataset: str, *, optimizers: Sequ
 def layer_activity_agreement(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
     """As `layer_sign_agreement`, whatever the signs are."""
     found = final_vectors(evidence, dataset, optimizer)
-    return Measurement(by_seed={vector.seed: unit_agreement(vector, signs=False) for vector in found})
+    return Measurement(by_seed={vector.identity["seed"]: unit_agreement(vector, signs=False) for vector in found})

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN, Evidence
+from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.registry import quantity, rows
 from reproduction.claims.statistics import Measurement
+from reproduction.experiment.labels import MAIN
 from reproduction.statistics.rows import by_seed, mean, spearman, values
 from reproduction.statistics.two_time import (
     NAN,

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN, Evidence, FinalEigenvector
+from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.registry import quantity, rows
 from reproduction.claims.statistics import Measurement
-from reproduction.statistics.localization import FINAL_SHARE, tail
-from reproduction.statistics.rows import by_seed, geometric_mean, values
+from reproduction.experiment.labels import MAIN
+from reproduction.files.final_eigenvectors import FinalEigenvectors
+from reproduction.statistics.localization import FINAL_SHARE, final_ipr
+from reproduction.statistics.rows import by_seed, values
 
 # An entry of a layer is active if it is at least this share of the layer's largest.
 ACTIVE_SHARE = 0.1
@@ -19,7 +21,7 @@ ACTIVE_SHARE = 0.1
 def ipr_final(evidence: Evidence, dataset: str, *, optimizer: str, i: int = 1, variant: str = MAIN) -> Measurement:
     """Geometric mean of the IPR of v_i over the last tenth of the steps."""
     frame = rows(evidence.ipr, dataset, optimizer, variant, i=i)
-    return Measurement(by_seed=by_seed(frame, lambda run: geometric_mean(values(tail(run), "ipr"))))
+    return Measurement(by_seed=by_seed(frame, final_ipr))
 
 
 @quantity("trend of the IPR of v_1 over the last decade of steps ({optimizer})", unit="decades/decade", tables=("ipr",))
@@ -86,22 +88,22 @@ def ipr_separation(evidence: Evidence, dataset: str, *, optimizer: str) -> Measu
 
 
 def best_split(numbers: np.ndarray) -> int:
-    """The j, 2 <= j <= n - 2, with the largest sum of squares between `numbers[:j]` and the rest."""
+    """The j, 2 <= j <= n - 2, with the largest sum of squares between `numbers[:j]` and `numbers[j:]`."""
     n = len(numbers)
     between = {j: j * (n - j) / n * (numbers[:j].mean() - numbers[j:].mean()) ** 2 for j in range(2, n - 1)}
     return max(between, key=lambda j: between[j])
 
 
-def final_vectors(evidence: Evidence, dataset: str, optimizer: str) -> list[FinalEigenvector]:
-    wanted = (dataset, optimizer, MAIN)
-    return [vector for vector in evidence.vectors if (vector.dataset, vector.optimizer, vector.variant) == wanted]
+def final_vectors(evidence: Evidence, dataset: str, optimizer: str) -> list[FinalEigenvectors]:
+    wanted = {"dataset": dataset, "optimizer": optimizer, "variant": MAIN}
+    return [vector for vector in evidence.vectors if wanted.items() <= vector.identity.items()]
 
 
 @quantity("colour range of the final v_1 ({optimizer})", unit="1", tables=("final_eigenvector",))
 def entry_range(evidence: Evidence, dataset: str, *, optimizer: str) -> Measurement:
     """Largest minus smallest entry of v_1 at the last step."""
     found = final_vectors(evidence, dataset, optimizer)
-    return Measurement(by_seed={v.seed: float(np.ptp(v.vector)) for v in found})
+    return Measurement(by_seed={v.identity["seed"]: float(np.ptp(v.last)) for v in found})
 
 
 @quantity(
@@ -118,20 +120,15 @@ def layer_sign_agreement(evidence: Evidence, dataset: str, *, optimizer: str) ->
     as the column's.
     """
     found = final_vectors(evidence, dataset, optimizer)
-    return Measurement(by_seed={v.seed: unit_agreement(v, signs=True) for v in found})
+    return Measurement(by_seed={v.identity["seed"]: unit_agreement(v, signs=True) for v in found})
 
 
-def unit_agreement(final: FinalEigenvector, *, signs: bool) -> float:
+def unit_agreement(final: FinalEigenvectors, *, signs: bool) -> float:
     """Share of the units active in layer 3 that are active in layer 2 too, if `signs` with the same sign.
 
     NaN for a network with fewer than two weight matrices.
     """
-    blocks, start = [], 0
-    for _, shape in final.layers:
-        size = math.prod(shape)
-        if len(shape) == 2:
-            blocks.append(final.vector[start : start + size].reshape(shape))
-        start += size
+    blocks = [block for block in final.blocks() if block.ndim == 2]
     if len(blocks) < 2:
         return math.nan
     leaving, entering = _dominant(blocks[-1].T), _dominant(blocks[-2])

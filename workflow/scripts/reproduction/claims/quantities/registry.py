@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN
 from reproduction.claims.statistics import Measurement
+from reproduction.experiment.labels import MAIN
 
 Measure = Callable[..., Measurement]
 

@@ -1,4 +1,4 @@
-"""Which of sharpness and training loss tells the better solution: lower should mean a higher test accuracy."""
+"""Which of sharpness and training loss predicts the better solution: lower should mean a higher test accuracy."""
 
 import itertools
 import math
@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from reproduction.claims.evidence import MAIN, Evidence
+from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.registry import quantity
 from reproduction.claims.quantities.training import test_accuracy as final_accuracy
 from reproduction.claims.statistics import Measurement
+from reproduction.experiment.labels import MAIN
 from reproduction.statistics.rows import spearman, values
 
 
@@ -58,7 +59,7 @@ def _difference(solutions: pd.DataFrame, predictor: str) -> float:
 def run_correlation(evidence: Evidence, dataset: str) -> Measurement:
     """Spearman(training loss, accuracy) - Spearman(lambda_1, accuracy) over all main runs, at their last snapshots.
 
-    Positive where lambda_1 has the more negative correlation, and so tells more.
+    Positive where lambda_1 has the more negative correlation, and so predicts more.
     """
     runs = []
     for optimizer in evidence.optimizer_of.values():

@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from reproduction.claims.evidence import MAIN, Evidence
+from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.alignment import alignment_mean
 from reproduction.claims.quantities.displacement import displacement_plateau
 from reproduction.claims.quantities.localization import ipr_final
 from reproduction.claims.quantities.registry import quantity
 from reproduction.claims.statistics import Measurement
+from reproduction.experiment.labels import MAIN
 
 FULL_BATCH = "batch_size-full"
 Sweep = Literal["batch size", "learning rate"]
