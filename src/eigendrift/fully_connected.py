@@ -1,5 +1,6 @@
 """Recognize the fully connected networks that have analytic gradients and Hessians, and their activations."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,7 +195,8 @@ def read_network(model: nn.Module) -> Network | None:
     if type(model) is nn.Linear:
         return Network([model], [], False)
     try:
-        graph = fx.Tracer().trace(model)
+        # A forward pass may keep what it has seen, in a dictionary for example; then a copy keeps the traced values.
+        graph = fx.Tracer().trace(copy.deepcopy(model, {id(t): t for t in model.parameters()}))
     except Exception:  # A forward pass may fail with any error on traced values; then it is not recognized.
         return None
     network = _read(graph, dict(model.named_modules()))

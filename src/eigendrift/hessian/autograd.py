@@ -107,6 +107,8 @@ class FunctionalHessian:
             # The chunks of a later pass might come in another order than the kept ones.
             self._kept = []
         self._complete = keeping
+        # The loss of the chunks that are differentiated again at every product, which has to be the same each time.
+        self._again = losses[sum(map(bool, self._kept)) :]
         self.total = self.combination.total(total)
         self.loss = math.fsum(losses) / self.total
 
@@ -138,10 +140,29 @@ class FunctionalHessian:
                 yield kept, True
         if self._complete:
             return
+        losses = []
         for index, batch in enumerate(self.chunks):
             weight = self.combination.weight(batch) if index >= len(self._kept) else 0.0
             if weight:
-                yield self._chunk_gradient(batch, weight, graph)[1], False
+                loss, gradients = self._chunk_gradient(batch, weight, graph)
+                losses.append(loss)
+                yield gradients, False
+        self._compare(losses)
+
+    def _compare(self, losses: Sequence[float]) -> None:
+        """Check that chunks have the loss at this point that they had before.
+
+        Raises:
+            ValueError: They have another.
+        """
+        before, now = math.fsum(self._again), math.fsum(losses)
+        scale = math.fsum(map(abs, self._again))
+        # A GPU adds in another order each time.
+        if not abs(before - now) <= (1e-5 if self.dtype != torch.float64 else 1e-8) * scale:
+            raise ValueError(
+                f"the loss is another than when the operator came to this point, {now / self.total:.9g} and not "
+                f"{before / self.total:.9g}; the data, or something that the model or the loss refers to, has changed"
+            )
 
     def gradient(self) -> Tensor:
         """The gradient of the loss, (N,)."""
@@ -218,6 +239,9 @@ class DifferenceHessian(FunctionalHessian):
         """Take the loss at the present state; no graph is kept."""
         self.graph_bytes = 0
         super().refresh()
+
+    def _compare(self, losses: Sequence[float]) -> None:
+        """Gradients are taken at other points too, whose losses are not known."""
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for each row: (b, N) -> (b, N), over all samples."""

@@ -60,6 +60,11 @@ def leaves(value: Batch) -> list[Any]:
     return found
 
 
+def replaced(value: Batch, function: Callable[[Tensor], Any]) -> Batch:
+    """A batch or an output with function(tensor) in place of each tensor."""
+    return mapped(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+
 def tensors_in(value: Batch) -> Iterator[Tensor]:
     """Every tensor of a batch or an output."""
     for leaf in leaves(value):

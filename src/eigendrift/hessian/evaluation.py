@@ -44,12 +44,21 @@ class Evaluation:
         self, model: nn.Module, loss: Any, batch_loss: Callable[[Any], BatchLoss], device: torch.device
     ) -> None:
         self.source, self._given, self._batch_loss, self.device = model, loss, batch_loss, device
-        self.module, self.loss = _copied(model, loss)
+        self.module, self.loss, self.remembered = _copied(model, loss)
         self._prepare()
+
+    def forget(self) -> None:
+        """Make plain tensors of those that stand for what the module keeps of an earlier forward pass."""
+        for module, _ in self._modes:
+            for value in vars(module).values():
+                for tensor in tensors_in(value):
+                    if tensor.grad_fn is not None and not tensor._is_view():
+                        tensor.detach_()
+        self.remembered = []
 
     def use_callers(self) -> None:
         """Evaluate the caller's own module, as it is now: the loss refers to it."""
-        self.module, self.loss = self.source, self._given
+        self.module, self.loss, self.remembered = self.source, self._given, []
         self._prepare()
 
     @property
@@ -339,8 +348,18 @@ def explained(doing: str, otherwise: str = BY_DIFFERENCES) -> Iterator[None]:
         raise ValueError(f"{doing} failed: {type(error).__name__}: {text[:400]}") from error
 
 
-def _copied(model: nn.Module, loss: Any) -> tuple[nn.Module, Any]:
-    """A copy of the module, and of the loss where it is one, that share their parameters and buffers with it."""
+def _copied(model: nn.Module, loss: Any) -> tuple[nn.Module, Any, list[Tensor]]:
+    """A copy of the module, and of the loss where it is one, that share their parameters and buffers with it.
+
+    Tensors of an earlier forward pass cannot be copied with their graph. The third is the leaves of which the tensors
+    in their place are made, so that it shows whether a loss depends on them.
+    """
+    remembered: list[Tensor] = []
+
+    def stand_in(tensor: Tensor) -> Tensor:
+        remembered.append(tensor.detach().requires_grad_())
+        return remembered[-1].clone()
+
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     modules = list(model.modules()) if not isinstance(model, torch.jit.ScriptModule) else []
     for module in modules:
@@ -350,13 +369,13 @@ def _copied(model: nn.Module, loss: Any) -> tuple[nn.Module, Any]:
                 owners = [getattr(hook, "__self__", None) for hook in value.values()] if value else []
                 memo.update({id(owner): owner for owner in owners if not isinstance(owner, nn.Module)})
             else:
-                # A tensor of an earlier forward pass cannot be copied with its graph.
-                memo.update({id(t): t.detach() for t in tensors_in(value) if t.grad_fn is not None})
+                with torch.enable_grad():
+                    memo.update({id(t): stand_in(t) for t in tensors_in(value) if t.grad_fn is not None})
     try:
         copied = copy.deepcopy(model, memo)
-        return copied, copy.deepcopy(loss, memo) if isinstance(loss, nn.Module) else loss
+        return copied, copy.deepcopy(loss, memo) if isinstance(loss, nn.Module) else loss, remembered
     except Exception:  # A copy may fail with any error; then the caller's own module is used.
-        return model, loss
+        return model, loss, []
 
 
 def _structure(modules: list[nn.Module]) -> list[Any]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from eigendrift.hessian.autograd import FunctionalHessian, pulled_back
-from eigendrift.hessian.batches import Batch, mapped, moved, rows_in, tensors_in
+from eigendrift.hessian.batches import Batch, moved, replaced, rows_in, tensors_in
 from eigendrift.hessian.evaluation import BatchLoss, Evaluation, explained
 from eigendrift.hessian.loss_data import PairLoss, TensorChunks
 from eigendrift.hessian.mlp import MLPHessian
@@ -184,7 +184,7 @@ class _AtTheOutputs:
             handle.remove()
 
     def _cut(self, _: nn.Module, __: Any, result: Any) -> Any:
-        return _replaced(result, self._leaf)
+        return replaced(result, self._leaf)
 
     def _leaf(self, output: Tensor) -> Tensor:
         if not output.requires_grad:
@@ -208,7 +208,7 @@ class FunctionalFisher(FactoredCurvature):
         if not len(rows):
             return _Factors(0.0, [], [], [], [], [])
         if len(rows) < n:
-            batch = _replaced(batch, lambda t: t[rows.to(t.device)] if t.ndim else t)
+            batch = replaced(batch, lambda t: t[rows.to(t.device)] if t.ndim else t)
         losses = self.evaluation.apply(self._losses, self.state, batch, self.dtype)
         value = losses.detach() if given is None else given[0]
         leaf = value.clone().requires_grad_()
@@ -226,11 +226,6 @@ class FunctionalFisher(FactoredCurvature):
         return _each(batch, lambda one: loss(module, one))
 
 
-def _replaced(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """A batch or an output with function(tensor) in place of each tensor."""
-    return mapped(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
-
-
 def _each(batch: Batch, function: Callable[[Batch], Tensor]) -> Tensor:
     """function(sample) for each sample as a batch of one, (n,)."""
     rows = [t for t in tensors_in(batch) if t.ndim]
@@ -238,7 +233,7 @@ def _each(batch: Batch, function: Callable[[Batch], Tensor]) -> Tensor:
 
     def one(*parts: Tensor) -> Tensor:
         left = iter(parts)
-        return function(_replaced(batch, lambda t: next(left)[None] if t.ndim else t)).reshape(())
+        return function(replaced(batch, lambda t: next(left)[None] if t.ndim else t)).reshape(())
 
     if n > 1:
         try:
@@ -269,7 +264,7 @@ def samples_of(batch: Batch) -> int:
 
 def sample(batch: Batch, index: int) -> Batch:
     """One sample as a batch of one."""
-    return _replaced(batch, lambda t: t[index : index + 1] if t.ndim else t)
+    return replaced(batch, lambda t: t[index : index + 1] if t.ndim else t)
 
 
 class FactoredChecks(Checks):

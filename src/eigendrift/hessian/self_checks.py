@@ -75,11 +75,17 @@ class Checks:
                     "the loss does not depend on the chosen parameters by operations that autograd sees; "
                     "look for detach, no_grad, item or NumPy in the model and the loss"
                 )
-            if not self._reaches_callers(loss):
+            if self._reaches(loss, evaluation.remembered):
+                raise ValueError(
+                    "the model or the loss uses a tensor that it keeps of an earlier forward pass, which does not "
+                    "follow its parameters; clear what is kept before the operator is made"
+                )
+            if not self._reaches(loss, [p for p in evaluation.source.parameters() if p.requires_grad]):
                 break
             if attempt:
                 raise ValueError("the loss reaches the model's parameters by references that cannot be replaced")
             evaluation.use_callers()
+        evaluation.forget()
         if evaluation.changes_state:
             # The probe itself may have written to them.
             self.state = {name: t.clone() for name, t in self.state.items()}
@@ -87,12 +93,12 @@ class Checks:
     def _leaves(self, state: State) -> State:
         return {n: t.detach().clone().requires_grad_(n in self.names) for n, t in state.items()}
 
-    def _reaches_callers(self, loss: Tensor) -> bool:
-        originals = [p for p in self.evaluation.source.parameters() if p.requires_grad]
-        if not originals:
+    def _reaches(self, loss: Tensor, leaves: Sequence[Tensor]) -> bool:
+        """Whether the loss depends on one of these tensors."""
+        if not leaves:
             return False
         with explained("differentiating the loss"), self.evaluation.working(self.dtype):
-            found = torch.autograd.grad(loss, originals, retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
         return any(g is not None for g in found)
 
     def _widen(self, batch: Batch) -> None:

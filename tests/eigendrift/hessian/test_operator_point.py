@@ -180,6 +180,65 @@ def test_nothing_of_the_callers_changes(make: Callable[[], nn.Module]) -> None:
     assert torch.is_grad_enabled()
 
 
+class Keeps(nn.Module):
+    """A forward pass that keeps what it has computed, in one of several ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.last, self.how = nn.Linear(D, 4), nn.Linear(4, CLASSES), how
+        self.weight: Tensor | None = None
+        self.shapes: dict[int, Tensor] = {}
+        self.outputs: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "shapes":
+            # As rotary positions are kept, by the length of a sequence.
+            if x.shape[1] not in self.shapes:
+                self.shapes[x.shape[1]] = torch.ones_like(x[0])
+            return self.last(torch.tanh(self.first(x * self.shapes[x.shape[1]])))
+        if self.how == "outputs":
+            self.outputs = [self.last(torch.tanh(self.first(x)))]
+            return self.outputs[0]
+        if self.weight is None:
+            self.weight = 1.0 * self.first.weight
+        return self.last(torch.tanh(functional.linear(x, self.weight, self.first.bias)))
+
+
+@pytest.mark.parametrize("how", ["shapes", "outputs", "weight"])
+@pytest.mark.parametrize("used", [False, True])
+def test_what_a_forward_pass_keeps_is_of_the_operators_point(how: str, used: bool) -> None:
+    torch.manual_seed(0)
+    model, plain = Keeps(how), Keeps("outputs")
+    plain.load_state_dict(model.state_dict())
+    if used:
+        model(data()[0])
+    if how == "weight" and used:
+        # The kept weight is no function of the parameters any more.
+        with pytest.raises(ValueError, match="earlier forward pass"):
+            operator(model)
+        return
+    H, expected = operator(model), operator(plain)
+    vector = drawn(H.shape[0])
+    torch.testing.assert_close(H @ vector, expected @ vector)
+    torch.testing.assert_close(model(data()[0]), plain(data()[0]))
+
+
+def test_a_loss_that_becomes_another_is_noticed_in_the_product() -> None:
+    factor, model = [1.0], network(normalized=True)
+    H = HessianOperator(model, lambda o, t: factor[0] * functional.cross_entropy(o, t), *data(), rows=7)
+    vector = drawn(H.shape[0])
+    # Kept graphs are of the loss as it was.
+    before = H @ vector
+    factor[0] = 2.0
+    torch.testing.assert_close(H @ vector, before)
+    H.path.graph_bytes = 0
+    H.refresh()
+    torch.testing.assert_close(H @ vector, 2 * before)
+    factor[0] = 3.0
+    with pytest.raises(ValueError, match="the loss is another"):
+        H @ vector
+
+
 def test_a_forward_pass_in_place_has_its_hessian() -> None:
     (x, y), model = data(), Remembers()
     H = HessianOperator(model, nn.CrossEntropyLoss(), x, y, rows=9)
