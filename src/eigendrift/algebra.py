@@ -254,6 +254,12 @@ class DerivedOperator(SymmetricOperator):
         return any(map(uses_thread_pool, self.operands))
 
     @property
+    def ranks(self) -> Any:
+        """The ranks of torch.distributed that an operand's data are spread over, None for a single process."""
+        found = (getattr(operand, "ranks", None) for operand in self.operands)
+        return next((ranks for ranks in found if ranks is not None), None)
+
+    @property
     def coarse(self) -> Operator | None:
         """The coarse level: the same of the operands' coarse levels, if each has one."""
         levels = [level for level in map(coarse_level, self.operands) if level is not None]

@@ -309,13 +309,16 @@ class _Led:
 
     def product(self, vectors: Tensor) -> Tensor:
         self.ranks_.from_first((self.index, "product", (tuple(vectors.shape), vectors.dtype)))
-        product: Tensor = self.operator.product(self.ranks_.tensor_from_first(vectors))
+        vectors = self.ranks_.tensor_from_first(vectors)
+        with together(self.ranks_, "product"):
+            product: Tensor = self.operator.product(vectors)
         return product
 
     def _made(self, name: str, *arguments: Any) -> "_Led | None":
         """Another operator that this one makes, on all ranks."""
         self.ranks_.from_first((self.index, name, arguments))
-        found = _make(self.operators, self.index, name, arguments)
+        with together(self.ranks_, name):
+            found = _make(self.operators, self.index, name, arguments)
         if found is None or found is self.operator:
             return None if found is None else self
         return _led(self.ranks_, self.operators, len(self.operators) - 1)
@@ -357,13 +360,16 @@ def _serve(ranks: Ranks, operators: list[Any]) -> Exception | None:
             if message is None:
                 return None
             return own or (ValueError if is_value else RuntimeError)(message)
+        vectors = None
+        if name == "product":
+            shape, dtype = arguments
+            vectors = ranks.tensor_from_first(torch.empty(shape, dtype=dtype, device=operators[index].device))
         try:
-            if name == "product":
-                shape, dtype = arguments
-                vectors = torch.empty(shape, dtype=dtype, device=operators[index].device)
-                operators[index].product(ranks.tensor_from_first(vectors))
-            else:
-                _make(operators, index, name, arguments)
+            with together(ranks, name):
+                if vectors is not None:
+                    operators[index].product(vectors)
+                else:
+                    _make(operators, index, name, arguments)
         except LostRankError:
             raise
         except Exception as error:  # Rank 0 has it too, and ends.

@@ -14,7 +14,15 @@ from rank_cases import CROSS_ENTROPY, IGNORED, WEIGHT, model, run, x
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eigendrift import HessianOperator, top_eigenpairs
+from eigendrift import (
+    EmpiricalFisherOperator,
+    GGNOperator,
+    HessianOperator,
+    PreconditionedOperator,
+    spectral_density,
+    top_eigenpairs,
+    trace,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -153,6 +161,24 @@ def test_each_rank_adds_its_surrogate(found: list[dict[str, Any]]) -> None:
     assert surrogate_products > 2 * products > 0
 
 
+def test_every_operator_and_estimate_is_that_of_all_data(found: list[dict[str, Any]]) -> None:
+    results = values(found, "other_operators")
+    assert bits(results[1:]) == bits(results[:1] * 2)
+    result, network = results[0], model()
+    nn.utils.vector_to_parameters(result["theta"], network.parameters())
+    given: tuple[Any, ...] = (network, CROSS_ENTROPY, x(), labels(N))
+    unit = torch.eye(len(result["theta"]), dtype=torch.float64)
+    H = HessianOperator(*given)
+    G, F = GGNOperator(*given), EmpiricalFisherOperator(*given)
+    expected = [G @ unit, F @ unit, 2 * (H @ unit) - G @ unit, PreconditionedOperator(H, result["diagonal"]) @ unit]
+    for matrix, found_values, dense in zip(result["matrices"], result["values"], expected, strict=True):
+        torch.testing.assert_close(matrix, dense, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found_values, torch.linalg.eigvalsh(dense).flip(0)[:2], rtol=1e-9, atol=0)
+    assert result["exact"] == pytest.approx([float(expected[2].trace()), float(expected[0].square().sum())], rel=1e-10)
+    assert result["trace"] == pytest.approx(trace(H, products=24).value, rel=1e-10)
+    assert result["density"] == pytest.approx(spectral_density(H, probes=3, steps=10, seed=1).trace.value, rel=1e-10)
+
+
 # What is refused is refused on every rank, in one line
 
 REFUSED: dict[str, str] = {
@@ -164,6 +190,7 @@ REFUSED: dict[str, str] = {
     "other_choice": "parameters differs between ranks 0 and 1",
     "other_number_of_pairs": "k differs between ranks 0 and 1",
     "other_steps": "not in the same step: _own_gradient on rank 0, _own_product on rank 1",
+    "an_optimizer_that_went_on": "the optimizer's state has changed",
     "changed_on_one": r"the model has changed since the operator was made \(0\.weight\)",
     "bad_input_on_one": "an input is not finite",
     "no_model_on_one": "model is str, expected",

@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
 
-from eigendrift import HessianOperator, top_eigenpairs
+from eigendrift import (
+    EmpiricalFisherOperator,
+    GGNOperator,
+    HessianOperator,
+    PreconditionedOperator,
+    spectral_density,
+    squared_frobenius_norm,
+    top_eigenpairs,
+    trace,
+)
 
 Case = Callable[[int, int], Any]
 CASES: dict[str, Case] = {}
@@ -210,6 +219,43 @@ def with_surrogates(rank: int, size: int) -> Any:
     one = HessianOperator(network, CROSS_ENTROPY, inputs, targets)
     exact = top_eigenpairs(one.in_float64(), 2, 1e-8)
     return found.values, found.vectors, found.surrogate_matvecs, found.matvecs, exact.values
+
+
+@case
+def other_operators(rank: int, size: int) -> Any:
+    network = model()
+    optimizer = torch.optim.Adam(network.parameters(), eps=1e-3)
+    functional.cross_entropy(network(x()), labels(N)).backward()
+    optimizer.step()
+    given: tuple[Any, ...] = (network, CROSS_ENTROPY, *tensors(rank))
+    H, G = (kind(*given, rows=4, distributed=True) for kind in (HessianOperator, GGNOperator))
+    F = EmpiricalFisherOperator(*given, rows=4, distributed=True)
+    P = PreconditionedOperator(H, optimizer)
+    unit = torch.eye(H.shape[0], dtype=torch.float64)
+    difference = 2 * H - G
+    return {
+        "matrices": [operator @ unit for operator in (G, F, difference, P)],
+        "values": [top_eigenpairs(operator, 2, 1e-8).values for operator in (G, F, difference, P)],
+        "diagonal": P.diagonal,
+        "theta": H.point,
+        "trace": trace(H, products=24).value,
+        "exact": [trace(difference).value, squared_frobenius_norm(G).value],
+        "density": spectral_density(H, probes=3, steps=10, seed=1).trace.value,
+    }
+
+
+@case
+def an_optimizer_that_went_on(rank: int, size: int) -> Any:
+    network = model()
+    optimizer = torch.optim.Adam(network.parameters())
+    functional.cross_entropy(network(x()), labels(N)).backward()
+    optimizer.step()
+    H = HessianOperator(network, CROSS_ENTROPY, *tensors(rank), distributed=True)
+    P = PreconditionedOperator(H, optimizer)
+    H.move_to(H.point)
+    if rank == 1:
+        optimizer.step()
+    return top_eigenpairs(P, 1)
 
 
 # Refusals

@@ -24,6 +24,7 @@ from eigendrift.eigensolver.result import EigenPairs
 from eigendrift.eigensolver.trace import Estimate, Kind, known_vectors, multiplied, without
 from eigendrift.metrics import Floats
 from eigendrift.operators import Operator, as_operator, check_finite, check_symmetric, torch_type
+from eigendrift.ranks import led_by_one_rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -203,6 +204,7 @@ class SpectralDensity:
         return ax
 
 
+@led_by_one_rank
 def spectral_density(
     operator: Any,
     pairs: EigenPairs | None = None,

@@ -29,6 +29,7 @@ from eigendrift.operators import (
     torch_type,
     uses_thread_pool,
 )
+from eigendrift.ranks import led_by_one_rank
 
 Kind = Literal["exact", "estimated"]
 
@@ -68,6 +69,7 @@ class Estimate:
         return f"{self.value:.6g} +- {self.standard_error:.2g} ({self.kind}, {self.products} products)"
 
 
+@led_by_one_rank
 def trace(operator: Any, *, pairs: EigenPairs | None = None, products: int = 90, seed: int = 0) -> Estimate:
     """Trace of a symmetric operator, the sum of its eigenvalues, by Hutch++.
 
@@ -95,6 +97,7 @@ def trace(operator: Any, *, pairs: EigenPairs | None = None, products: int = 90,
     return parts.estimate(parts.projected.diagonal().sum(), parts.quadratic, parts.projected.diagonal().abs().sum())
 
 
+@led_by_one_rank
 def squared_frobenius_norm(
     operator: Any, *, pairs: EigenPairs | None = None, products: int = 90, seed: int = 0
 ) -> Estimate:
