@@ -10,6 +10,7 @@ differentiated twice.
 import copy
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -189,14 +190,12 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
-_enter_autocast: Callable[[Any], Any] = torch.autocast.__enter__
-
-
-def _enter_autocast_off(self: torch.autocast) -> Any:
-    """Enter a context of the model's own, without its rounding."""
-    enabled, self._enabled = self._enabled, False
+def _enter_autocast(self: torch.autocast) -> Any:
+    """Enter a context of the model's own, without its rounding; other threads are as they were."""
+    enabled = self._enabled
+    self._enabled = enabled and not getattr(_EVALUATING, "depth", 0)
     try:
-        return _enter_autocast(self)
+        return _BEFORE[torch.autocast, "__enter__"](self)
     finally:
         self._enabled = enabled
 
@@ -209,22 +208,36 @@ _REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (torch.utils.checkpoint, "_checkpoint_without_reentrant_generator_impl", _Direct.generator),
     (torch, "_weight_norm", _weight_norm),
     (sys.modules["torch.nn.utils.weight_norm"], "_weight_norm", _weight_norm),
-    (torch.autocast, "__enter__", _enter_autocast_off),
+    (torch.autocast, "__enter__", _enter_autocast),
 )
+# The functions that are replaced, while an evaluation runs on any thread; how many run, and how many on this thread.
+_BEFORE: dict[tuple[Any, str], Any] = {}
+_RUNNING = [0]
+_LOCK = threading.Lock()
+_EVALUATING = threading.local()
 
 
 @contextmanager
 def _with_replacements() -> Iterator[None]:
     """Replace functions of torch that have no right second derivative, or that round."""
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _REPLACED if hasattr(owner, name)]
-    for owner, name, own in _REPLACED:
-        if hasattr(owner, name):
-            setattr(owner, name, own)
+    with _LOCK:
+        _RUNNING[0] += 1
+        if _RUNNING[0] == 1:
+            for owner, name, own in _REPLACED:
+                if hasattr(owner, name):
+                    _BEFORE[owner, name] = getattr(owner, name)
+                    setattr(owner, name, own)
+    _EVALUATING.depth = getattr(_EVALUATING, "depth", 0) + 1
     try:
         yield
     finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
+        _EVALUATING.depth -= 1
+        with _LOCK:
+            _RUNNING[0] -= 1
+            if _RUNNING[0] == 0:
+                # The last thread to leave restores all of them; another one may still call what it has found.
+                for (owner, name), value in _BEFORE.items():
+                    setattr(owner, name, value)
 
 
 class _Substituted(nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -317,6 +318,30 @@ def test_autocast_of_the_models_own_is_off_too() -> None:
     assert model.body[0](x).dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
         assert model.body[0](x).dtype == torch.bfloat16
+
+
+def test_evaluations_on_several_threads_leave_torch_as_it_was() -> None:
+    torch.manual_seed(0)
+    model, x, y = Residual(), drawn(N, D), labels(N)
+    H = HessianOperator(model, nn.CrossEntropyLoss(), x, y, rows=7)
+    H.path.graph_bytes = 0
+    H.refresh()
+    vector, before = drawn(H.shape[0]), (torch.autocast.__enter__, torch._weight_norm, checkpoint)
+    expected = H @ vector
+    outside: list[torch.dtype] = []
+
+    def trains() -> None:
+        for _ in range(200):
+            with torch.autocast("cpu", torch.bfloat16):
+                outside.append(model.a(x).dtype)
+
+    with ThreadPoolExecutor(5) as pool:
+        training = pool.submit(trains)
+        found = list(pool.map(lambda _: copy.deepcopy(H) @ vector, range(40)))
+        training.result()
+    assert all(torch.equal(each, expected) for each in found)
+    assert set(outside) == {torch.bfloat16}
+    assert (torch.autocast.__enter__, torch._weight_norm, checkpoint) == before
 
 
 class Language(nn.Module):
