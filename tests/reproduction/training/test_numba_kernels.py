@@ -137,7 +137,7 @@ def test_training_goes_the_same_way_without_them(
     def counted(loop: str, made: Callable[..., None]) -> Callable[..., None]:
         return lambda *given: (ran.append(loop), made(*given))[1]
 
-    names = ("fetch", "rectify", "relu_backward", "cross_entropy_backward", "adam")
+    names = ("fetch", "relu", "relu_backward", "cross_entropy_backward", "adam")
     for loop in names:
         monkeypatch.setattr(numba_kernels, loop, counted(loop, getattr(numba_kernels, loop)))
     by_loops, trainer = trained(OPTIMIZERS[name])
@@ -145,7 +145,7 @@ def test_training_goes_the_same_way_without_them(
     # Adam's first step makes its state.
     expected = {
         "fetch": 40,
-        "rectify": 2 * gradients,
+        "relu": 2 * gradients,
         "relu_backward": 2 * gradients,
         "cross_entropy_backward": gradients,
     }
