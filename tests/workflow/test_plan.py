@@ -120,7 +120,7 @@ def test_the_plan_for_two_cores_keeps_what_the_figures_need(clean_checkout: Path
     assert "full" in config["sweeps"]["batch_size"]
 
 
-def test_the_plan_is_told_before_anything_starts(clean_checkout: Path) -> None:
+def test_the_plan_is_reported_before_anything_starts(clean_checkout: Path) -> None:
     assert "runs" in run_snakemake(clean_checkout, "--cores", "1", "plan").output
     # Asked again, it reports again.
     finished = run_snakemake(clean_checkout, "--cores", "1", "plan")

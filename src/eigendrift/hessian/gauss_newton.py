@@ -34,7 +34,7 @@ class _Factors:
     outputs: list[Tensor]  # z, with its graph to the parameters
     weights: list[Tensor]  # derivative of the loss by z
     leaves: list[Tensor]  # z alone
-    slopes: list[Tensor]  # function of the leaves whose Jacobian is A
+    gradients: list[Tensor]  # gradient of the loss by z as a function of the leaves, whose Jacobian is A
     places: list[int]  # which of all numbers that the model computes
     seeds: list[Tensor] = field(default_factory=list)  # u
     pulled: list[Tensor] = field(default_factory=list)  # J'u with its graph to u, one tensor a parameter
@@ -46,7 +46,7 @@ class FactoredCurvature(FunctionalHessian):
     otherwise = "only HessianOperator(..., method='finite_difference') serves such a model"
 
     def _factors(self, batch: Batch, weight: float, given: Mapping[int, Tensor] | None = None) -> _Factors:
-        """z, its weights and its slopes for a chunk; with `given`, the slopes at these values of z."""
+        """z and the gradient of the loss by z for a chunk; with `given`, that gradient at these values of z."""
         raise NotImplementedError
 
     def _chunk_gradient(self, batch: Batch, weight: float, graph: bool = True) -> tuple[float, _Factors]:
@@ -77,12 +77,12 @@ class FactoredCurvature(FunctionalHessian):
         b = len(tangents[0])
         # A derivative without a graph is zero, and a chunk without outputs has no part in the loss.
         pairs = [(p, t) for p, t in zip(factors.pulled, tangents, strict=bool(factors.outputs)) if p.requires_grad]
-        slopes = [(s, i) for i, s in enumerate(factors.slopes) if s.requires_grad]
-        if not pairs or not slopes:
+        gradients = [(g, i) for i, g in enumerate(factors.gradients) if g.requires_grad]
+        if not pairs or not gradients:
             return tangents[0].new_zeros(b, self.n_parameters)
         change = pulled_back([p for p, _ in pairs], [t for _, t in pairs], factors.seeds, keep=True)
-        bent = pulled_back([s for s, _ in slopes], [change[i] for _, i in slopes], factors.leaves, keep=True)
-        found = pulled_back(factors.outputs, bent, self._point, keep)
+        weighted = pulled_back([g for g, _ in gradients], [change[i] for _, i in gradients], factors.leaves, keep=True)
+        found = pulled_back(factors.outputs, weighted, self._point, keep)
         return torch.cat([part.reshape(b, -1) for part in found], dim=1)
 
     def product_by_differences(self, vector: Tensor, step: float) -> Tensor:
@@ -107,14 +107,14 @@ class FactoredCurvature(FunctionalHessian):
             if size == 0:
                 continue
             far = step / size * max(1.0, float(torch.cat([z.detach().reshape(-1) for z in found.leaves]).norm()))
-            slopes = []
+            gradients = []
             for sign in (1, -1):
                 moved_z = [z.detach() + sign * far * c for z, c in zip(found.leaves, change, strict=True)]
-                slopes.append(self._factors(batch, weight, dict(zip(found.places, moved_z, strict=True))).slopes)
-            bent = [((a - b) / (2 * far)).detach() for a, b in zip(*slopes, strict=True)]
+                gradients.append(self._factors(batch, weight, dict(zip(found.places, moved_z, strict=True))).gradients)
+            weighted = [((a - b) / (2 * far)).detach() for a, b in zip(*gradients, strict=True)]
             # The point was set anew, so that the graph has to be made again.
             again = self._factors(batch, weight)
-            parts = pulled_back(again.outputs, [w[None] for w in bent], self._point, keep=False)
+            parts = pulled_back(again.outputs, [w[None] for w in weighted], self._point, keep=False)
             total += torch.cat([part.reshape(-1) for part in parts])
         return total / self.total
 
@@ -131,7 +131,7 @@ class FunctionalGaussNewton(FactoredCurvature):
                 "itself in loss(model, batch), model(...), and let it return tensors, or a tuple, list or dict of them"
             )
         found = torch.autograd.grad(value, [*split.leaves, *self._point], create_graph=True, allow_unused=True)
-        slopes, beside = found[: len(split.leaves)], found[len(split.leaves) :]
+        gradients, beside = found[: len(split.leaves)], found[len(split.leaves) :]
         for name, g in zip(self.names, beside, strict=True):
             if g is not None:
                 raise ValueError(
@@ -148,9 +148,9 @@ class FunctionalGaussNewton(FactoredCurvature):
                     "the model is called with its own earlier outputs; the Gauss-Newton matrix needs a loss of "
                     "independent calls"
                 )
-        used = [i for i, g in enumerate(slopes) if g is not None]
-        slopes_used = [slopes[i] for i in used]
-        if not any(s.requires_grad for s in slopes_used):
+        used = [i for i, g in enumerate(gradients) if g is not None]
+        used_gradients = [gradients[i] for i in used]
+        if not any(g.requires_grad for g in used_gradients):
             raise ValueError(
                 "the loss is linear in the model's outputs, so that its Gauss-Newton matrix is zero; if the model "
                 "returns the loss itself, give a loss of its other outputs, such as loss(outputs, targets)"
@@ -158,9 +158,9 @@ class FunctionalGaussNewton(FactoredCurvature):
         return _Factors(
             float(value.detach()),
             [split.outputs[i] for i in used],
-            [s.detach() for s in slopes_used],
+            [g.detach() for g in used_gradients],
             [split.leaves[i] for i in used],
-            slopes_used,
+            used_gradients,
             used,
         )
 

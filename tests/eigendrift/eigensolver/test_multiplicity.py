@@ -46,7 +46,7 @@ def spectrum(random: np.random.Generator) -> np.ndarray:
 
 
 def check(pairs: EigenPairs, matrix: Tensor, tol: float) -> None:
-    """Every pair is the one it is said to be, or is told to be uncertain; and gaps are no larger than they are."""
+    """Every pair is the one it is said to be, or is reported as uncertain; and gaps are no larger than they are."""
     exact, q = (torch.from_numpy(part) for part in np.linalg.eigh(matrix.numpy()))
     exact, q, k = exact.flip(0), q.flip(1), len(pairs.values)
     rounding = 1e-12 * float(exact.abs().max())
@@ -84,7 +84,7 @@ def test_nothing_is_missed_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("fold", [2, 3, 7])
 @pytest.mark.parametrize("k", [1, 3, 6])
-def test_a_repeated_top_is_found_and_a_cluster_cut_by_k_is_told(fold: int, k: int) -> None:
+def test_a_repeated_top_is_found_and_a_cluster_cut_by_k_is_reported(fold: int, k: int) -> None:
     random = np.random.default_rng(fold)
     values = np.concatenate([np.full(fold, 5.0), np.linspace(3, 2, 6), np.linspace(0.5, -0.5, 160 - fold)])
     matrix = rotated(values, random)

@@ -244,7 +244,7 @@ def test_another_problem_is_refused(tmp_path: Path) -> None:
         Track.open(recorded(tmp_path / "unsolved")[1].folder)
 
 
-def test_buffers_that_were_left_out_are_told(tmp_path: Path) -> None:
+def test_buffers_that_were_left_out_are_reported(tmp_path: Path) -> None:
     model = Noisy().eval()
     with Tracker(model, tmp_path, every=1, quiet=True, record=["weights"]) as tracker:
         tracker.record()
@@ -322,7 +322,7 @@ def test_the_page_stands_alone_and_says_what_is_not_certain(tmp_path: Path) -> N
     assert "<b>" not in text
     assert f"{track.values[-1, 0]:.5g}" in text
     assert "1 of 4 recorded snapshots are not solved" in text
-    # A pair that did not converge is told.
+    # A pair that did not converge is reported.
     index = track.folder / "pairs-LA-k3-tol0.001" / "index.jsonl"
     lines = [json.loads(line) for line in index.read_text().splitlines()]
     lines[1]["converged"][2] = False

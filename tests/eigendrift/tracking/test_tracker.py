@@ -572,7 +572,7 @@ def test_a_model_that_changes_its_shapes_keeps_what_was_recorded(tmp_path: Path)
     assert Trajectory(tmp_path).steps.tolist()[:2] == [0, 1]
 
 
-def test_a_step_without_any_gradient_is_told(tmp_path: Path) -> None:
+def test_a_step_without_any_gradient_is_reported(tmp_path: Path) -> None:
     model = plain()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with (

@@ -137,7 +137,7 @@ def test_log_interval_is_that_of_the_logarithms() -> None:
     assert (found.low, found.high) == pytest.approx((10 * math.exp(-half), 10 * math.exp(half)))
 
 
-def test_a_value_that_has_no_logarithm_is_told_and_left_out() -> None:
+def test_a_value_that_has_no_logarithm_is_reported_and_left_out() -> None:
     found = t_estimate({0: 1.0, 1: 0.0, 2: 4.0, 3: NAN}, log=True)
     assert found.n_seeds == 2
     assert found.value == pytest.approx(2.0)

@@ -252,7 +252,7 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
         write(tmp_path / "folder" / "file")
 
 
-def test_an_error_of_something_else_is_told_as_it_is(tmp_path: Path) -> None:
+def test_an_error_of_something_else_is_reported_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="source"), atomic_path(tmp_path / "file") as part:
         part.write_bytes((tmp_path / "source").read_bytes())
     (tmp_path / "folder").mkdir()

@@ -147,7 +147,7 @@ def test_a_loss_whose_gradient_misleads_does_not_fall_below_zero() -> None:
     assert not result.converged
 
 
-def test_a_spent_budget_is_told() -> None:
+def test_a_spent_budget_is_reported() -> None:
     def loss_and_gradient(x: Floats) -> tuple[float, Floats]:  # Rosenbrock's valley upside down: slow to climb
         value = 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
         slope = [-400 * x[0] * (x[1] - x[0] ** 2) - 2 * (1 - x[0]), 200 * (x[1] - x[0] ** 2)]
