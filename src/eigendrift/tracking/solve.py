@@ -88,7 +88,7 @@ def solve(
         )
     writer = PairsWriter(trajectory.folder, operator, k, tol, which, seed)
     try:
-        checksums = {line["step"]: line["crc32"]["weights"] for line in trajectory._rows.index}
+        checksums = dict(zip(trajectory.steps.tolist(), trajectory.checksums, strict=True))
         # Snapshots that were recorded anew after a run was resumed are solved for again.
         writer.rows.drop(lambda line: line["weights"] != checksums.get(line["step"]))
         solved = {line["step"] for line in writer.rows.index}

@@ -84,12 +84,18 @@ class Track:
         if made["format"] != FORMAT:
             raise FolderError(f"{rows.folder} has format {made['format']!r}, expected {FORMAT!r}")
         self.k, self.tol, self.which = int(made["k"]), float(made["tol"]), str(made["which"])
-        # A snapshot that is being solved while training is recorded once its step is taken.
-        known = {step: row for row, step in enumerate(self.trajectory.steps.tolist())}
-        lines = [(line["step"], place, line) for place, line in enumerate(rows.index) if line["step"] in known]
+        # A snapshot that is being solved while training is recorded once its step is taken. The weights of another one,
+        # which a resumed run has recorded anew, may be others than those that were solved for.
+        snapshots = zip(self.trajectory.steps.tolist(), self.trajectory.checksums, strict=True)
+        known = {snapshot: row for row, snapshot in enumerate(snapshots)}
+        lines = [
+            (line["step"], place, line)
+            for place, line in enumerate(rows.index)
+            if (line["step"], line["weights"]) in known
+        ]
         lines.sort(key=lambda each: each[0])
         self._places = [place for _, place, _ in lines]
-        self.rows = [known[step] for step, _, _ in lines]
+        self.rows = [known[step, line["weights"]] for step, _, line in lines]
         self._stored = rows.array("vectors", (self.k, self.trajectory.n_parameters), "<f4")
         self._lines = [line for _, _, line in lines]
         self.steps: Integers = np.asarray([step for step, _, _ in lines], dtype=np.int64)

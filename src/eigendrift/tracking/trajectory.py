@@ -6,6 +6,7 @@ not chosen, is stored by name, and again only when it has changed; buffers are t
 """
 
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eigendrift.hessian.chosen_parameters import Choice, beneath, chosen
-from eigendrift.tracking.folder import FolderError, Rows, RowWriter
+from eigendrift.tracking.folder import FolderError, Rows, RowWriter, checksum
 
 DESCRIPTION = "trajectory.json"
 FORMAT = "eigendrift-trajectory/1"
@@ -123,20 +124,27 @@ class Trajectory:
             The tensors by name, on the CPU.
 
         Raises:
-            ValueError: The file is shorter than it should be.
+            ValueError: They are not what was written.
         """
         found: dict[str, Tensor] = {}
-        for name, start in self._rows.index[row]["state"].items():
+        for name, (start, expected) in self._rows.index[row]["state"].items():
             shape, dtype = self._state[name]
-            kind: torch.dtype = getattr(torch, dtype)
-            size = int(np.prod(shape)) * kind.itemsize
+            found[name] = torch.empty(shape, dtype=getattr(torch, dtype))
+            size = found[name].numel() * found[name].itemsize
+            if size == 0:
+                continue
             with open(self.folder / "state.bin", "rb") as file:
                 file.seek(start)
-                data = file.read(size)
-            if len(data) < size:
-                raise FolderError(f"{self.folder / 'state.bin'} is shorter than it should be")
-            found[name] = torch.frombuffer(bytearray(data), dtype=kind).reshape(shape) if size else torch.empty(shape)
+                data = bytearray(file.read(size))
+            if len(data) < size or zlib.crc32(data) != expected:
+                raise FolderError(f"{name} at row {row} of {self.folder / 'state.bin'} is damaged")
+            found[name] = torch.frombuffer(data, dtype=found[name].dtype).reshape(shape)
         return found
+
+    @property
+    def checksums(self) -> list[int]:
+        """CRC-32 of the weights of each snapshot, by which solutions know the snapshot that they belong to."""
+        return [line["crc32"]["weights"] for line in self._rows.index]
 
     def checked_weights(self, row: int) -> NDArray[np.floating[Any]]:
         """theta_t of a snapshot (N,), compared with its checksum.
@@ -183,7 +191,8 @@ class Recorder:
             [name, list(t.shape), str(t.dtype).removeprefix("torch.")]
             for name, t in (*others, *self.module.named_buffers())
         ]
-        self._stored: dict[str, tuple[Tensor, int]] = {}
+        # Of each buffer what was written last, its place in the file and its checksum.
+        self._stored: dict[str, tuple[Tensor, tuple[int, int]]] = {}
 
     def check(self) -> None:
         """Check that the model still has the parameters of which snapshots are taken.
@@ -252,9 +261,9 @@ class Recorder:
         for name, tensor in changed.items():
             flat = tensor.cpu().contiguous().reshape(-1)
             # As bytes, since NumPy has no bfloat16; nothing can be viewed in an empty tensor.
-            data = flat.view(torch.uint8) if tensor.numel() else flat
-            self._stored[name] = (tensor, writer.extend("state", data.numpy()))
-        places = {name: start for name, (_, start) in self._stored.items()}
+            data = (flat.view(torch.uint8) if tensor.numel() else flat).numpy()
+            self._stored[name] = (tensor, (writer.extend("state", data), checksum(data)))
+        places = {name: place for name, (_, place) in self._stored.items()}
         arrays = {name: vector.cpu().numpy() for name, vector in rows.items()}
         writer.append({**line, "state": places}, **arrays)
 

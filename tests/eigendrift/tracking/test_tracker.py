@@ -180,6 +180,13 @@ def test_buffers_and_frozen_parameters_are_kept_and_stored_again_when_they_chang
         for name, expected in states[step].items():
             assert torch.equal(found.state(row)[name], expected), name
     torch.testing.assert_close(found.state(2)["first.weight"], model.first.weight, rtol=0, atol=0)
+    # Damage to one buffer is found by its name.
+    state_file = tmp_path / "state.bin"
+    content = bytearray(state_file.read_bytes())
+    content[-1] ^= 1
+    state_file.write_bytes(content)
+    with pytest.raises(FolderError, match=r"norm\.num_batches_tracked at row 2"):
+        found.state(2)
     # The frozen weight is on disk once.
     stored = (tmp_path / "state.bin").stat().st_size
     moving = sum(b.numel() * b.itemsize for b in model.buffers())
