@@ -106,7 +106,8 @@ def load(problem: str) -> Callable[[], Any]:
         raise ValueError(
             f"problem = {problem!r} is not allowed; give an existing file and a function, as mine.py:hessian"
         )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: a file called random.py must not stand in for Python's module.
+    spec = importlib.util.spec_from_file_location(f"eigendrift_problem_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"problem = {problem!r} is not allowed; the file's name must end in .py")
     module = importlib.util.module_from_spec(spec)

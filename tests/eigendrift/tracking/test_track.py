@@ -298,6 +298,12 @@ def test_the_command_line_solves_and_reports(tmp_path: Path, capsys: pytest.Capt
         line = capsys.readouterr().err
         assert named in line
         assert line.count("\n") == 1
+    # A file that is called like a module of Python does not take its place.
+    alike = tmp_path / "random.py"
+    alike.write_text(PROBLEM)
+    before = sys.modules.get("random")
+    assert cli.main(["solve", folder, "--problem", f"{alike}:hessian", "-k", "2"]) == 0
+    assert sys.modules.get("random") is before
     problem.write_text("import nothing_of_this_name")
     assert cli.main(["solve", folder, "--problem", f"{problem}:hessian"]) == 1
     assert "nothing_of_this_name" in capsys.readouterr().err
