@@ -37,7 +37,7 @@ def eigenvalues(track: "Track", axes: "Axes") -> None:
         with np.errstate(divide="ignore"):
             edges = 2 / rates
         if np.nanmin(edges) < 3 * track.values.max():
-            axes.plot(track.steps, edges, color="0.4", linestyle="--", linewidth=1, label="2/η")
+            axes.plot(track.steps, edges, color="0.4", linestyle="--", linewidth=1, label="2/η, the edge of SGD")
     if (track.values > 0).all() and len(track):
         axes.set_yscale("log")
     _finish(axes, "eigenvalue of H")

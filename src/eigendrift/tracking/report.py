@@ -82,7 +82,8 @@ def summary(track: "Track") -> str:
     directions = len(np.unique(track.identity[:, 0]))
     return (
         f"{track.k} eigenpairs of {n} parameters at {len(track)} snapshots, from step {track.steps[0]} to "
-        f"{track.steps[-1]}. The largest eigenvalue went from {track.values[0, 0]:.4g} to {track.values[-1, 0]:.4g}, "
+        f"{track.steps[-1]}. The first eigenvalue ({track.which}) went from {track.values[0, 0]:.4g} to "
+        f"{track.values[-1, 0]:.4g}, "
         f"and its eigenvector is now at {angle:.0f} degrees to the one at the start; {directions} "
         f"direction{'s have' if directions > 1 else ' has'} been the first in turn. At the last snapshot its inverse "
         f"participation ratio is {ipr:.3g}, that of a vector on {1 / ipr:.0f} parameters."

@@ -364,12 +364,12 @@ class Tracker:
             return None
         found = [now.gradients.get(place) for place in range(len(self._recorder.parameters))]
         if all(gradient is None for gradient in found):
-            if not self._perturbed:
-                warnings.warn(
-                    f"no parameter had a gradient at step {self._step - 1}, so none was recorded; {BY_HAND}",
-                    TrackerWarning,
-                    stacklevel=2,
-                )
+            remedy = "call keep_gradient() before the first step of SAM" if self._perturbed else BY_HAND
+            warnings.warn(
+                f"no gradient of step {self._step - 1} was recorded, since none is known at its point; {remedy}",
+                TrackerWarning,
+                stacklevel=2,
+            )
             return None
         # The step leaves a parameter without a gradient as it is, as one with a gradient of zero.
         return self._recorder.flat(
