@@ -46,7 +46,7 @@ class Rows:
         try:
             self.description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise FolderError(f"{self.folder} has no {description}") from None
+            raise FolderError(f"{self.folder} has no {description}; give the folder of a Tracker") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise FolderError(f"{path} is damaged: {error}") from None
         self.index = read_index(self.folder)
