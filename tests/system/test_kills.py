@@ -317,7 +317,7 @@ def small_jobs(rule: str, folder: Path, tiny: TinyRun, experiment: Experiment) -
 
 
 @pytest.mark.parametrize(
-    ("rule", "kills"), [("prepare_data", 4), ("baseline", 4), ("interpolation", 4), ("fig03", 3), ("fig16", 3)]
+    ("rule", "kills"), [("prepare_data", 2), ("baseline", 3), ("interpolation", 2), ("fig03", 2), ("fig16", 2)]
 )
 def test_a_script_killed_at_any_moment_ends_with_the_same_bytes(
     tiny_run: TinyRun, tmp_path: Path, root: Path, rule: str, kills: int

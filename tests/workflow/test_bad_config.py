@@ -1,11 +1,15 @@
 """Bad input: one line on the terminal that names the key, exit status 1 within seconds, nothing written."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
+from experiments import overlaid
 from snakemake_process import Finished, run_snakemake
+
+from reproduction.errors import ConfigError
+from reproduction.experiment.config import validate
 
 # Overlay, and what the line must hold: the key first, then what is wrong with it or what would be right.
 BAD = {
@@ -49,28 +53,19 @@ def refused(finished: Finished, key: str, hint: str) -> None:
     assert finished.seconds < 30
 
 
-@pytest.fixture(scope="module")
-def runs(clean_checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
-    """What Snakemake says to every overlay of BAD, two at a time since each spends its time on imports."""
-    folder = tmp_path_factory.mktemp("overlays")
-
-    def run(case: str) -> Finished:
-        path = folder / f"{case}.yaml"
-        path.write_text(BAD[case][0], encoding="utf-8")
-        return run_snakemake(clean_checkout, "--cores", "1", "--configfile", str(path), check=False, timeout=120)
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(BAD, pool.map(run, BAD), strict=True))
-
-
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_overlay_is_refused_by_name(runs: dict[str, Finished], case: str) -> None:
-    _, key, hint = BAD[case]
-    refused(runs[case], key, hint)
+def test_a_bad_overlay_is_refused_by_name(case: str) -> None:
+    text, key, hint = BAD[case]
+    with pytest.raises(ConfigError) as caught:
+        validate(overlaid(yaml.safe_load(text)))
+    assert str(caught.value).startswith(f"config: {key}: ")
+    assert hint in str(caught.value)
 
 
-def test_a_refused_run_leaves_no_results(runs: dict[str, Finished], clean_checkout: Path) -> None:
-    assert len(runs) == len(BAD)
+def test_a_refused_run_is_one_line_and_leaves_no_results(clean_checkout: Path, overlay: Callable[[str], str]) -> None:
+    text, key, hint = BAD["misspelled section"]
+    finished = run_snakemake(clean_checkout, "--cores", "1", "--configfile", overlay(text), check=False, timeout=120)
+    refused(finished, key, hint)
     assert not (clean_checkout / "results").exists()
 
 

@@ -19,6 +19,7 @@ from reproduction.claims.definition import load_claims
 from reproduction.errors import DataError
 from reproduction.experiment.figure_catalogue import FIGURES, figure_name
 from reproduction.experiment.table_catalogue import KEPT_TABLES
+from reproduction.publication import publish
 from reproduction.publication.publish import different, fill, filled_page, hours, redraw
 
 ROOT = Path(__file__).parents[3]
@@ -238,3 +239,13 @@ def test_a_damaged_record_is_named(published: Path, tmp_path: Path) -> None:
     (folder / "provenance.json").write_text("no json")
     with pytest.raises(DataError, match=r"provenance\.json: damaged \(.*\); bring it back with git checkout"):
         redraw(folder, tmp_path / "build")
+
+
+@pytest.mark.parametrize(("changed", "status"), [([], 0), (["figures/fig03.png", "paper.pdf"], 1)])
+def test_the_command_says_what_came_out_different(
+    changed: list[str], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(publish, "redraw", lambda **options: changed)
+    assert publish.main(["redraw"]) == status
+    said = capsys.readouterr().out
+    assert all(name in said for name in changed)

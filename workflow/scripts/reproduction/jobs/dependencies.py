@@ -1,6 +1,7 @@
 """Which files of ours decide what a script writes: Snakemake itself watches the script alone."""
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def library_files(script: str | Path, *modules: str) -> list[str]:
     return [str(path) for path in sorted(loaded_files(script, *modules)) if not is_plumbing(path)]
 
 
+@cache
 def is_plumbing(path: Path) -> bool:
     """Whether a module cannot change a number."""
     root = ROOTS["reproduction"]
@@ -54,14 +56,23 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
 def _has_statements(path: Path) -> bool:
     return any(not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant) for node in _tree(path).body)
+
+
+def _statements(block: ast.AST) -> Iterator[ast.AST]:
+    """All statements in a block, at any depth; expressions, which hold no import, are most of a tree."""
+    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for node in getattr(block, field, ()):
+            yield node
+            yield from _statements(node)
 
 
 @cache
 def _imports(path: Path) -> frozenset[Path]:
     names: set[str] = set()
-    for node in ast.walk(_tree(path)):
+    for node in _statements(_tree(path)):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
