@@ -18,7 +18,7 @@ class DataError(EigendriftError):
 
 
 class DamagedFileError(EigendriftError):
-    """A file that one of our rules wrote does not hold what its header says."""
+    """The content of a file that a rule wrote does not agree with its header."""
 
 
 class WriteError(EigendriftError):
@@ -30,7 +30,7 @@ def shown(value: Any) -> str:
     try:
         text = repr(value)
     except (ValueError, RecursionError):
-        # Python prints neither a number of thousands of digits nor a thousand lists in each other.
+        # Python refuses to print a number of thousands of digits, or lists nested a thousand deep.
         text = f"a value of type {type(value).__name__} that is too large to show"
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -160,7 +160,7 @@ def _scaled(values: tuple[float, ...], digits: int) -> tuple[list[str], int]:
     exponent = _exponent(leading, digits)
     power = 0 if -3 <= exponent < 5 else exponent
     decimals = max(0, digits - 1 - (exponent - power))
-    # Adding zero takes the sign off what rounds to it.
+    # Adding zero removes the sign of a negative zero.
     return [f"{round(value / 10.0**power, decimals) + 0.0:.{decimals}f}" for value in values], power
 
 

@@ -1,4 +1,4 @@
-"""Progress lines in a rule's log: how far, how long, how long still."""
+"""Progress lines in a rule's log: what is done, elapsed time, remaining time."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ class Progress:
             log.info("%s: going on at %d of %d", what, done, total)
 
     def update(self, done: int) -> None:
-        """Say that `done` of the total are finished."""
+        """Report that `done` of the total are finished."""
         now = time.monotonic()
         if done < self.total and now - self.last < self.interval:
             return

@@ -1,4 +1,4 @@
-"""Read paper/claims.yaml and refuse, by name, whatever in it could not be measured as it stands."""
+"""Read paper/claims.yaml; refuse, by name, what could not be measured."""
 
 import itertools
 import os
@@ -160,7 +160,7 @@ def _claim(entry: Mapping[str, Any], where: str, default: Mapping[str, Any], ear
 
 
 def _moved(test: OperationalTest, datasets: tuple[str, ...]) -> OperationalTest:
-    """The same test on other datasets; a paper's value belongs to its dataset and stays behind."""
+    """The same test on other datasets; a paper's value belongs to its dataset and is left out."""
     paper = {role: value for role, value in test.paper.items() if role in datasets}
     return replace(test, datasets=datasets, paper=paper)
 

@@ -17,9 +17,9 @@ SIZE_NOT = "direction confirmed, size not"
 INCONCLUSIVE = "inconclusive"
 CONTRADICTED = "contradicted"
 GRADES = (CONFIRMED, SIZE_NOT, INCONCLUSIVE, CONTRADICTED)
-# What one member of a conjunction makes of the whole.
+# Order in which the grade of one member decides that of a conjunction.
 _WEAKEST_FIRST = (CONTRADICTED, INCONCLUSIVE, SIZE_NOT, CONFIRMED)
-# What a two-sided 95% interval leaves on each side.
+# The probability outside a two-sided 95% interval, on each side.
 LEVEL = round((1.0 - CONFIDENCE) / 2.0, 12)
 
 
@@ -166,7 +166,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def after_holm(given: str, adjusted: float, level: float = LEVEL) -> tuple[str, str]:
-    """The grade of a headline once Holm's method has spoken: confirmed only where its hypothesis is rejected."""
+    """The grade of a headline after Holm's method: confirmed only where its hypothesis is rejected."""
     if given == CONFIRMED and not adjusted < level:
         return INCONCLUSIVE, "confirmed alone, not among the headlines (Holm)"
     return given, ""

@@ -1,4 +1,4 @@
-"""How likely a primary test is to be graded confirmed, if the truth and the spread between seeds were these."""
+"""Power of the primary tests: the probability of the grade confirmed, for a given truth and spread between seeds."""
 
 import math
 

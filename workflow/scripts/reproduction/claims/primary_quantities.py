@@ -59,7 +59,7 @@ def _mean(*numbers: float) -> float:
 
 
 def _names(evidence: Evidence, roles: Iterable[str] = OPTIMIZERS) -> list[str]:
-    """Configured names of optimizer roles; one that nothing plays keeps the role's name, of which there are no rows."""
+    """Configured names of optimizer roles; a role without an optimizer keeps its name, which no row has."""
     return [evidence.optimizer_of.get(role, role) for role in roles]
 
 

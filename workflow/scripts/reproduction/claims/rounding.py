@@ -1,4 +1,4 @@
-"""What printed digits leave open, and the number of parameters that the paper's tau and tau_1 imply."""
+"""The interval that printed digits allow, and the number of parameters that the paper's tau and tau_1 imply."""
 
 from decimal import Decimal
 

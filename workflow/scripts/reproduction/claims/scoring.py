@@ -65,7 +65,7 @@ class ScoredClaim:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a part reads: configured datasets and optimizers, and the roles that nothing plays."""
+    """What a part reads: configured datasets and optimizers, and the roles without one."""
 
     datasets: tuple[str, ...]
     dataset_roles: tuple[str, ...]
@@ -239,7 +239,7 @@ def _left_out(quantity: Quantity, parameters: Mapping[str, Any], inputs: _Inputs
         frame = frame[frame["variant"] == MAIN]
     pairs = (parameters["i"],) if "i" in parameters else quantity.pairs
     tables = frame.loc[frame["reason"] == DIVERGED, ["table", "rows"]].groupby("table")["rows"].sum()
-    # Every table lacks the same runs.
+    # The same runs are left out of every table.
     runs = int(tables.max()) if len(tables) else 0
     lost = frame.loc[(frame["reason"] == UNCONVERGED) & frame["i"].isin(pairs), "rows"].sum()
     counted = ((runs, "diverged run(s)"), (lost, "row(s) of unconverged eigenpairs"))

@@ -16,7 +16,7 @@ COVERAGE = {2: 50, 3: 75, 4: 80, 5: 83, 6: 86, 7: 87, 8: 88, 9: 89, 10: 90}
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a measuring function returns.
+    """The result of a measuring function.
 
     `by_seed` maps a seed to its value. A quantity that is one number for all seeds, or has no seeds, is in `pooled`,
     with its own interval where its table brings one, and `n_pooled` seeds in it.

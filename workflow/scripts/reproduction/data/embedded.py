@@ -56,7 +56,7 @@ def load_digits_noisy() -> RawData:
 def _coarsen(pixels: np.ndarray) -> np.ndarray:
     height, width = IMAGE_SHAPE
     blocks = pixels.reshape(-1, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
-    # In integers, so that no rounding of a mean decides between two levels.
+    # In integers, so that the rounding of a mean cannot decide between two levels.
     brightest, highest = 255 * BLOCK * BLOCK, GREY_LEVELS - 1
     levels = (2 * highest * blocks.sum(axis=(2, 4)) + brightest) // (2 * brightest)
     coarse: np.ndarray = (levels * 255 // highest).astype(np.uint8)
@@ -64,7 +64,7 @@ def _coarsen(pixels: np.ndarray) -> np.ndarray:
 
 
 def _verified_images() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn import datasets  # a second to import: only when digits are read
+    from sklearn import datasets  # imported only when digits are read, since that takes a second
 
     images, classes = datasets.load_digits(return_X_y=True)
     pixels = np.rint(images * 255 / 16).astype(np.uint8)
@@ -93,7 +93,7 @@ def _split(name: str, pixels: np.ndarray, targets: np.ndarray, provenance: dict[
 
 
 def _test_rows(targets: np.ndarray) -> np.ndarray:
-    # RandomState, here and for the noise: NumPy promises its stream for ever, that of default_rng it does not.
+    # RandomState, here and for the noise: NumPy keeps its stream the same in all versions, unlike that of default_rng.
     random = np.random.RandomState(SPLIT_SEED)
     test = np.zeros(len(targets), bool)
     for label in range(N_CLASSES):

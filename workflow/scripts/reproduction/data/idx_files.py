@@ -111,7 +111,7 @@ def _read(record: DatasetRecord, root: str) -> RawData:
 
 
 def _torchvision_class(name: str) -> Any:
-    import torchvision  # two seconds to import: the digits do without
+    import torchvision  # imported here, since that takes two seconds and the digits do not use it
 
     return getattr(torchvision.datasets, name)
 

@@ -18,7 +18,7 @@ from reproduction.experiment.schedule import most_snapshots, scaled_every
 from reproduction.schema import SCHEMAS, check, read_schema
 
 SCHEMA = SCHEMAS / "config.schema.yaml"
-# Limits that stop a slip of the keyboard before it fills the memory or the disk; ten times what anyone would ask for.
+# Limits that stop a typing error before it fills memory or disk; ten times what anyone would ask for.
 MAX_DEPTH = 12
 MAX_VALUES = 1_000_000
 MAX_INTEGER = 10**18
@@ -29,8 +29,8 @@ MAX_RUNS = 100_000
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration in canonical form, or raise `ConfigError`.
 
-    Keys are text, those set to null are removed, and their order is one: what order a file has, and in what order files
-    are merged, changes nothing.
+    Keys become text, those set to null are removed, and the others are sorted, so that neither the order within a file
+    nor the order in which files are merged changes anything.
     """
     canonical: dict[str, Any] = _canonical(config, (), itertools.count(1))
     check(canonical, full_schema(), "config", example="config.yaml")
@@ -68,7 +68,7 @@ def _canonical(value: Any, path: tuple[str, ...], seen: Iterator[int]) -> Any:
     if len(path) > MAX_DEPTH:
         raise ConfigError(f"config: {dotted(*path[:2])}: nested more than {MAX_DEPTH} deep; config.yaml shows its form")
     if next(seen) > MAX_VALUES:
-        # A few anchors of YAML that name each other stand for more values than any memory holds.
+        # A few YAML anchors that refer to each other can expand to more values than any memory holds.
         raise ConfigError(f"config: {dotted(*path[:2])}: more than {MAX_VALUES} values; config.yaml shows its form")
     if isinstance(value, Mapping):
         kept: dict[str, Any] = {}
@@ -95,12 +95,12 @@ def _key_name(key: Any, path: tuple[str, ...]) -> str:
     return str(key)
 
 
-# Line breaks and other control characters, and halves of characters, which no file name can hold.
+# Line breaks and other control characters, and unpaired surrogates, which no file name can hold.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _unusable(value: Any) -> str | None:
-    """What to give instead of a value that no key may have; None for a usable one."""
+    """What to give instead, for a value that no key accepts; None for a usable value."""
     if isinstance(value, float) and not math.isfinite(value):
         return "a finite number"
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
@@ -164,7 +164,7 @@ def _check_sensitivity(config: Mapping[str, Any]) -> None:
 
 
 def _is_sensitivity_on(config: Mapping[str, Any]) -> bool:
-    """Whether any run is added for figure S1; without one, nothing has to fit."""
+    """Whether any run is added for figure S1; without one, the block is not checked."""
     return bool(config["sensitivity"]["variants"])
 
 
@@ -245,7 +245,7 @@ def _check_amounts(config: Mapping[str, Any]) -> None:
     if _is_sensitivity_on(config):
         schedules.append(("sensitivity.snapshots", sensitivity["snapshots"], sensitivity["steps"]))
     for path, block, steps in schedules:
-        # For the main runs this is `every` itself.
+        # For the main runs this equals `every`.
         every = scaled_every(block["every"], steps, main)
         if most_snapshots(steps, **{**block, "every": every}) > MAX_SNAPSHOTS:
             key = "every" if steps // every > MAX_SNAPSHOTS // 2 else "lags_per_decade"
@@ -297,7 +297,7 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"config: interpolation.alpha: [{low}, {high}] is not allowed; give the smaller end first")
     root = config["data"]["root"]
     if "{" in root or "}" in root:
-        # Snakemake would take what stands between them for a wildcard.
+        # Snakemake would read text between braces as a wildcard.
         raise ConfigError(f"config: data.root: {shown(root)} is not allowed; give the path of a folder without braces")
 
 

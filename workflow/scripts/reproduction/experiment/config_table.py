@@ -22,7 +22,7 @@ def rows(schema: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tup
     def walk(node: Mapping[str, Any], value: Any, path: str) -> Iterator[tuple[str, str, str]]:
         target = {**definitions[node["$ref"].rsplit("/", 1)[1]], **node} if "$ref" in node else dict(node)
         children = target.get("properties", {})
-        # An empty mapping holds none of the keys that it may.
+        # An empty mapping shows none of the keys that it may have.
         if children and value:
             for key, child in children.items():
                 yield from walk(child, value[key], f"{path}.{key}" if path else key)

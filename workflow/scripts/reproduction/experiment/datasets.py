@@ -23,10 +23,10 @@ class RawFile:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """What the reproduction knows of a data set before it reads one byte of it.
+    """What the reproduction knows of a data set before it reads the data.
 
     `samples` is the number of training images, each of `image_shape` pixels, and `classes` the number of classes.
-    `label` is what figures call it, the name itself if empty. The data come either from `files`, the four IDX files of
+    `label` is its name in figures, `name` if that is empty. The data come either from `files`, the four IDX files of
     a class of torchvision of the same name (images and labels for training, then for the test), or from `loader`, a
     function `package.module:name` without arguments that returns `RawData` from what is installed.
     """
@@ -51,7 +51,7 @@ class DatasetRecord:
 
     @property
     def title(self) -> str:
-        """What figures call it."""
+        """Its name in figures."""
         return self.label or self.name
 
 
@@ -88,5 +88,5 @@ DATASETS: dict[str, DatasetRecord] = {record.name: record for record in _ALL}
 
 
 def loader_modules() -> list[str]:
-    """The modules that read the data sets that ship with a package: named here, and so imported by no source."""
+    """The modules of all loaders, which no source imports, since records name them."""
     return sorted({record.loader.partition(":")[0] for record in DATASETS.values() if record.loader})

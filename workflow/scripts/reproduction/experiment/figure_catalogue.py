@@ -1,4 +1,4 @@
-"""The 21 figures of the paper and those of the supplement, drawn from tables alone.
+"""The figures of the paper and those of the supplement, drawn from tables alone.
 
 `FIGURES` says what each figure reads and what draws it. It imports nothing heavy, so the Snakefile builds its rules
 from it: the input `kind` of figure n is the list of the tables of that kind (`table_catalogue`) of every selected run,
@@ -163,7 +163,7 @@ FIGURES: Mapping[int, FigureEntry] = {
     },
 }
 
-# What answers questions that the paper's own figures leave open; not part of the 21.
+# Figures for questions that the paper's own figures leave open; they are no part of the figure set.
 SUPPLEMENT: Mapping[str, FigureEntry] = {
     "S1": {
         "title": "What the choices that the paper leaves open decide",
@@ -195,12 +195,12 @@ def figure_name(number: int | str) -> str:
 
 
 def entry(number: int | str) -> FigureEntry:
-    """What the catalogue has of a figure or of one of the supplement."""
+    """The entry of a figure of the paper (by number) or of the supplement (by name)."""
     return FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number]
 
 
 def drawing(number: int | str, settings: Mapping[str, Any]) -> Drawing:
-    """What a figure's rule gives to its job: with an edit of one entry, one figure is drawn again."""
+    """The parameters of a figure's rule: an edit of one entry draws one figure again."""
     found = entry(number)
     return {
         "name": figure_name(number),

@@ -29,7 +29,7 @@ def source(module: str) -> Path | None:
     """The file of `package.module`, found without importing anything; None where there is none to read."""
     top, *parts = module.split(".")
     try:
-        # Of a dotted name find_spec would import the packages above it, which may import torch.
+        # For a dotted name, find_spec would import the packages above it, which may import torch.
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None

@@ -49,7 +49,7 @@ def arguments_of(name: str) -> Mapping[str, Any] | None:
 
 
 def source_of(spec: Mapping[str, Any]) -> Path | None:
-    """The file of an entry's class that is no torch.optim class, where it is found: its content decides the run."""
+    """The file of a class from outside torch.optim, where it is found: its content decides what a run computes."""
     name = class_of(spec)
     return importable.source(name.partition(":")[0]) if importable.is_path(name) else None
 
@@ -60,7 +60,7 @@ def class_of(spec: Mapping[str, Any]) -> str:
 
 
 def own_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What that class is made with. rho is SAM's alone: Adadelta has one of its own."""
+    """The arguments of that class. SAM's rho is not among them; Adadelta has a rho of its own."""
     ours = ("class", "base", "rho") if spec["class"] == "SAM" else ("class",)
     return {key: value for key, value in spec.items() if key not in ours}
 
@@ -151,7 +151,7 @@ def _arguments_of_class(key: str, name: str, is_sam: bool) -> Mapping[str, Any] 
 
 
 def _wanted(value: Any, default: Any) -> str | None:
-    """What to give instead of a value that is not of its default's kind; None where it is, or none is known."""
+    """What to give instead, for a value of another kind than its default; None for any other value."""
     if default is ...:
         return None
     if default is None or isinstance(default, bool):

@@ -1,4 +1,4 @@
-"""Memory and time that a job may take at most, from the sizes of its run: what a cluster is asked for."""
+"""Upper bounds on memory and time of a job, from the sizes of its run: the resources that a cluster is asked for."""
 
 import math
 import os
@@ -7,13 +7,13 @@ from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.labels import MAIN
 from reproduction.experiment.runs import Experiment, Run
 
-# An interpreter with torch; with CUDA's libraries it maps more, which counts on some clusters.
+# An interpreter with torch; CUDA's libraries map more memory, which counts on some clusters.
 TORCH_MB = 1500
-# Far below what any device in use reaches in matrix products (a GPU in float64): no job is killed for being slow.
+# Far below the matrix products of any device in use (a GPU in float64), so that no job runs into its time limit.
 FLOPS_PER_SECOND = {"cpu": 15e9, "auto": 15e9, "cuda": 150e9}
-# Products of one solve at tolerance 1e-3 and 1e-6 with room to spare, a pair.
+# Products for one pair, more than a solve takes at tolerances of 1e-3 and 1e-6.
 PRODUCTS_PER_PAIR = 8
-# Of an activation without an analytic path the graphs are kept (autograd.GRAPH_BYTES, which imports torch).
+# Memory of the graphs that are kept for an activation without an analytic path (autograd.GRAPH_BYTES).
 GRAPH_MB = 2200
 
 
@@ -126,7 +126,7 @@ class JobResources:
 
 
 def gpus(device: str) -> int:
-    """GPUs that a computing job asks for: none where `auto` finds none, so that nobody without one notices the tag."""
+    """GPUs that a computing job asks for; none where `auto` finds none."""
     return int(device == "cuda" or (device == "auto" and os.path.exists("/dev/nvidiactl")))
 
 

@@ -1,7 +1,7 @@
 """The runs that a configuration asks for: which there are, and what each of them depends on.
 
-Every `parameters` method returns only the keys that its rule uses, so that a change elsewhere starts nothing again.
-Where a job runs is none of them: scripts read the device, and where raw files lie, from Snakemake's configuration.
+Every `parameters` method returns only the keys that its rule uses, so that a change of another key reruns nothing. The
+device and the folder of raw files are not among them: scripts read these from Snakemake's configuration.
 """
 
 from collections.abc import Iterator, Mapping
@@ -111,7 +111,7 @@ class Experiment:
         return [Run(d, o, MAIN, s) for d in chosen for o in self.config["optimizers"] for s in wanted]
 
     def __iter__(self) -> Iterator[Run]:
-        """The runs of the 21 figures: the main runs and both sweeps."""
+        """The runs of the paper's figures: the main runs and both sweeps."""
         yield from self.select()
         for kind in ("batch_size", "learning_rate"):
             yield from (run for run in self.select(variants=kind) if run.variant != MAIN)
@@ -182,7 +182,7 @@ class Experiment:
         return optimizer
 
     def optimizer_sources(self, run: Run) -> list[str]:
-        """The file of a run's optimizer, if that is neither torch's nor out of reach: an edit of it changes the run."""
+        """The file of a run's optimizer, if it is not torch's and can be found: an edit of it changes the run."""
         found = source_of(self.config["optimizers"][run.optimizer])
         return [] if found is None else [str(found)]
 
@@ -194,7 +194,7 @@ class Experiment:
         return {key: settings.get(key, value) for key, value in self.config["model"].items()}
 
     def identity(self, run: Run) -> dict[str, Any]:
-        """What the files of a run say of themselves."""
+        """The identity in the files of a run."""
         samples = DATASETS[run.dataset].samples
         size = self._variants[run.variant].get("batch_size", self.config["training"]["batch_size"])
         return {
@@ -272,11 +272,11 @@ class Experiment:
         return found
 
     def recorded(self) -> dict[str, Any]:
-        """The configuration as results record it: the device that a run was made on stands in its own files."""
+        """The configuration as results record it, without the device, which the files of each run name."""
         return {**self.config, "training": {**self.config["training"], "device": "auto"}}
 
     def scale(self) -> dict[str, int]:
-        """How large the experiment is, for those who read its claims."""
+        """The scale of the experiment, which the claims state."""
         return {
             "steps": self.config["training"]["steps"],
             "n_seeds": len(self.config["training"]["seeds"]),
@@ -285,7 +285,7 @@ class Experiment:
         }
 
     def roles(self) -> dict[str, str]:
-        """The paper's optimizers among the configured ones, by the name that plays each part."""
+        """Role of an optimizer in the paper -> name of the configured optimizer that is assigned to it."""
         return {role: role for role in ("sgd", "adam", "sam") if role in self.config["optimizers"]}
 
     def layout(self) -> dict[str, Any]:
@@ -301,7 +301,7 @@ class Experiment:
 
 
 def optimizer_label(spec: Mapping[str, Any]) -> str:
-    """What a figure calls an optimizer: its class, with what sets it apart from another of the same class."""
+    """Label of an optimizer in figures: its class, with what distinguishes it from another of the same class."""
     # Of package.module:Class the class.
     name = class_of(spec).rpartition(":")[2]
     if spec["class"] == "SAM":

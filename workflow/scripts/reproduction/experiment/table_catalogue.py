@@ -1,7 +1,7 @@
-"""Every kind of table that the workflow leaves: where it lies, which rule makes it, what its rows and columns are.
+"""Every kind of table that the workflow writes: its file, its rule, its rows and its columns.
 
 Inputs and outputs of rules, headers, what is kept and published of a run, the plan and docs/figures.md follow from it.
-No number does: each rule has the columns of its tables among its parameters, so that an edit of one entry makes the
+Numbers do not: each rule has the columns of its tables among its parameters, so that an edit of one entry makes the
 tables of one rule again.
 """
 

@@ -1,4 +1,4 @@
-"""Seconds that jobs take: one formula, for a machine that was timed and for one of which the speed is assumed."""
+"""Duration of jobs: one formula, for a machine that was timed and for one whose speed is assumed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Machine(Protocol):
 
     @property
     def pair(self) -> float:
-        """Of a solve, a pair, whatever the size."""
+        """Of each pair of a solve, besides its products."""
 
     def product(self, experiment: Experiment, dataset: str, variant: str) -> float:
         """One product of the Hessian of the full data with a vector."""
@@ -70,9 +70,9 @@ class Assumed:
 
     # Float32 matrix products, half of the peak of an A100 outside its tensor cores.
     flops: float = 1e13
-    # A training step whatever its size: Python and launches of kernels.
+    # The least time of a training step: Python and kernel launches.
     launches: float = 5e-4
-    # The same of a solve, a pair.
+    # The same for each pair of a solve.
     pair: float = 2e-2
     # A job in SLURM, or the next one in its group, starts Snakemake twice, torch and CUDA, and loads data.
     start: float = 20.0
@@ -99,7 +99,7 @@ class Durations:
         self.experiment, self.machine = experiment, machine
 
     def train(self, run: Run) -> float:
-        """A training run; a forward pass is a quarter of a product, and there is one of the test set too."""
+        """A training run; an evaluation is a forward pass, a quarter of a product, of training and test set."""
         evaluation = 0.3 * self.machine.product(self.experiment, run.dataset, run.variant)
         steps = self.experiment.identity(run)["steps"] * self.machine.step(self.experiment, run)
         return float(self.machine.start + steps + len(self.experiment.snapshots(run)) * evaluation)
@@ -127,5 +127,5 @@ class Durations:
 
 
 def cut(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
-    """Jobs in groups of a size, in their order."""
+    """Jobs in groups of `size`, in their order."""
     return [jobs[first : first + size] for first in range(0, len(jobs), size)]

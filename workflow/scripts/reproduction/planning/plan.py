@@ -1,4 +1,4 @@
-"""What an experiment will take before it starts: runs, jobs, disk, and time from a few timed products and steps.
+"""Cost of an experiment before it starts: runs, jobs, disk, and time from a few timed products and steps.
 
 Time is an estimate. Its unit, one Hessian product with the full data, is timed here; how many of them a solve takes is
 what was measured on MNIST.
@@ -26,10 +26,10 @@ from reproduction.training.gradients import FlatParameters, batch_gradient
 from reproduction.training.model import mlp
 from reproduction.training.optimizers import OptimizerStep
 
-# Rules that make tables of a run besides its training, and of a data set those that the claims need.
+# Rules that make tables of a run, besides its training, and tables of a data set for the claims.
 METRIC_RULES = len({table.rule for table in TABLES.values() if table.of_run}) - 1
 DATASET_RULES = len({table.rule for table in TABLES.values() if not table.of_run and table.scored is not None})
-# What a number takes in a table, of a run of MNIST.
+# Bytes of a number with its separator, as measured on tables of MNIST.
 BYTES_PER_ENTRY = 6
 # Timed products take this many samples on a CPU, and the others are estimated from them.
 SAMPLES = 6000
@@ -112,7 +112,7 @@ def table_rows(durations: Durations, run: Run) -> dict[str, int]:
     last = max(counts)
     both = {times: min(counts[times[0]], counts[times[1]]) for times in relations}
     on_grid = [n for step, n in counts.items() if step % every == 0 or step == last]
-    # By what there is a row of.
+    # What there is a row of -> number of rows.
     rows = {
         "snapshot": len(counts),
         "snapshot, i": sum(counts.values()),
@@ -128,7 +128,7 @@ def table_rows(durations: Durations, run: Run) -> dict[str, int]:
 
 
 def table_bytes(durations: Durations, run: Run) -> int:
-    """What the tables of a run that reaches its end take, about."""
+    """Approximate bytes of the tables of a run that reaches its end."""
     widths = {kind: len(TABLES[kind].units) for kind in RUN_TABLES}
     widths["overlaps"] += durations.experiment.most_pairs(run)
     return BYTES_PER_ENTRY * sum(rows * widths[kind] for kind, rows in table_rows(durations, run).items())
@@ -142,7 +142,7 @@ def measure(experiment: Experiment, device: torch.device) -> Measured:
         record = DATASETS[dataset]
         n, inputs = record.samples, record.inputs
         generator = torch.Generator().manual_seed(0)
-        # A GPU is not ten times as fast with a tenth of the samples.
+        # On a GPU the time is not proportional to the samples.
         samples = n if device.type == "cuda" else min(n, SAMPLES)
         x = torch.randn(samples, inputs, generator=generator).to(device)
         y = torch.randint(record.classes, (len(x),), generator=generator).to(device)

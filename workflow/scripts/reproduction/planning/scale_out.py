@@ -25,7 +25,7 @@ from reproduction.planning.plan import METRIC_RULES
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes out for a number of GPUs: hours from the first submission to the end, and hours of GPUs in use."""
+    """Result for a number of GPUs: hours from the first submission to the end, and hours of GPUs in use."""
 
     gpus: int
     hours: float
@@ -38,7 +38,7 @@ class Model:
     def __init__(self, experiment: Experiment, gpu: Assumed, components: dict[str, int]) -> None:
         durations = Durations(experiment, gpu)
         runs = list(experiment)
-        # Snakemake puts jobs of different runs into one group, in no order of ours.
+        # Snakemake puts jobs of different runs into one group, in an order of its own.
         mixed = random.Random(0)
         trainings = [(run, durations.train(run)) for run in runs]
         self.trainings = cut(mixed.sample(trainings, len(trainings)), components["trainings"])

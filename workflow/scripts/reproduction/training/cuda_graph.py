@@ -1,4 +1,4 @@
-"""Work that is the same every time, launched as one: a CUDA graph.
+"""Repeated work as a CUDA graph.
 
 A training step is some thirty operations of a few microseconds each on a GPU, and the host takes as long to launch each
 of them. A graph of all of them is launched at once (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).

@@ -37,7 +37,7 @@ BatchGradient = Callable[[Tensor, Tensor], Any]
 
 
 def batch_gradient(flat: FlatParameters) -> BatchGradient:
-    """The fastest way to this model's gradient: by hand for a plain fully connected network, else by autograd."""
+    """The fastest gradient of this model: written by hand for a plain fully connected network, else by autograd."""
     layers = mlp_layers(flat.model)
     return _by_autograd(flat) if layers is None else MLPGradient(*layers, flat.gradients)
 

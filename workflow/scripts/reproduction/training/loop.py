@@ -22,7 +22,7 @@ HISTORY = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What a run leaves, one row a snapshot: steps (S,), weights, gradients, updates (S, N) float32, history (S, 4).
+    """The result of a run, one row a snapshot: steps (S,), weights, gradients, updates (S, N) float32, history (S, 4).
 
     `diverged_at` is the step of the first snapshot at which something was not finite; that snapshot and all later ones
     are left out. None for a run that reached its end.
@@ -74,7 +74,7 @@ class Trainer:
         self.step(self.gradient)
 
     def train_step(self, t: int) -> None:
-        """OptimizerStep t."""
+        """Step t."""
         self.loader.select(t)
         self._whole()
 

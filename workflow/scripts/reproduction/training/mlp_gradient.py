@@ -83,8 +83,8 @@ def _activate(activation: nn.Module, z: Tensor) -> None:
 def _cross_entropy_backward(z: Tensor, targets: Tensor, error: Tensor) -> list[Operation]:
     """error = dL/dz of the mean cross-entropy of softmax(z), both (classes, n)."""
     classes, n = z.shape
-    # Column c: what the target c adds. By a table it is deterministic on a GPU too, where a scatter would sort its
-    # indices, wait for them, and not be captured.
+    # Column c: the contribution of target c. A table is deterministic on a GPU too, where a scatter would sort its
+    # indices, wait for them, and could not be captured as a CUDA graph.
     table, hits = torch.eye(classes, dtype=z.dtype, device=z.device).div_(-n), torch.empty_like(z)
     return [
         partial(torch.softmax, z, dim=0, out=error),

@@ -1,4 +1,4 @@
-"""The paper's network: a fully connected one, and how its parameters start."""
+"""The paper's fully connected network, and the initialization of its parameters."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise

@@ -1,6 +1,6 @@
 """Loops of training on one core, compiled by numba: one pass over memory where torch's operators take several.
 
-They compute what the operators do, to the rounding. `training.compiled` says where they are used.
+They compute the same as the operators, up to rounding. `training.compiled` says where they are used.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def _loop(*liberties: str) -> Callable[[Loop], Loop]:
         try:
             made: Loop = numba.njit(function, cache=True, **settings)
         except RuntimeError:
-            # No folder to keep the result in: every process then compiles for itself, for some seconds.
+            # There is no folder for the cache, so that every process compiles for itself, for some seconds.
             made = numba.njit(function, **settings)
         return made
 

@@ -15,10 +15,10 @@ from reproduction.experiment.optimizer_arguments import class_of, own_arguments
 from reproduction.training.compiled import compiled
 from reproduction.training.gradients import FlatParameters
 
-# Their steps treat every element alike, so that one step on all parameters as one vector is the steps on each layer's.
-# What Adafactor does, and what a later torch brings, may depend on the shapes.
+# Optimizers whose step treats every element alike, so that one step on the vector of all parameters equals the steps on
+# each layer's. Adafactor, and optimizers of a later torch, may depend on shapes.
 _ELEMENTWISE = ["SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD"]
-# Written as one loop over memory where torch's other forms take about ten.
+# torch has a fused form: one loop over memory instead of about ten.
 _FUSED = ("Adam", "AdamW", "Adagrad")
 
 # Evaluates the loss at the current parameters, leaves its gradient in the parameters' .grad.
@@ -79,7 +79,7 @@ class _PlainSGD:
         self.step_from(self._values)
 
     def step_from(self, starts: Sequence[torch.Tensor]) -> None:
-        """The step from other values, which the parameters need not have had in between."""
+        """The step from other values than the present ones."""
         for parameter, value, start in zip(self.parameters, self._values, starts, strict=True):
             if parameter.grad is not None:
                 torch.add(start, parameter.grad, alpha=-self.lr, out=value)
@@ -94,7 +94,7 @@ class _PlainSGD:
 class _PlainAdam:
     """torch.optim.Adam, fused, to the bit, without the bookkeeping, which costs more than the arithmetic."""
 
-    # What it is written for; any other argument is left to torch.optim.
+    # The arguments that are supported; with any other one torch.optim is used.
     ARGUMENTS = frozenset({"lr", "betas", "eps", "weight_decay"})
 
     def __init__(self, parameters: Iterable[torch.Tensor], **arguments: Any) -> None:
@@ -140,7 +140,7 @@ class _PlainAdam:
 
 
 class _CompiledAdam(_PlainAdam):
-    """The same by a compiled loop, with one division an element instead of two; equal to the rounding."""
+    """The same by a compiled loop, with one division an element instead of two; equal up to rounding."""
 
     def __init__(self, parameters: Iterable[torch.Tensor], loops: ModuleType, **arguments: Any) -> None:
         self._loop = loops.adam
@@ -182,12 +182,12 @@ class OptimizerStep:
         loops = compiled(self.parameters[0]) if plain_adam and in_line else None
         if name in _FUSED and not plain_adam and not {"fused", "foreach"} & set(arguments):
             arguments["fused"] = True
-        # What another package means by the word is not known.
+        # Another package may use the word `capturable` for something else.
         records = hasattr(torch.optim, name) and "capturable" in inspect.signature(made_by).parameters
         if records and self.parameters[0].device.type == "cuda":
             # Counts its steps on the GPU, so that a CUDA graph of a step can be replayed.
             arguments.setdefault("capturable", True)
-        # SGD counts nothing. Others without the argument may do on the host what a graph would not repeat.
+        # SGD keeps no counter. Others without the argument may compute on the host, which a graph would not repeat.
         self.capturable = bool(arguments.get("capturable", name == "SGD"))
         self.optimizer: torch.optim.Optimizer | _PlainSGD | _PlainAdam
         if name == "SGD" and set(arguments) == {"lr"}:
@@ -201,7 +201,7 @@ class OptimizerStep:
 
     @classmethod
     def of(cls, flat: FlatParameters, spec: Mapping[str, Any]) -> "OptimizerStep":
-        """The step of a model's parameters, on one vector where that makes no difference but of time."""
+        """The step of a model's parameters, taken on one vector where the result is the same."""
         name = class_of(spec)
         return cls([flat.vector] if name in _ELEMENTWISE else flat.model.parameters(), spec)
 
@@ -223,7 +223,7 @@ class OptimizerStep:
         for g, value, start in moved:
             start.copy_(value)
             value.addcmul_(g, scale)
-        # What had no gradient did not move.
+        # Parameters without a gradient did not move.
         starts = [value if p.grad is None else start for p, (value, start) in starts_of]
         gradient()
         if isinstance(self.optimizer, _PlainSGD):
@@ -234,7 +234,7 @@ class OptimizerStep:
         self.optimizer.step()
 
     def state(self) -> dict[str, Any]:
-        """All that the next steps depend on besides the parameters."""
+        """The state that the next steps depend on, besides the parameters."""
         return self.optimizer.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
