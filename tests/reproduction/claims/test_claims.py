@@ -13,6 +13,7 @@ import yaml
 from claims_frames import alignments, baseline, evidence, history, pairs, stack, two_times
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 
 from reproduction.claims.definition import load_claims, parse_claims
 from reproduction.claims.evidence import Evidence
@@ -125,7 +126,7 @@ def test_the_network_is_scored_by_its_size(size: int, verdict: str) -> None:
 # --- the file's checks ---
 
 
-def refused(content: Any) -> str:
+def refusal_of(content: Any) -> str:
     """The one line that a claims file is refused with."""
     with pytest.raises(ConfigError) as caught:
         parse_claims(content)
@@ -173,7 +174,7 @@ def refused(content: Any) -> str:
     ],
 )
 def test_wrong_test_is_refused_by_name(change: dict[str, Any], key: str, named: tuple[str, ...]) -> None:
-    message = refused(document(change))
+    message = refusal_of(document(change))
     assert message.startswith(f"claims: claims.0 (accuracy).tests.0 (high).{key}: ")
     assert all(word in message for word in named)
 
@@ -190,17 +191,17 @@ def test_wrong_test_is_refused_by_name(change: dict[str, Any], key: str, named: 
     ],
 )
 def test_wrong_claim_is_refused_by_name(change: dict[str, Any], key: str, named: tuple[str, ...]) -> None:
-    message = refused(document(**change))
+    message = refusal_of(document(**change))
     assert message.startswith(f"claims: claims.0 (accuracy){'.' if key else ''}{key}: ")
     assert all(word in message for word in named)
 
 
 def test_an_id_is_made_for_file_names() -> None:
-    assert refused(document({"id": "Two Words"})).startswith("claims: claims.0 (accuracy).tests.0 (Two Words).id: ")
+    assert refusal_of(document({"id": "Two Words"})).startswith("claims: claims.0 (accuracy).tests.0 (Two Words).id: ")
 
 
 def test_parts_and_claims_must_differ() -> None:
-    with pytest.raises(ConfigError, match="part 'high' is given twice"):
+    with refused(ConfigError, "'high'"):
         parse_claims(document({}, {"threshold": 0.5}))
     twice = document()
     twice["claims"].append(copy.deepcopy(twice["claims"][0]))
@@ -518,7 +519,7 @@ def test_shipped_file_is_strict_yaml_without_repeated_keys() -> None:
 
 
 def test_roles_that_are_not_the_papers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="roles: 'lion'; optimizer roles are sgd, adam, sam"):
+    with refused(ConfigError, "'lion'", "sgd, adam, sam"):
         evidence(roles={"lion": "lion"})
     with pytest.raises(ConfigError, match="roles: 'no dataset'"):
         evidence(datasets=[])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from eigendrift.scaling import Scaling
 from reproduction.data.prepared import read_prepared
@@ -123,7 +124,7 @@ def test_one_flipped_bit_is_refused_with_both_checksums_and_what_to_do(
 def test_a_truncated_file_is_refused(length: int, root: Path) -> None:
     path = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     os.truncate(path, length)
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: md5 .* expected .* damaged"):
+    with refused(DataError, "train-images-idx3-ubyte", "md5"):
         load_raw("MNIST", root, download=False)
 
 
@@ -131,7 +132,7 @@ def test_a_damaged_archive_is_refused_before_it_is_unpacked(root: Path) -> None:
     pack(root / "MNIST" / "raw")
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz: md5 .* expected .* damaged"):
+    with refused(DataError, "t10k-images-idx3-ubyte.gz", "md5"):
         load_raw("MNIST", root, download=False)
 
 
@@ -147,7 +148,7 @@ def test_files_of_the_other_data_set_are_named_as_such(root: Path) -> None:
 def test_swapped_training_and_test_labels_are_named_as_such(root: Path) -> None:
     train, test = (root / "MNIST" / "raw" / f"{part}-labels-idx1-ubyte" for part in ("train", "t10k"))
     train.write_bytes(test.read_bytes())
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: .* it is MNIST's t10k-labels-idx1-ubyte"):
+    with refused(DataError, "train-labels-idx1-ubyte", "MNIST's t10k-labels-idx1-ubyte"):
         load_raw("MNIST", root, download=False)
 
 
@@ -172,12 +173,12 @@ def test_an_unreadable_file_is_one_error(root: Path) -> None:
     path = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.unlink()
     path.symlink_to("/proc/self/mem")
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: cannot be read"):
+    with refused(DataError, "train-images-idx3-ubyte"):
         load_raw("MNIST", root, download=False)
 
 
 def test_an_impossible_path_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"xxx/MNIST/raw/train-images-idx3-ubyte: cannot be read .*too long"):
+    with refused(DataError, "xxx/MNIST/raw/train-images-idx3-ubyte"):
         load_raw("MNIST", tmp_path / ("x" * 300), download=False)
 
 
@@ -239,5 +240,5 @@ def test_one_flipped_bit_in_real_mnist_is_refused(tmp_path: Path) -> None:
         byte = handle.read(1)[0]
         handle.seek(23_456_789)
         handle.write(bytes([byte ^ 4]))
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: md5 .*, expected 6bbc9ace898e44ae57da46a324031adb"):
+    with refused(DataError, "train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"):
         load_raw("MNIST", tmp_path, download=False)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refused
 
 from reproduction.data.prepared import read_prepared
 from reproduction.data.sources import prepare as prepare_data
@@ -48,10 +49,10 @@ def test_a_chunk_in_anothers_place_and_one_of_another_run_are_refused(tmp_path: 
     first, second = (tmp_path / FOLDER / f"eigenpairs-{chunk}.safetensors" for chunk in (0, 1))
     write_pairs(first, numbers, vectors, {**RUN, "chunk": 0})
     second.write_bytes(first.read_bytes())
-    with pytest.raises(DamagedFileError, match=r"eigenpairs-1\.safetensors: belongs to chunk 0, .* chunk 1 belongs"):
+    with refused(DamagedFileError, "eigenpairs-1.safetensors", "chunk 0", "chunk 1"):
         read_pairs(second)
     write_pairs(second, numbers, vectors, {**RUN, "chunk": 1, "steps": 70})
-    with pytest.raises(DamagedFileError, match=r"eigenpairs-1\.safetensors: belongs to another run"):
+    with refused(DamagedFileError, "eigenpairs-1.safetensors"):
         run_identity([first, second])
     write_pairs(second, numbers, vectors, {**RUN, "chunk": 1})
     assert run_identity([first, second]) == RUN
@@ -78,7 +79,7 @@ def test_a_table_of_a_data_set_under_the_name_of_another_is_refused(name: str) -
 def test_a_baseline_of_another_variant_is_refused() -> None:
     path = Path("results/x/baseline/hidden-100/MNIST.overlaps.csv")
     check_place(path, {"dataset": "MNIST", "variant": "hidden-100"})
-    with pytest.raises(DamagedFileError, match="belongs to variant scaling-unit"):
+    with refused(DamagedFileError, "variant scaling-unit"):
         check_place(path, {"dataset": "MNIST", "variant": "scaling-unit"})
 
 

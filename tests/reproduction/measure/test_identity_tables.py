@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refused
 
 from eigendrift.metrics import Floats
 from reproduction.experiment.table_catalogue import TABLES
@@ -207,7 +208,7 @@ def test_overlaps_keep_five_digits_of_themselves_or_of_what_is_missing_to_one() 
 
 
 def test_more_pairs_than_columns_are_refused() -> None:
-    with pytest.raises(ValueError, match="k = 2 is too small: 3 pairs at steps 0 or 20"):
+    with refused(ValueError, "k = 2", 3, 20):
         overlaps_table(taken(), 2)
 
 
@@ -232,19 +233,19 @@ def test_bases_are_read_from_several_arrays_in_float64() -> None:
 def test_what_is_no_series_of_bases_is_refused() -> None:
     pairs = frame({0: 2, 10: 1})
     good = E[[0, 1, 2]]
-    with pytest.raises(ValueError, match="one row a pair: 2 rows, and pairs has 3"):
+    with refused(ValueError, "pairs", 2, 3):
         Eigenbases(pairs, good[:2])
-    with pytest.raises(ValueError, match=r"vectors must be \(P, N\)"):
+    with refused(ValueError, "vectors"):
         Eigenbases(pairs, E[0])
-    with pytest.raises(ValueError, match=r"vectors must be \(P, N\)"):
+    with refused(ValueError, "vectors"):
         Eigenbases(pairs, [good[:2], good[2:, :5]])
-    with pytest.raises(ValueError, match="in order of step and i"):
+    with refused(ValueError, "step", "i"):
         Eigenbases(pairs.iloc[[2, 0, 1]], good)
     with pytest.raises(ValueError, match="i = 1, 2"):
         Eigenbases(pairs.assign(i=[1, 3, 1]), good)
-    with pytest.raises(ValueError, match=r"step 0 must be orthonormal; a product of two is 0.6 off"):
+    with refused(ValueError, "step 0", 0.6):
         Eigenbases(pairs, np.stack([E[0], 0.6 * E[0] + 0.8 * E[1], E[2]])).basis(0)
-    with pytest.raises(ValueError, match=r"step 10 must be orthonormal; a product of two is 3 off"):
+    with refused(ValueError, "step 10", 3):
         Eigenbases(pairs, good * [[1], [1], [2]]).basis(10)
-    with pytest.raises(ValueError, match="step 10 must be finite"):
+    with refused(ValueError, "step 10"):
         Eigenbases(pairs, good * [[1], [1], [np.nan]]).basis(10)

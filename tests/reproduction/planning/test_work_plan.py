@@ -60,8 +60,8 @@ def test_jobs_share_the_work_and_lines_say_so() -> None:
     total = sum(plan.seconds.values())
     hours = dataclasses.replace(plan, seconds={rule: 6000 * seconds / total for rule, seconds in plan.seconds.items()})
     (one,), (four,) = ([line for line in hours.lines(jobs) if "in all" in line] for jobs in (1, 4))
-    assert "about 1.7 h with 1 at once" in one
-    assert "about 25 min with 4 at once" in four
+    assert "1.7 h" in one
+    assert "25 min" in four
 
 
 def test_costs_are_measured_for_every_data_set_and_optimizer() -> None:

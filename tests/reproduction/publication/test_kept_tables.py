@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 from snakemake.persistence.file import FilePersistence
 from synthetic_tables import Synthetic, small_config
 
@@ -157,7 +158,7 @@ def test_a_run_is_kept_once_all_its_tables_are_there(config: dict[str, Any]) -> 
     assert not [path for path in first["written"] if "main/seed1" in path]
     # Which is computed from that run too.
     assert "interpolation/digits.csv" not in first["written"]
-    assert "runs/digits/sgd/main/seed1/alignment.csv is not there" in first["unfinished"]["runs/digits/sgd/main/seed1"]
+    assert "runs/digits/sgd/main/seed1/alignment.csv" in first["unfinished"]["runs/digits/sgd/main/seed1"]
     before = times(STORE)
     Synthetic(RESULTS, config).paths("alignment", [{}])
     second = keep(config, RESULTS, STORE)
@@ -218,7 +219,7 @@ def test_another_content_than_the_kept_one_is_one_error_unless_it_is_to_replace_
     path = RESULTS / "runs/digits/sgd/main/seed0/history.csv"
     rewrite(path, "history", "train_loss")
     before = contents(store)
-    with pytest.raises(DataError, match=r"seed0/history\.csv: has another content") as error:
+    with refused(DataError, "seed0/history.csv") as error:
         keep(config, RESULTS, store)
     assert len(str(error.value).splitlines()) == 1
     assert contents(store) == before
@@ -318,7 +319,7 @@ def test_a_damaged_or_foreign_manifest_is_refused_by_name(store: Path, config: d
 
 
 def test_nothing_kept_is_one_line(config: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"^store: nothing is kept there"):
+    with refused(DataError, "store"):
         restorable(config, Path("new"), STORE)
 
 
@@ -341,12 +342,12 @@ def test_nothing_kept_is_one_line(config: dict[str, Any]) -> None:
 def test_other_parameters_are_refused_in_one_line_that_names_them(
     store: Path, change: dict[str, Any], words: str
 ) -> None:
-    for refused in (
+    for attempt in (
         lambda: restorable(configuration(**change), Path("new"), store),
         lambda: keep(configuration(**change), RESULTS, store),
     ):
         with pytest.raises(DataError) as error:
-            refused()
+            attempt()
         assert str(error.value).startswith("store: runs/digits/sgd/main/seed0 has other parameters")
         assert words in str(error.value)
         assert len(str(error.value).splitlines()) == 1
@@ -355,7 +356,7 @@ def test_other_parameters_are_refused_in_one_line_that_names_them(
 def test_another_baseline_is_refused(store: Path) -> None:
     config = configuration()
     config["baseline"]["initializations"] += 1
-    with pytest.raises(DataError, match=r"baseline/digits\.csv has other parameters.*initializations 60 kept, 61"):
+    with refused(DataError, "baseline/digits.csv", "initializations 60", 61):
         restorable(config, Path("new"), store)
 
 
@@ -390,7 +391,7 @@ def test_keep_goes_on_with_a_run_more_and_takes_what_is_computed_from_all_again(
         "interpolation/digits.solutions.csv"
     }
     assert restorable(more, Path("new"), store).due == []
-    with pytest.raises(DataError, match=r"holds runs/digits/sgd/main/seed2, which the configuration lacks"):
+    with refused(DataError, "runs/digits/sgd/main/seed2"):
         keep(configuration(), RESULTS, store)
 
 
@@ -422,9 +423,9 @@ def test_the_configuration_of_a_name_is_the_one_that_its_overlay_makes(tmp_path:
     overlay = tmp_path / "mine.yaml"
     overlay.write_text("name: mine\ntraining: {seeds: [0, 7]}\n")
     assert configured("mine", [overlay])["training"]["seeds"] == [0, 7]
-    with pytest.raises(ConfigError, match=r"config\.yaml: name is 'demo', not 'mine'; give the overlay as CONFIG=path"):
+    with refused(ConfigError, "config.yaml", "'demo'", "'mine'", "CONFIG="):
         configured("mine", [])
-    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+    with refused(ConfigError, "none.yaml"):
         configured("mine", [tmp_path / "none.yaml"])
 
 

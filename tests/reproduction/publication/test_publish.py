@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from experiments import PACKAGES
 from paper_files import run_script
+from refusals import refused
 from synthetic_tables import Synthetic, small_config
 
 from reproduction.claims.definition import load_claims
@@ -230,14 +231,14 @@ def test_a_damaged_table_is_named(published: Path, tmp_path: Path, content: byte
     folder = shutil.copytree(published, tmp_path / "paper" / "published")
     table = next((folder / "tables").rglob("ipr.csv.gz"))
     table.write_bytes(table.read_bytes()[:100] if content is None else content)
-    with pytest.raises(DataError, match=r"ipr\.csv\.gz: damaged \(.*\); bring it back"):
+    with refused(DataError, "ipr.csv.gz"):
         redraw(folder, tmp_path / "build")
 
 
 def test_a_damaged_record_is_named(published: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(published, tmp_path / "paper" / "published")
     (folder / "provenance.json").write_text("no json")
-    with pytest.raises(DataError, match=r"provenance\.json: damaged \(.*\); bring it back with git checkout"):
+    with refused(DataError, "provenance.json", "git checkout"):
         redraw(folder, tmp_path / "build")
 
 
