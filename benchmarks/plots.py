@@ -56,7 +56,7 @@ def solvers(tables: dict[str, pd.DataFrame]) -> Any:
 def scaling(tables: dict[str, pd.DataFrame]) -> Any:
     """Seconds a snapshot against samples, width and k, with the floor and the products at the machine's rate."""
     table = tables["scaling"]
-    labels = {"samples": "samples", "width": "width of both hidden layers", "k": "pairs $k$"}
+    labels = {"samples": "samples", "width": "width of the first two layers", "k": "pairs $k$"}
     colors = optimizer_colors(OPTIMIZERS)
     figure, panels = _axes(len(labels), 2.8)
     for panel, (axis, label) in zip(panels, labels.items(), strict=True):

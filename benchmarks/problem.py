@@ -47,7 +47,7 @@ class Scale:
     training_steps: int
     # Optimizers of which two runs are put side by side.
     paired: tuple[str, ...]
-    # How the cost grows: fractions of the samples, widths of both hidden layers, numbers of pairs.
+    # How the cost grows: fractions of the samples, widths of the first two hidden layers, numbers of pairs.
     fractions: tuple[float, ...]
     widths: tuple[int, ...]
     width_steps: int
@@ -65,7 +65,7 @@ class Scale:
 
 PAPER = Scale(
     dataset="MNIST",
-    hidden=(100, 100),
+    hidden=(100, 100, 10),
     steps=100_000,
     snapshots=(0, 100, 1000, 5000, 10_000, 20_000, 40_000, 60_000, 80_000, 100_000),
     compared=(60_000, 20_000, 100_000, 2000),
@@ -87,7 +87,7 @@ PAPER = Scale(
 
 QUICK = Scale(
     dataset="digits",
-    hidden=(20, 20),
+    hidden=(20, 20, 10),
     steps=400,
     snapshots=(0, 100, 200, 400),
     compared=(200, 400),
@@ -155,6 +155,11 @@ def data_folder(dataset: str) -> Path:
     if named := os.environ.get("EIGENDRIFT_DATA"):
         return Path(named)
     return HOME.parent / "data"
+
+
+def widened(hidden: Sequence[int], width: int) -> tuple[int, ...]:
+    """The hidden layers with the first two of another width, which hold nearly all parameters."""
+    return (width, width, *hidden[2:])
 
 
 def network(data: Data, hidden: Sequence[int]) -> nn.Sequential:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.methods import Point, ours
-from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network
+from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Scale, load, network, widened
 from benchmarks.rate import machine_rate
 from benchmarks.results import arguments, scale_of, write
 from benchmarks.snapshots import trajectory
@@ -72,7 +72,7 @@ class Study:
 
     def trained(self, width: int) -> Tensor:
         """Parameters of a network of another width after a few steps, from the cache if they are there."""
-        hidden = (width,) * len(self.scale.hidden)
+        hidden = widened(self.scale.hidden, width)
         samples = self.data.train_samples(torch.device("cpu"))
         scratch = Scratch(self.cache, f"widths/{self.scale.dataset}/{width}", {"steps": self.scale.width_steps})
         model, steps = network(self.data, hidden), [self.scale.width_steps]
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for k in scale.pairs:
             study.add("k", k, optimizer, scale.hidden, everything, k, late)
     for width in scale.widths:
-        hidden = (width,) * len(scale.hidden)
+        hidden = widened(scale.hidden, width)
         study.add("width", width, "sgd", hidden, everything, K, study.trained(width))
     write(given.output, "scaling", pd.DataFrame(study.rows))
 
