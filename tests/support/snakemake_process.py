@@ -79,7 +79,7 @@ def run_snakemake(
     folder: Path,
     *args: str,
     check: bool = True,
-    timeout: float = 600,
+    timeout: float = 1800,
     program: Sequence[str] = ("-m", "snakemake"),
     **extra_environment: str,
 ) -> Finished:

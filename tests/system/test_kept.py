@@ -129,6 +129,23 @@ def test_a_second_keep_and_a_keep_of_what_is_restored_write_nothing(kept: Path, 
         assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
 
 
+def test_restoring_again_voids_no_run_that_was_stopped_halfway(restored: Path, overlay: Callable[[str], str]) -> None:
+    more = overlay("training: {seeds: [0, 1, 5]}")
+    run = "results/tiny/runs/digits/sgd/main/seed5"
+    run_snakemake(restored, "--cores", "1", *TINY, more, "--", f"{run}/trajectory.safetensors")
+    time = (restored / run / "trajectory.safetensors").stat().st_mtime_ns
+    done = call(restored, "restore", more)
+    assert done.returncode == 0, done.stderr
+    assert (restored / run / "trajectory.safetensors").stat().st_mtime_ns == time
+    trained = {
+        tuple(job.wildcards.values())
+        for job in planned_jobs(run_snakemake(restored, "-n", *TINY, more))
+        if job.rule == "train"
+    }
+    assert len(trained) == 5, trained
+    shutil.rmtree(restored / run)
+
+
 def test_a_damaged_table_and_another_network_are_one_line_each(
     kept: Path, tmp_path: Path, overlay: Callable[[str], str]
 ) -> None:

@@ -1,6 +1,7 @@
 """A data set, an activation, an optimizer and a figure of one's own take one record each, and nothing else."""
 
 import ast
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -194,14 +195,22 @@ def test_a_record_has_one_source() -> None:
 
 def naming(name: str) -> set[str]:
     """The sources, schema among them, in which a text is this name; without what the paper says of its data sets."""
-    found = set()
     papers = {*(SCRIPTS / "reproduction" / "claims").glob("*.py"), SCRIPTS / "reproduction/figures/sensitivity.py"}
-    for path in set(SCRIPTS.rglob("*.py")) - papers:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.Constant) and node.value == name for node in ast.walk(tree)):
-            found.add(path.name)
-    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-    return found | ({SCHEMA.name} if f"'{name}'" in str(schema) else set())
+    found = {path.name for path in set(SCRIPTS.rglob("*.py")) - papers if name in texts(path)}
+    return found | ({SCHEMA.name} if f"'{name}'" in schema_text() else set())
+
+
+@cache
+def texts(path: Path) -> frozenset[str]:
+    """The texts in a source."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return frozenset(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+@cache
+def schema_text() -> str:
+    """The schema as Python shows it."""
+    return str(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
 
 
 def test_names_stand_in_their_record_alone() -> None:

@@ -7,6 +7,7 @@ python -m reproduction.publication.kept restore NAME  from there into results/NA
 import argparse
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -292,8 +293,16 @@ def take_over(files: Iterable[str], overlays: Sequence[Path], results: Path) -> 
     with which later changes are noticed. Those of earlier runs, also of files that are not there, make room for them.
     """
     targets = [str(results / path) for path in files]
-    # Without a target, Snakemake takes all.
-    return _snakemake(targets, overlays, "--touch", "--forceall") if targets else None
+    if not targets:
+        # Without a target, Snakemake takes all.
+        return None
+    # It touches the data files too, which are older than the arrays of runs that were stopped halfway: with the present
+    # time, they would void those.
+    times = {path: path.stat().st_mtime_ns for path in (results / "data").glob("*.safetensors")}
+    trouble = _snakemake(targets, overlays, "--touch", "--forceall")
+    for path, time in times.items():
+        os.utime(path, ns=(time, time))
+    return trouble
 
 
 def _snakemake(targets: Sequence[str], overlays: Sequence[Path], *options: str) -> str | None:
