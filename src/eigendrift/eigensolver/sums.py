@@ -2,14 +2,14 @@
 
 A CPU adds the terms of a float32 sum one after another, a few at a time. Over 10^6 entries the norm of a vector then
 has a relative error of 1e-5, over 10^7 of 4e-4, with which a basis loses its orthonormality and a solve does not
-converge. So sums go over blocks of columns, and the blocks are added in float64. The tree of a GPU's sum has no such
-error.
+converge. So sums go over blocks of columns, and the blocks are added in float64; smaller blocks would gain little and
+take longer. The tree of a GPU's sum has no such error.
 """
 
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 13
+BLOCK = 1 << 15
 
 
 def inner(rows: Tensor, others: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def test_all_vectors_of_a_solve_fit_the_budget(k: int, vectors: int | None) -> N
     assert bool(pairs.converged.all())
     assert pairs.orthogonality < 1e-6
     expected = torch.tensor([10.0, 9.0, 8.0], dtype=torch.float64)[:k]
-    torch.testing.assert_close(pairs.values, expected, rtol=3e-6, atol=0)
+    torch.testing.assert_close(pairs.values, expected, rtol=1e-5, atol=0)
 
 
 def test_a_surrogate_and_both_ends_fit_the_budget_too() -> None:
@@ -71,11 +71,11 @@ def test_a_surrogate_and_both_ends_fit_the_budget_too() -> None:
         pairs = top_eigenpairs(operator, 2, 1e-4, surrogate=surrogate, max_bytes=4 * n * 50)
     assert 30 * 4 * n < memory.peak <= 50 * 4 * n
     assert pairs.surrogate_matvecs > 0
-    torch.testing.assert_close(pairs.values, torch.tensor([10.0, 9.0], dtype=torch.float64), rtol=3e-6, atol=0)
+    torch.testing.assert_close(pairs.values, torch.tensor([10.0, 9.0], dtype=torch.float64), rtol=1e-5, atol=0)
     with LiveMemory() as memory:
         both = top_eigenpairs(Diagonal(n), 2, 1e-4, which="LM", max_bytes=4 * n * 60)
     assert memory.peak <= 60 * 4 * n
-    torch.testing.assert_close(both.values, torch.tensor([10.0, -9.5], dtype=torch.float64), rtol=3e-6, atol=0)
+    torch.testing.assert_close(both.values, torch.tensor([10.0, -9.5], dtype=torch.float64), rtol=1e-5, atol=0)
 
 
 def test_many_start_vectors_are_multiplied_a_few_at_a_time() -> None:
@@ -85,7 +85,7 @@ def test_many_start_vectors_are_multiplied_a_few_at_a_time() -> None:
         pairs = top_eigenpairs(operator, 2, 1e-4, v0=start, max_bytes=4 * n * 80)
     # The caller's vectors are counted too.
     assert memory.peak <= (80 + 30) * 4 * n
-    torch.testing.assert_close(pairs.values, torch.tensor([10.0, 9.0], dtype=torch.float64), rtol=3e-6, atol=0)
+    torch.testing.assert_close(pairs.values, torch.tensor([10.0, 9.0], dtype=torch.float64), rtol=1e-5, atol=0)
 
 
 def test_a_budget_that_is_too_small_names_what_is_needed() -> None:
@@ -128,7 +128,7 @@ def test_fewer_basis_vectors_than_corrections_keep_the_pairs() -> None:
     torch.testing.assert_close(pairs.values, values[:10], rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("n", [1, 8191, 8192, 8193, 3_000_000])
+@pytest.mark.parametrize("n", [1, 1000, 32_768, 32_769, 3_000_000])
 def test_sums_of_long_float32_vectors_keep_their_digits(n: int) -> None:
     rows = torch.randn(3, n, generator=torch.Generator().manual_seed(0)) + 1
     wide = rows.double()
