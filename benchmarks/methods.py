@@ -160,11 +160,18 @@ def pyhessian(point: Point, k: int, tol: float, seed: int) -> Solution:
     return sorted_solution(torch.tensor(values), torch.stack(columns, dim=1), count)
 
 
-def hessian_eigenthings(point: Point, k: int, tol: float, seed: int) -> Solution:
-    """hessian-eigenthings' Lanczos, whose number of products is given beforehand."""
+def hessian_eigenthings(point: Point, k: int, tol: float, seed: int, rows: int | None = None) -> Solution:
+    """hessian-eigenthings' Lanczos, whose number of products is given beforehand.
+
+    `rows` is the number of samples of a batch, by default all: it averages the batches, so that it has to divide them.
+    """
     library = importlib.import_module("hessian_eigenthings")
     loss = library.supervised_loss(nn.functional.cross_entropy)
-    operator = library.HessianOperator(point.model, [(point.inputs, point.targets)], loss)
+    rows = rows or len(point.inputs)
+    if len(point.inputs) % rows:
+        raise ValueError(f"rows = {rows} does not divide {len(point.inputs)} samples")
+    batches = list(zip(point.inputs.split(rows), point.targets.split(rows), strict=True))
+    operator = library.HessianOperator(point.model, batches, loss)
     found = library.lanczos(operator, k=k, max_iter=EIGENTHINGS_ITERATIONS, tol=tol, which="LA", seed=seed)
     return sorted_solution(found.eigenvalues, found.eigenvectors.T, int(found.iterations))
 

@@ -34,6 +34,8 @@ class Outcome:
     """What one method did at one snapshot."""
 
     seconds: list[float] = field(default_factory=list)
+    # Of all threads together.
+    cpu_seconds: list[float] = field(default_factory=list)
     solution: Solution | None = None
     error: str = ""
 
@@ -82,8 +84,10 @@ def run_all(point: Point, chosen: dict[str, Method], seed: int) -> dict[str, Out
         def solve() -> None:
             outcome.solution = method.solve(point, K, TOLERANCE, seed)
 
+        started = time.process_time()
         try:
             outcome.seconds.append(stopwatch(solve))
+            outcome.cpu_seconds.append(time.process_time() - started)
             print(f"  {name}: {outcome.seconds[-1]:.2f} s", flush=True)
         except Exception as problem:  # a library that fails is a row of the table
             outcome.error = f"{type(problem).__name__}: {str(problem).splitlines()[0][:80] if str(problem) else ''}"

@@ -29,13 +29,19 @@ def parallel_map(work: Callable[[Sequence[Share]], Result], items: Sequence[Shar
     Returns:
         The results, in the order of the shares.
     """
-    threads = _WORKERS.get() or torch.get_num_threads()
-    if threads == 1 or len(items) < 2 * threads:
+    if not is_shared(len(items)):
         return [work(items)]
+    threads = _WORKERS.get() or torch.get_num_threads()
     with single_threaded_torch():
         # Neighbouring items take similar time: dealt out in turn, they make shares of equal work.
         shares = [items[start::threads] for start in range(threads)]
         return list(_pool(threads).map(work, shares))
+
+
+def is_shared(items: int) -> bool:
+    """Whether `parallel_map` makes several shares of so many items."""
+    threads = _WORKERS.get() or torch.get_num_threads()
+    return threads > 1 and items >= 2 * threads
 
 
 @contextmanager

@@ -11,7 +11,8 @@ the best Ritz vectors and their products (thick restart; Wu and Simon 2000).
 With a surrogate, a cheaper operator that resembles H, the basis starts from the surrogate's own top vectors (found with
 the help of its coarse level, where it has one), and each residual passes through the surrogate's approximate inverse of
 H - theta before it becomes a direction (Davidson 1975). The result is judged by the same residuals of full products;
-the surrogate affects only how many products are needed.
+the surrogate affects only how many products are needed. Where the residuals show that it would not save any, because
+it resembles H too little, plain Lanczos goes on from the sum of the vectors that were found.
 
 A Krylov space shows a repeated eigenvalue once, and of close eigenvalues perhaps only one. So a converged solve is
 followed by a probe: Lanczos from a fresh random vector in the complement of the basis, until it either finds a further
@@ -77,6 +78,8 @@ PROBE_MATVECS = 24
 # Number of entries of every basis vector that are combined at once, and at least so many parts of a vector.
 COLUMNS = 16384
 PARTS = 32
+# A surrogate whose own vectors have relative residuals above this is no help.
+HOPELESS = 0.5
 # Largest number of products of a surrogate's solve.
 SURROGATE_MATVECS = 100
 
@@ -219,16 +222,18 @@ class _Preconditioner:
         known = None if coarse is None else _Preconditioner(coarse, k, max(tol, COARSE_TOL), seed, delta, probe, size)
         random = _generator(operator, seed)
         task = _Task(k, tol, SURROGATE_MATVECS, size, delta, probe and known is None)
-        solved = _solve(operator, task, random, known, [])
-        self.start, self.matvecs = solved.y, solved.basis.matvecs
+        solved = _solve_watched(operator, task, random, known, [], probe)
+        self.start, self.matvecs = solved.y, solved.matvecs
         self.next_values, self.next_bound = solved.values[k : k + 1], solved.next_bound
-        if known is None:
+        # What Lanczos alone takes for the surrogate, it takes for H as well, more or less.
+        self.alone: int = solved.matvecs if known is None else known.alone
+        if known is None or solved.gave_up:
             # A whole Krylov space shows more of the spectrum than the few directions of a preconditioned solve.
             self.values, coefficients = solved.basis.rayleigh_ritz()
             self.vectors = solved.basis.vectors(coefficients)
         else:
             self.values, self.vectors = known.values, known.vectors
-            self.matvecs += known.matvecs
+        self.matvecs += 0 if known is None else known.matvecs
 
     def correct(self, residual: Tensor, value: float) -> Tensor:
         """(theta - G)^-1 r, where G is the surrogate on the space of its known vectors and zero outside of it.
@@ -241,6 +246,23 @@ class _Preconditioner:
         distance = torch.where(distance.abs() < nearest, torch.where(distance < 0, -nearest, nearest), distance)
         gain = _to_device_of(1 / distance - 1 / value, residual)
         return residual / value + ((self.vectors @ residual) * gain) @ self.vectors
+
+    def pays(self, rounds: int, first: float, now: float, tol: float, left: int) -> bool:
+        """Whether to go on with it, from the largest relative residuals of the first round and of the present one.
+
+        Args:
+            rounds: Number of corrections since the first residual.
+            first: The first residual, of the surrogate's own vectors.
+            now: The present one.
+            tol: Tolerance.
+            left: Number of pairs that have not converged, which is the number of products a round.
+        """
+        if rounds == 0:
+            return now <= HOPELESS
+        if now >= first:
+            # One round may bring another pair among the first.
+            return rounds == 1
+        return left * rounds * math.log(now / tol) / math.log(first / now) <= self.alone
 
     def next_of(self, values: Tensor, norms: Tensor, k: int) -> float:
         """Estimate an upper bound on the finer operator's next eigenvalue from its Ritz values (k or more)."""
@@ -279,6 +301,10 @@ class _Solved:
     next_bound: float
     rounding: float
     stalled: bool
+    # Whether it ended because the preconditioner did not pay.
+    gave_up: bool = False
+    # Number of products, those of an attempt with a preconditioner included.
+    matvecs: int = 0
 
 
 Arguments = ParamSpec("Arguments")
@@ -565,7 +591,10 @@ def _pairs(
         known = _Preconditioner(
             surrogate, k, max(SURROGATE_TOL_FACTOR * tol, 1e-4), seed, delta, probe != "none", surrogate_size
         )
-    solved = _solve(operator, task, _generator(operator, seed), known, start)
+    solved = _solve_watched(operator, task, _generator(operator, seed), known, start, probe != "none")
+    if solved.gave_up and probe == "surrogate":
+        # A surrogate that does not resemble H shows nothing of what was missed.
+        probe = "operator"
     known_bound = math.isfinite(solved.next_bound)
     source: BoundSource = "none"
     if known_bound and probe != "none":
@@ -581,7 +610,7 @@ def _pairs(
         next_bound=solved.next_bound,
         bound_source=source,
         miss_probability=delta if known_bound else 1.0,
-        matvecs=solved.basis.matvecs,
+        matvecs=solved.matvecs,
         surrogate_matvecs=0 if known is None else known.matvecs,
     )
     _warn(pairs, tol, solved.stalled, torch_type(operator))
@@ -656,6 +685,28 @@ def _check_symmetry(basis: _Basis) -> None:
     check_symmetric(projected, torch_type(basis.operator))
 
 
+def _solve_watched(
+    operator: Operator,
+    task: _Task,
+    random: torch.Generator,
+    preconditioner: _Preconditioner | None,
+    start: list[Tensor],
+    probe: bool,
+) -> _Solved:
+    """Solve with the preconditioner, and without it if it turns out not to pay; `probe` is whether to probe then."""
+    solved = _solve(operator, task, random, preconditioner, start)
+    solved.matvecs = used = solved.basis.matvecs
+    if not solved.gave_up:
+        return solved
+    found = [solved.y[: task.k].sum(dim=0)]
+    # The two bases are not held at the same time.
+    del solved
+    alone = replace(task, max_matvecs=task.max_matvecs - used, probe=probe)
+    solved = _solve(operator, alone, random, None, found)
+    solved.matvecs, solved.gave_up = used + solved.basis.matvecs, True
+    return solved
+
+
 def _solve(
     operator: Operator,
     task: _Task,
@@ -666,13 +717,14 @@ def _solve(
     k, tol, size = task.k, task.tol, task.size
     basis = _Basis(operator, size)
     best, best_at = math.inf, 0
+    rounds, first_residual = 0, math.inf
     # The surrogate's next vector waits: with a good surrogate the first k are enough.
     directions: list[Tensor] = start[: size - 1]
     waiting: list[Tensor] = []
     if preconditioner is not None and not start:
         directions, waiting = list(preconditioner.start[:k]), list(preconditioner.start[k : k + 1])
     # Estimates of residual norms hold in a Krylov space alone.
-    krylov = preconditioner is None and not start
+    krylov = preconditioner is None and len(start) < 2
     new, next_bound, probes, delta = not start, math.inf, 0, task.delta
     factor = _rounding(torch_type(operator))
     eps = max(torch.finfo(basis.q.dtype).eps, torch.finfo(torch_type(operator)).eps)
@@ -710,12 +762,19 @@ def _solve(
             if found:
                 # The residuals of the enlarged basis leave it in more than one direction.
                 krylov, best, best_at = False, math.inf, basis.matvecs
+                rounds, first_residual = 1, math.inf
                 del y, residual_vectors
                 continue
         elif done and preconditioner is not None and not task.probe:
             next_bound = preconditioner.next_of(values, norms, k)
         if done or stalled or ends:
             return _Solved(basis, values[: k + 1], y, norms, residuals, next_bound, 10 * eps * largest, stalled)
+        if preconditioner is not None and not start:
+            largest_residual = float(residuals.max())
+            first_residual = largest_residual if rounds == 0 else first_residual
+            if not preconditioner.pays(rounds, first_residual, largest_residual, tol, int((residuals > tol).sum())):
+                return _Solved(basis, values, y, norms, residuals, next_bound, 0.0, False, gave_up=True)
+            rounds += 1
         room = max(1, size - k - 1)
         if preconditioner is None:
             # A residual is orthogonal to the basis, up to rounding.

@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from eigendrift._threads import is_shared, parallel_map
 from eigendrift.hessian.batches import Batch, tensors_in
 from eigendrift.hessian.evaluation import BY_DIFFERENCES, Evaluation, State, explained
 from eigendrift.hessian.loss_data import BatchChunks, Combination, TensorChunks
@@ -56,6 +57,18 @@ class FunctionalHessian:
             self.evaluation, self.chunks, self.combination, state, self.names, torch.float64, self.graph_bytes
         )
 
+    def of_samples(
+        self, evaluation: Evaluation, chunks: Sequence[Batch], combination: Combination, graph_bytes: int
+    ) -> "FunctionalHessian":
+        """The Hessian at this point of the sum of a loss over other chunks, divided by what this loss divides by.
+
+        It stays at its point when this one moves.
+        """
+        other = type(self)(evaluation, chunks, combination, self.state, self.names, self.dtype, graph_bytes)
+        other.loss *= other.total / self.total
+        other.total = self.total
+        return other
+
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name not in ("_kept", "_point")}
 
@@ -79,7 +92,7 @@ class FunctionalHessian:
         """Compute the losses, and as many graphs as memory allows, at the present state."""
         # What is kept of each chunk for its products; an empty list where the chunk has no part in the loss.
         self._kept: list[Any] = []
-        keeping, last = self.graph_bytes > 0, 0
+        keeping, last, self.kept_bytes = self.graph_bytes > 0, 0, 0
         counter = _SavedBytes([*self.state.values(), *self._data()])
         losses, total = [], 0.0
         for batch in self.chunks:
@@ -101,11 +114,12 @@ class FunctionalHessian:
             losses.append(loss)
             if counter.bytes <= self.graph_bytes:
                 self._kept.append(gradients)
+                self.kept_bytes = counter.bytes
             else:
                 keeping = False
         if not keeping and not self.same_order:
             # The chunks of a later pass might come in another order than the kept ones.
-            self._kept = []
+            self._kept, self.kept_bytes = [], 0
         self._complete = keeping
         # The loss of the chunks that are differentiated again at every product, which has to be the same each time.
         self._again = losses[sum(map(bool, self._kept)) :]
@@ -133,11 +147,28 @@ class FunctionalHessian:
             torch.zeros_like(p) if g is None else g for g, p in zip(found, self._point, strict=True)
         ]
 
-    def _gradients(self, graph: bool) -> Iterator[tuple[Any, bool]]:
-        """The gradient of each chunk, and whether it is kept."""
-        for kept in self._kept:
-            if kept:
-                yield kept, True
+    def _gradients(self, graph: bool) -> Iterator[Any]:
+        """The gradient of each chunk, of kept ones first."""
+        yield from filter(None, self._kept)
+        yield from self._others(graph)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the point."""
+        return self._point[0].device
+
+    @property
+    def uses_thread_pool(self) -> bool:
+        """Whether products run on a pool of threads alone: every graph is kept, and there are enough of them."""
+        return self._complete and self._on_pool and is_shared(len(self._kept))
+
+    @property
+    def _on_pool(self) -> bool:
+        # The mode that widens types holds for one thread.
+        return self.device.type == "cpu" and not self.evaluation.widens(self.dtype)
+
+    def _others(self, graph: bool) -> Iterator[Any]:
+        """The gradient of each chunk whose graph is not kept."""
         if self._complete:
             return
         losses = []
@@ -146,7 +177,7 @@ class FunctionalHessian:
             if weight:
                 loss, gradients = self._chunk_gradient(batch, weight, graph)
                 losses.append(loss)
-                yield gradients, False
+                yield gradients
         self._compare(losses)
 
     def _compare(self, losses: Sequence[float]) -> None:
@@ -167,7 +198,7 @@ class FunctionalHessian:
     def gradient(self) -> Tensor:
         """The gradient of the loss, (N,)."""
         total = torch.zeros_like(self.flat())
-        for parts, _ in self._gradients(graph=False):
+        for parts in self._gradients(graph=False):
             total += torch.cat([part.detach().reshape(-1) for part in parts])
         return total / self.total
 
@@ -182,10 +213,22 @@ class FunctionalHessian:
             for part, point in zip(vectors.split(self.sizes, dim=1), self._point, strict=True)
         ]
         total = torch.zeros_like(vectors)
-        if len(vectors):
-            for gradients, kept in self._gradients(graph=True):
-                with explained("differentiating the gradient", self.otherwise), self.evaluation.working(self.dtype):
-                    total += self._chunk_product(gradients, tangents, kept)
+        if not len(vectors):
+            return total
+
+        def multiply(graphs: Sequence[Any]) -> Tensor:
+            found = torch.zeros_like(vectors)
+            for gradients in graphs:
+                found += self._chunk_product(gradients, tangents, True)
+            return found
+
+        kept = [gradients for gradients in self._kept if gradients]
+        with explained("differentiating the gradient", self.otherwise), self.evaluation.working(self.dtype):
+            for part in parallel_map(multiply, kept) if self._on_pool else [multiply(kept)]:
+                total += part
+        for gradients in self._others(graph=True):
+            with explained("differentiating the gradient", self.otherwise), self.evaluation.working(self.dtype):
+                total += self._chunk_product(gradients, tangents, False)
         return total / self.total
 
     def _chunk_product(self, gradients: list[Tensor], tangents: list[Tensor], keep: bool) -> Tensor:
@@ -206,7 +249,8 @@ def pulled_back(
     `tangents` has a tensor (b, *shape) for each output; `keep` keeps the graph.
     """
     b = len(tangents[0])
-    if b > 1:
+    # A CPU takes several vectors at once in no less time than one after the other.
+    if b > 1 and inputs[0].device.type != "cpu":
         try:
             found = torch.autograd.grad(
                 list(outputs), inputs, list(tangents), retain_graph=True, is_grads_batched=True, allow_unused=True

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from eigendrift.fully_connected import Network, read_network
 from eigendrift.hessian.batches import Batch, moved, tensors_in
+from eigendrift.hessian.fast_operations import FastOperations
 from eigendrift.hessian.mixed_precision import multiplying_in
 
 # The loss of a batch by a module.
@@ -66,6 +67,12 @@ class Evaluation:
     def batch_loss(self) -> BatchLoss:
         """The loss of a batch by the module that is evaluated."""
         return self._batch_loss(self.loss)
+
+    def with_loss(self, batch_loss: Callable[[Any], BatchLoss]) -> "Evaluation":
+        """The same module with another loss of a batch, made of the same loss."""
+        other = copy.copy(self)
+        other._batch_loss = batch_loss
+        return other
 
     def _prepare(self) -> None:
         self._substituted = _Substituted(self.module)
@@ -133,14 +140,16 @@ class Evaluation:
             enter(random_states_kept(self.device))
             if torch.get_default_device().type != self.device.type:
                 enter(self.device)
-            if self._widens(dtype):
+            enter(FastOperations())
+            if self.widens(dtype):
                 if torch.get_default_dtype() != dtype:
                     stack.callback(torch.set_default_dtype, torch.get_default_dtype())
                     torch.set_default_dtype(dtype)
                 enter(_InType(dtype))
             yield
 
-    def _widens(self, dtype: torch.dtype) -> bool:
+    def widens(self, dtype: torch.dtype) -> bool:
+        """Whether an evaluation in `dtype` computes in a wider type than the module has."""
         return any(
             t.is_floating_point() and t.dtype != dtype for t in (*self.source.parameters(), *self.source.buffers())
         )

@@ -66,7 +66,7 @@ class FactoredCurvature(FunctionalHessian):
     def gradient(self) -> Tensor:
         """The gradient of the loss, (N,)."""
         total = torch.zeros_like(self.flat())
-        for factors, _ in self._gradients(graph=False):
+        for factors in self._gradients(graph=False):
             if factors.outputs:
                 with explained("differentiating the loss", self.otherwise), self.evaluation.working(self.dtype):
                     found = pulled_back(factors.outputs, [w[None] for w in factors.weights], self._point, keep=True)

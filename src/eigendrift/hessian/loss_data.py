@@ -16,7 +16,7 @@ from eigendrift.hessian.batches import Batch, mapped, tensors_in
 from eigendrift.hessian.evaluation import BatchLoss, random_states_kept
 
 # Default number of samples that are differentiated at once.
-ROWS = 1024
+ROWS = 512
 REDUCTIONS = ("mean", "sum")
 _TAKEN = "expected tensors or NumPy arrays of n samples each; batches of another kind are given as data="
 
@@ -108,6 +108,12 @@ def is_plain_cross_entropy(loss: Any) -> bool:
         plain = type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean" and not hooks
         return plain and loss.weight is None and loss.label_smoothing == 0
     return loss is functional.cross_entropy
+
+
+def cross_entropy_settings(loss: Any) -> dict[str, Any] | None:
+    """The settings of torch's cross-entropy, `weight` and `ignore_index` among them; None for any other loss."""
+    name, settings = _settings(loss)
+    return settings if name == "cross_entropy" else None
 
 
 def ignored_index(loss: Any) -> int | None:
@@ -308,6 +314,30 @@ class PairLoss:
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         value: Tensor = self.loss(module(batch[0]), batch[1])
         return value
+
+
+class WeightedPairs:
+    """The sum of the losses of samples, each times a weight; `combination` says how the loss combines samples.
+
+    A batch is (inputs, targets, sizes, weights): the samples come in groups of these sizes, and those of a group have
+    the same weight. So the loss is evaluated once a group, whatever it is, and the module once.
+    """
+
+    def __init__(self, loss: Any, combination: Combination) -> None:
+        self.loss, self.combination = loss, combination
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        inputs, targets, sizes, weights = batch
+        outputs = module(inputs)
+        total: Tensor = outputs.new_zeros(())
+        for x, z, y, weight in zip(
+            inputs.split(sizes), outputs.split(sizes), targets.split(sizes), weights, strict=True
+        ):
+            size = self.combination.weight((x, y))
+            # A mean over nothing, for example where every target is ignored, would not be a number.
+            if size:
+                total = total + weight * size * self.loss(z, y).reshape(())
+        return total
 
 
 def batch_loss_itself(loss: Any) -> BatchLoss:

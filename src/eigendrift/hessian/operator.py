@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eigendrift.algebra import SymmetricOperator
 from eigendrift.fully_connected import Network
-from eigendrift.hessian.autograd import DifferenceHessian, FunctionalHessian
+from eigendrift.hessian.autograd import GRAPH_BYTES, DifferenceHessian, FunctionalHessian
 from eigendrift.hessian.batches import Batch, cut_in_two, few_of, tensors_in
 from eigendrift.hessian.chosen_parameters import Choice, Layout, beneath, chosen
 from eigendrift.hessian.evaluation import Evaluation, State, full_precision
@@ -35,7 +35,7 @@ from eigendrift.hessian.loss_data import (
 from eigendrift.hessian.mlp import MLPHessian
 from eigendrift.hessian.parts import Parts, parts_of, share_of
 from eigendrift.hessian.self_checks import FEW, SOME, Checks
-from eigendrift.hessian.surrogate import SurrogateHessian, shared_surrogate, surrogate_of
+from eigendrift.hessian.surrogate import SurrogateHessian, shared_surrogate, surrogate_bytes, surrogate_of
 from eigendrift.operators import Operator
 from eigendrift.ranks import Ranks, on_every_rank, together
 
@@ -89,6 +89,7 @@ class HessianOperator(SymmetricOperator):
         size: Callable[[Batch], float] | None = None,
         method: str = "autograd",
         distributed: Any = False,
+        graph_bytes: int = GRAPH_BYTES,
     ) -> None:
         """Make the operator at the model's present point.
 
@@ -101,7 +102,7 @@ class HessianOperator(SymmetricOperator):
             data: In place of inputs and targets, a Dataset, a DataLoader, or a list of batches.
             params: The parameters of the Hessian, by default those with requires_grad: a glob or names, a compiled
                 regular expression, a predicate of (name, parameter), or a list of parameters.
-            rows: Number of samples that are differentiated at once, by default 1024. It affects memory and speed only
+            rows: Number of samples that are differentiated at once, by default 512. It affects memory and speed only
                 if the loss is a mean over samples; give rows=len(inputs) for any other loss.
             reduction: "mean" or "sum", where the loss itself does not state how the losses of chunks combine.
             size: size(batch), the number that the mean over a batch divides by, where it is neither the number of
@@ -112,6 +113,11 @@ class HessianOperator(SymmetricOperator):
             distributed: True where each rank of torch.distributed gives its own part of the data, of any size, or none
                 (an empty tensor or list); or a process group. The model is the same on all ranks, and so are the
                 vectors of products. Every rank makes the same calls, and gets the Hessian of all data.
+            graph_bytes: Largest memory, in bytes, of the graphs that autograd keeps from product to product, by default
+                2 GiB: three quarters for the operator and the rest for its surrogate. Samples beyond it are
+                differentiated anew at every product, which takes up to twice the time; 0 keeps nothing. The graph of
+                one chunk of `rows` samples, the data and the vectors come on top, and the float64 form has as much
+                again.
 
         Raises:
             ValueError: An argument has another type or form; a value is not finite; the model draws random numbers; the
@@ -127,6 +133,11 @@ class HessianOperator(SymmetricOperator):
                 raise ValueError(f"loss is {type(loss).__name__}, expected a module or a function")
             if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
                 raise ValueError(f"rows = {rows!r} is not allowed; give a whole number of samples, at least 1")
+            if isinstance(graph_bytes, bool) or not isinstance(graph_bytes, int) or graph_bytes < 0:
+                raise ValueError(
+                    f"graph_bytes = {graph_bytes!r} is not allowed; give a whole number of bytes, 0 or more"
+                )
+            self._graph_bytes = graph_bytes
             if method not in METHODS:
                 raise ValueError(f"method = {method!r} is not allowed; give one of {', '.join(METHODS)}")
             self.model = model
@@ -240,7 +251,8 @@ class HessianOperator(SymmetricOperator):
             checks.neighbours(parts.samples, twice)
         self._state = {n: t.to(self._state[n].dtype) for n, t in checks.state.items()}
         data = chunks.data if isinstance(chunks, BatchChunks) and isinstance(chunks.data, list) else chunks
-        self.path = kind(evaluation, data, combined, self._state, self.names, self.torch_dtype)
+        own_bytes = self._graph_bytes - surrogate_bytes(self._graph_bytes)
+        self.path = kind(evaluation, data, combined, self._state, self.names, self.torch_dtype, own_bytes)
         if isinstance(data, BatchChunks):
             self._check_same_data(data)
 
@@ -405,7 +417,7 @@ class HessianOperator(SymmetricOperator):
     @property
     def uses_thread_pool(self) -> bool:
         """Whether products run on a pool of threads; the solver then keeps torch's own threads off the cores."""
-        return isinstance(self.path, MLPHessian) and self.device.type == "cpu"
+        return self.device.type == "cpu" if isinstance(self.path, MLPHessian) else self.path.uses_thread_pool
 
     @property
     def loss(self) -> float:
@@ -623,10 +635,8 @@ class HessianOperator(SymmetricOperator):
     @on_every_rank
     def _own_surrogate(self, seed: int) -> SurrogateHessian | None:
         self._check_current()
-        if not isinstance(self.path, MLPHessian) or self._whole is not None:
-            return None
         with full_precision(self.device):
-            return surrogate_of(self.path, seed)
+            return surrogate_of(self.path, seed, self._whole, surrogate_bytes(self._graph_bytes))
 
     def product(self, vectors: Tensor) -> Tensor:
         """H v for several vectors as rows, the form that the eigensolver uses.

@@ -146,9 +146,12 @@ def test_a_surrogate_that_lacks_the_top_is_found_out() -> None:
     pairs = top_eigenpairs(torch.diag(values), 2, 1e-6, surrogate=Matrix(torch.diag(blind)))
     torch.testing.assert_close(pairs.values, values[:2], rtol=1e-9, atol=0)
     assert pairs.bound_source == "operator"
-    # The result says what the bound rests on.
+    # Such a surrogate is given up, and shows nothing of what was missed; the result says what the bound rests on.
     trusting = top_eigenpairs(torch.diag(values), 2, 1e-6, surrogate=Matrix(torch.diag(blind)), probe="surrogate")
-    assert trusting.bound_source == "surrogate"
+    torch.testing.assert_close(trusting.values, values[:2], rtol=1e-9, atol=0)
+    assert trusting.bound_source == "operator"
+    near = Matrix(torch.diag(1.001 * values))
+    assert top_eigenpairs(torch.diag(values), 2, 1e-6, surrogate=near, probe="surrogate").bound_source == "surrogate"
 
 
 class Matrix:
