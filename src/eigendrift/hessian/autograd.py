@@ -64,7 +64,8 @@ class FunctionalHessian:
 
         It stays at its point when this one moves.
         """
-        other = type(self)(evaluation, chunks, combination, self.state, self.names, self.dtype, graph_bytes)
+        state = {name: t.clone() for name, t in self.state.items()}
+        other = FunctionalHessian(evaluation, chunks, combination, state, self.names, self.dtype, graph_bytes)
         other.loss *= other.total / self.total
         other.total = self.total
         return other

@@ -1,26 +1,21 @@
-"""How much of the curvature each sample carries, from the outputs of any model and the inputs of its last layer.
+"""How much of the curvature each sample carries, from the outputs of any classifier and the inputs of its last layer.
 
-With the outputs z and the inputs a of the last layer, |a|^2 + 1 times the trace of the loss's Hessian by z is the trace
-of a sample's part of the Gauss-Newton block of that layer. A confidently misclassified sample has a vanishing
+With the outputs z and the inputs a of the last layer, |a|^2 + 1 times the trace of cross-entropy's Hessian by z is the
+trace of a sample's part of the Gauss-Newton block of that layer. A confidently misclassified sample has a vanishing
 Gauss-Newton term but a large residual term, so the larger of that trace and of the gradient by z is taken. A sample
 whose inputs of another layer are larger than usual may carry curvature there, of which the last layer shows nothing
 after a normalization: it counts so many times more. All of it is a guide for sampling: the samples are weighted such
 that any importance gives an unbiased sum.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from eigendrift.hessian.autograd import FunctionalHessian
-from eigendrift.hessian.evaluation import Batch, explained, moved
+from eigendrift.hessian.evaluation import explained
 from eigendrift.hessian.loss_data import PairLoss, TensorChunks, cross_entropy_settings
-
-# The trace of a loss's Hessian by up to so many outputs of a sample is computed, that by more is estimated from as many
-# random directions.
-DIRECTIONS = 16
 
 
 def importance(path: FunctionalHessian) -> tuple[Tensor, Tensor] | None:
@@ -31,39 +26,27 @@ def importance(path: FunctionalHessian) -> tuple[Tensor, Tensor] | None:
 
     Returns:
         The importance, (n,) float64 in units of the loss, at least 0; and a label, (n,) int64, of the two most probable
-        classes in their order where the loss is a cross-entropy of one prediction a sample, else 0. None where the loss
-        is of another form, the outputs are not one tensor with a row a sample, or a number is not finite.
+        classes in their order for one prediction a sample, else 0. None where the loss is not torch's cross-entropy,
+        the outputs are not one tensor with a row a sample, or a number is not finite.
     """
     loss, chunks = path.evaluation.batch_loss, path.chunks
-    if not isinstance(loss, PairLoss) or not isinstance(chunks, TensorChunks):
+    settings = cross_entropy_settings(loss.loss) if isinstance(loss, PairLoss) else None
+    if settings is None or not isinstance(chunks, TensorChunks):
         return None
-    settings = cross_entropy_settings(loss.loss)
     sizes, labels = [], []
     layers = _Layers()
     norms: list[list[Tensor]] = []
-    for batch in chunks:
-        weight = path.combination.weight(batch)
-        if weight == 0:
-            # Every target is ignored.
-            norms.append([])
-            sizes.append(torch.zeros(len(batch[0]), dtype=torch.float64, device=path.device))
-            labels.append(torch.zeros(len(batch[0]), dtype=torch.int64, device=path.device))
-            continue
+    for x, y in chunks:
         with torch.no_grad(), explained("evaluating the model"):
-            outputs, lengths, each = path.evaluation.apply(layers, path.state, batch[0], path.dtype)
-        norms.append(each)
-        n = len(batch[0])
-        if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != n or not outputs.numel():
+            outputs, lengths, each = path.evaluation.apply(layers, path.state, x, path.dtype)
+        if not isinstance(outputs, Tensor) or outputs.ndim < 2 or len(outputs) != len(x) or not outputs.numel():
             return None
-        z = outputs.detach().double()
-        if settings is not None and z.ndim > 1:
-            curvature, label = softmax_curvature(z, batch[1], settings)
-        else:
-            curvature, label = _curvature(path, z, batch, weight), z.new_zeros(n, dtype=torch.int64)
+        curvature, label = softmax_curvature(outputs.detach().double(), y, settings)
         if lengths is None:
             lengths = torch.zeros_like(curvature)
         elif lengths.shape != curvature.shape:
             lengths = lengths.mean(dim=1, keepdim=True)
+        norms.append(each)
         sizes.append(((1 + lengths) * curvature).sum(dim=1))
         labels.append(label)
     found = torch.cat(sizes) * _outliers(norms, sizes)
@@ -156,46 +139,3 @@ def softmax_curvature(z: Tensor, targets: Tensor, settings: dict[str, Any]) -> t
             found = found * weight.detach().to(z)[y]
     label = top.indices[:, 0] * classes + top.indices[:, -1]
     return found, label[:, 0] if label.shape[1] == 1 else torch.zeros_like(label[:, 0])
-
-
-def _curvature(path: FunctionalHessian, z: Tensor, batch: Batch, weight: float) -> Tensor:
-    """The larger of trace and gradient of any loss by the outputs of each sample, (n, 1)."""
-    n, dtype = len(z), torch.float64
-    entries = z[0].numel()
-    z = z.requires_grad_()
-    loss = path.evaluation.batch_loss
-    assert isinstance(loss, PairLoss)
-    given = _AtOutputs(loss.loss, z)
-    with explained("differentiating the loss"), path.evaluation.working(dtype):
-        value = weight * path.evaluation.apply(given, path.state, moved(batch[1], path.device, dtype), dtype).reshape(
-            ()
-        )
-        if not value.requires_grad:
-            return z.new_zeros(n, 1)
-        (gradient,) = torch.autograd.grad(value, z, create_graph=True)
-        trace = z.new_zeros(n)
-        if gradient.requires_grad:
-            generator = torch.Generator().manual_seed(0)
-            few = entries <= DIRECTIONS
-            for index in range(entries if few else DIRECTIONS):
-                direction = torch.zeros(n, entries, dtype=dtype)
-                if few:
-                    direction[:, index] = 1.0
-                else:
-                    direction = torch.randn(n, entries, dtype=dtype, generator=generator) / DIRECTIONS**0.5
-                direction = direction.to(z.device).view_as(z)
-                (found,) = torch.autograd.grad((gradient * direction).sum(), z, retain_graph=True, allow_unused=True)
-                if found is not None:
-                    trace += (direction * found).reshape(n, -1).sum(dim=1)
-    slope = gradient.detach().reshape(n, -1).abs().amax(dim=1)
-    return torch.maximum(trace, slope)[:, None]
-
-
-class _AtOutputs:
-    """The loss as a function of the targets, at given outputs."""
-
-    def __init__(self, loss: Callable[..., Tensor], outputs: Tensor) -> None:
-        self.loss, self.outputs = loss, outputs
-
-    def __call__(self, _: nn.Module, targets: Any) -> Tensor:
-        return self.loss(self.outputs, targets)

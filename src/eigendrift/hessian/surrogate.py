@@ -1,11 +1,10 @@
 """Surrogates of the full-data Hessian, from few weighted samples or in lower precision, chosen by the tolerance.
 
 Late in training few samples carry the curvature. Their importance is known from the outputs and the inputs of the last
-layer, which any model has, so that every loss of outputs and targets has a surrogate of few samples.
+layer, so that every classifier has a surrogate of few samples.
 """
 
 import functools
-
 from typing import Any
 
 import torch
@@ -184,7 +183,7 @@ def surrogate_bytes(graph_bytes: int) -> int:
 
 
 def surrogate_of_any(path: FunctionalHessian, seed: int, graph_bytes: int) -> SurrogateHessian | None:
-    """A surrogate of few samples of any model, or None where it would save no time or the loss is of another form.
+    """A surrogate of few samples of any classifier, or None where it would save no time or the loss is another.
 
     With m99 as in `sampled_surrogate`, by measurements on convolutional networks and transformers of 10^4 parameters,
     with 8000 to 20 000 images:
@@ -195,7 +194,10 @@ def surrogate_of_any(path: FunctionalHessian, seed: int, graph_bytes: int) -> Su
     One of more than n/12 samples by the first rule has a coarse level of n/25.
     """
     chunks = path.chunks
-    if not isinstance(chunks, TensorChunks) or len(chunks.inputs) < FEWEST_FOR_AUTOGRAD:
+    # Differences of gradients, and other matrices than the Hessian, have none.
+    if type(path) is not FunctionalHessian or not isinstance(chunks, TensorChunks):
+        return None
+    if len(chunks.inputs) < FEWEST_FOR_AUTOGRAD:
         return None
     n = len(chunks.inputs)
     try:
