@@ -1,7 +1,7 @@
 """Three pairs of networks without an analytic path, early and late in training: a convolutional one, a transformer.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.any_module                              every point, for an hour or two
-    OMP_NUM_THREADS=1 python -m benchmarks.any_module --points transformer/late    one point; the others' rows stay
+    python -m benchmarks.any_module --threads 1                              every point, for an hour or two
+    python -m benchmarks.any_module --threads 1 --points transformer/late    one point; the rows of the others stay
 
 Not part of benchmarks.run. Training and tight solves are kept in the cache. On a machine that other work shares, a
 single thread makes CPU time comparable: threads that wait for each other take CPU time too.

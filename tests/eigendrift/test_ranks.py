@@ -153,8 +153,9 @@ def test_scipy_runs_on_all_ranks(found: list[dict[str, Any]]) -> None:
         torch.testing.assert_close(torch.from_numpy(each), expected, rtol=1e-9, atol=0)
 
 
-def test_each_rank_adds_its_surrogate(found: list[dict[str, Any]]) -> None:
-    results = values(found, "with_surrogates")
+@pytest.mark.parametrize("case", ["with_surrogates", "with_surrogates_of_any_module"])
+def test_each_rank_adds_its_surrogate(found: list[dict[str, Any]], case: str) -> None:
+    results = values(found, case)
     assert bits(results[1:]) == bits(results[:1] * 2)
     eigenvalues, _, surrogate_products, products, expected = results[0]
     torch.testing.assert_close(eigenvalues, expected, rtol=1e-4, atol=0)

@@ -204,21 +204,30 @@ def by_scipy(rank: int, size: int) -> Any:
     return eigsh(H.to_scipy(), k=2, which="LA", v0=np.ones(H.shape[0]))[0]
 
 
-@case
-def with_surrogates(rank: int, size: int) -> Any:
-    """Two ranks have samples enough for a surrogate of their own, and one has few."""
-    shares = (12_000, 300, 11_000)
+def _with_surrogates(rank: int, shares: tuple[int, ...], *between: nn.Module) -> Any:
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randn(sum(shares), 4, generator=generator)
     targets = (inputs[:, :3] + 0.3 * torch.randn(len(inputs), 3, generator=generator)).argmax(1)
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 3))
+    network = nn.Sequential(nn.Linear(4, 12), *between, nn.Tanh(), nn.Linear(12, 3))
     part = own(rank, shares)
     H = HessianOperator(network, CROSS_ENTROPY, inputs[part], targets[part], distributed=True)
     found = top_eigenpairs(H, 2, 1e-4)
     one = HessianOperator(network, CROSS_ENTROPY, inputs, targets)
     exact = top_eigenpairs(one.in_float64(), 2, 1e-8)
     return found.values, found.vectors, found.surrogate_matvecs, found.matvecs, exact.values
+
+
+@case
+def with_surrogates(rank: int, size: int) -> Any:
+    """Two ranks have samples enough for a surrogate of their own, and one has few."""
+    return _with_surrogates(rank, (12_000, 300, 11_000))
+
+
+@case
+def with_surrogates_of_any_module(rank: int, size: int) -> Any:
+    """The same without the analytic path."""
+    return _with_surrogates(rank, (3000, 300, 2500), nn.LayerNorm(12))
 
 
 @case

@@ -257,12 +257,10 @@ class _Preconditioner:
             tol: Tolerance.
             left: Number of pairs that have not converged, which is the number of products a round.
         """
-        if rounds == 0:
-            return now <= HOPELESS
-        if now >= first:
-            # One round may bring another pair among the first.
-            return rounds == 1
-        return left * rounds * math.log(now / tol) / math.log(first / now) <= self.alone
+        # The first round may bring another pair among the wanted ones, so that it shows no rate.
+        if rounds < 2:
+            return rounds == 1 or now <= HOPELESS
+        return now < first and left * rounds * math.log(now / tol) / math.log(first / now) <= self.alone
 
     def next_of(self, values: Tensor, norms: Tensor, k: int) -> float:
         """Estimate an upper bound on the finer operator's next eigenvalue from its Ritz values (k or more)."""
