@@ -347,7 +347,8 @@ def top_eigenpairs(
         seed: Seed of the random start vectors; the same seed gives the same result.
         which: "LA" for the largest, "SA" for the smallest (each algebraically, the extreme one first), "LM" for the
             largest in magnitude, which solves for both ends.
-        surrogate: A cheaper operator that resembles H. It saves products with H and has no part in the residuals.
+        surrogate: A cheaper operator that resembles H. It saves products with H and has no part in the residuals; where
+            these show that it saves none, the solver goes on without it.
             "auto" chooses the form of the operator and the surrogate by the tolerance: for a HessianOperator in float32
             the Hessian of important samples where there is one (tol >= 1e-4), a float64 forward pass (tol >= 5e-6), and
             below that float64 with float32 products as the surrogate. None uses products with H alone. Only "LA" uses a

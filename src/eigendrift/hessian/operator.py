@@ -616,15 +616,15 @@ class HessianOperator(SymmetricOperator):
     def surrogate(self, seed: int = 0) -> Operator | None:
         """A cheaper operator near this one, with which `top_eigenpairs` preconditions its solve.
 
-        Late in training few samples carry the curvature. On the analytic path the surrogate is the Hessian of weighted
-        samples, or on a GPU of all samples in TF32.
+        Late in training few samples carry the curvature: the surrogate is the Hessian of weighted samples, drawn by
+        their importance. On the analytic path on a GPU it is that of all samples in TF32.
 
         Args:
             seed: Seed of the random choice of samples.
 
         Returns:
-            The surrogate; None on other paths, for some of the parameters only, and where the samples are too few to
-            save time.
+            The surrogate; None where the samples are too few to save time, for another loss than cross-entropy, for
+            data in batches of the caller's, and for outputs that are not one tensor with a row a sample.
 
         Raises:
             ValueError: The model has changed since the operator was made.
