@@ -394,14 +394,14 @@ def top_eigenpairs(
     dense = n <= (max_basis or _basis_size(k, n)) + 1 and (max_bytes is None or max_bytes >= DENSE_BYTES * n * n)
     if n <= max_matvecs and (n <= DENSE_ORDER or dense):
         with single_threaded_torch() if uses_thread_pool(given) else nullcontext():
-            return _dense_pairs(_exact(given, tol, seed) if surrogate == "auto" else given, k, tol, which)
+            return _dense_pairs(_for_tolerance(given, tol, None)[0] if surrogate == "auto" else given, k, tol, which)
     if isinstance(surrogate, str) and surrogate != "auto":
         raise ValueError(f"surrogate = {surrogate!r} is not allowed; give 'auto', an operator or None")
 
     def one_end(end: Which) -> EigenPairs:
         ours, chosen, looks = given, None if isinstance(surrogate, str) else surrogate, probe
         if surrogate == "auto":
-            ours, chosen = _for_tolerance(given, tol, seed)
+            ours, chosen = _for_tolerance(given, tol, seed if end == "LA" else None)
             looks = probe or ("operator" if chosen is None else "surrogate")
         if end != "LA":
             ours, chosen = linear_combination([(-1.0, ours)]), None
@@ -488,18 +488,13 @@ def _check(
         raise ValueError(f"probe = {probe!r} is not allowed; give 'operator', 'surrogate' or 'none'")
 
 
-def _for_tolerance(operator: Operator, tol: float, seed: int) -> tuple[Operator, Operator | None]:
+def _for_tolerance(operator: Operator, tol: float, seed: int | None) -> tuple[Operator, Operator | None]:
     if not isinstance(operator, RefinableOperator):
         return operator, None
     # Imported here, since that module needs the analytic path of the Hessian and this one needs no Hessian.
     from eigendrift.hessian.surrogate import for_tolerance
 
     return for_tolerance(operator, tol, seed)
-
-
-def _exact(operator: Operator, tol: float, seed: int) -> Operator:
-    """The form of the operator that fits the tolerance, without a surrogate."""
-    return _for_tolerance(operator, tol, seed)[0]
 
 
 def _start(v0: Tensor | None, operator: Operator) -> list[Tensor]:

@@ -85,13 +85,13 @@ class MixedPrecisionOperator:
         return self.operator.product(vectors.to(torch_type(self.operator))).to(self.dtype)
 
 
-def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[Operator, Operator | None]:
+def for_tolerance(operator: RefinableOperator, tol: float, seed: int | None) -> tuple[Operator, Operator | None]:
     """Choose the form of the operator, at its present point, and the surrogate for a tolerance.
 
     Args:
         operator: A HessianOperator, or another operator that offers the same forms of itself.
         tol: Wanted relative residual norm, without a unit.
-        seed: Seed of the surrogate's choice of samples.
+        seed: Seed of the surrogate's choice of samples; None where no surrogate is wanted.
 
     Returns:
         The form of the operator, and the surrogate or None.
@@ -100,12 +100,12 @@ def for_tolerance(operator: RefinableOperator, tol: float, seed: int) -> tuple[O
         # The rounding of half precision is larger than any useful tolerance.
         return operator.in_float64(), None
     if tol >= SURROGATE_TOLERANCE:
-        return operator, operator.surrogate(seed)
+        return operator, None if seed is None else operator.surrogate(seed)
     if tol >= FLOAT32_TOLERANCE:
         # Corrected residuals converge more slowly than plain Lanczos where the surrogate errs more than this.
         return operator.with_float64_forward(), None
     exact = operator.in_float64()
-    if exact is operator or exact.device.type == "cuda" or tol < MIXED_PRECISION_TOLERANCE:
+    if seed is None or exact is operator or exact.device.type == "cuda" or tol < MIXED_PRECISION_TOLERANCE:
         return exact, None
     return exact, MixedPrecisionOperator(operator.with_float64_forward())
 

@@ -269,11 +269,13 @@ def test_a_surrogate_is_taken_where_it_saves_time(single: HessianOperator, monke
     monkeypatch.setattr(HessianOperator, "surrogate", lambda self, seed: f"surrogate {seed}")
     for tol in (1e-2, 1e-3, 1e-4):
         assert for_tolerance(single, tol, 3) == (single, "surrogate 3")
+    assert for_tolerance(single, 1e-3, None) == (single, None)
     assert for_tolerance(single, 1e-5, 3) == (single.with_float64_forward(), None)
     exact, mixed = for_tolerance(single, 1e-6, 3)
     assert exact is single.in_float64()
     assert isinstance(mixed, MixedPrecisionOperator)
     assert mixed.operator is single
+    assert for_tolerance(single, 1e-6, None) == (exact, None)
     assert for_tolerance(single, 1e-8, 3) == (single.in_float64(), None)
     # A network that is in float64 itself has nothing cheaper that is as near.
     assert for_tolerance(single.in_float64(), 1e-6, 3) == (single.in_float64(), None)
