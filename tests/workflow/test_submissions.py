@@ -18,13 +18,15 @@ from reproduction.planning.scale_out import Model, components
 # Faster than any GPU in use: what a job takes is then little more than its start.
 FAST = Assumed(flops=1e14, launches=1e-4, pair=2e-3)
 
+# Name, and of each job its rule, its wildcards and its resources.
 Submission = tuple[str, list[tuple[str, dict[str, str]]]]
 
 
 @pytest.fixture(scope="module")
 def submissions(clean_checkout: Path) -> list[Submission]:
-    """Name, and rule and wildcards of each job, of what is submitted."""
-    arguments = ("-n", "--profile", "profiles/slurm", "--configfile", "config/paper.yaml")
+    """What is submitted."""
+    # A key on the command line changes nothing in what the profile says.
+    arguments = ("-n", "--profile", "profiles/slurm", "--configfile", "config/paper.yaml", "--config", "name=paper")
     output = run_snakemake(clean_checkout, *arguments).output
     found: list[Submission] = []
     for line in output.splitlines():
@@ -35,8 +37,8 @@ def submissions(clean_checkout: Path) -> list[Submission]:
             found.append((rule[1], [(rule[1], {})]))
         elif rule := re.match(r" +rule (\w+):", line):
             found[-1][1].append((rule[1], {}))
-        elif wildcards := re.match(r" +wildcards: (.+)", line):
-            found[-1][1][-1][1].update(pair.split("=", 1) for pair in wildcards[1].split(", "))
+        elif described := re.match(r" +(?:wildcards|resources): (.+)", line):
+            found[-1][1][-1][1].update(pair.split("=", 1) for pair in described[1].split(", "))
     return [(name, jobs) for name, jobs in found if name not in ("all", "prepare_data")]
 
 
@@ -52,6 +54,17 @@ def test_the_paper_takes_fewer_than_four_hundred_submissions(submissions: list[S
     assert rules["eigensnapshot"] == sum(map(paper.chunks, paper))
     assert rules["baseline"] == rules["interpolation"] == 2
     assert sum(count for rule, count in rules.items() if rule.startswith("fig")) == len(FIGURE_NAMES) + 1
+
+
+def test_computing_jobs_fail_without_the_profiles_device(submissions: list[Submission]) -> None:
+    devices = {rule: job.get("device") for _, jobs in submissions for rule, job in jobs}
+    assert {rule for rule, device in devices.items() if device} == {
+        "train",
+        "eigensnapshot",
+        "baseline",
+        "interpolation",
+    }
+    assert set(devices.values()) == {"cuda", None}
 
 
 def seconds(rule: str, wildcards: dict[str, str], durations: Durations) -> float:

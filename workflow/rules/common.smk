@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
 
+from reproduction.experiment.command_line import typed
 from reproduction.experiment.config import validate
 from reproduction.errors import ConfigError
 from reproduction.experiment.datasets import loader_modules
@@ -19,6 +20,8 @@ from reproduction.experiment.runs import Experiment, Run
 
 use_this_copy()
 try:
+    # In place: scripts read the device and the folder of raw data from it.
+    config.update(typed(config, workflow.config_settings.config))
     EXPERIMENT = Experiment(validate(config))
 except ConfigError as error:
     # One line for the user, to whom a traceback of the workflow's code is of no use.

@@ -14,13 +14,14 @@ from eigendrift.hessian.operator import HessianOperator
 from reproduction.training.model import flatten
 from reproduction.seeds import stream_seed
 from reproduction.files.checkpoint import Scratch
+from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.files.tables import write_table
 
 params = snakemake.params
 baseline, count, k = params.baseline, params.baseline["initializations"], params.baseline["k"]
-device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
+device = prepare_torch(snakemake.threads, wanted_device(snakemake))
 dataset, samples, _ = load_samples(snakemake.input.data, baseline["scaling"], device)
 model = build_model(dataset, baseline["model"], seed=0, device=device)
 operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)

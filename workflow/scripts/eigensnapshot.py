@@ -8,6 +8,7 @@ import torch
 from eigendrift.hessian.operator import HessianOperator
 from reproduction.files.eigenpairs import write_pairs
 from reproduction.files.checkpoint import Scratch
+from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import requests, solve
 from reproduction.files.arrays import ArrayFile
@@ -15,7 +16,7 @@ from reproduction.files.arrays import ArrayFile
 Scratch.discard(snakemake.params.scratch, snakemake.params.finished)
 params, chunk = snakemake.params, int(snakemake.wildcards.chunk)
 eigen = params.eigen
-device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
+device = prepare_torch(snakemake.threads, wanted_device(snakemake))
 dataset, samples, _ = load_samples(snakemake.input.data, eigen["scaling"], device)
 trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=params.identity)
 weights, steps = trajectory["weights"], [int(step) for step in trajectory["steps"]]

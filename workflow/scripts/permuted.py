@@ -15,6 +15,7 @@ from reproduction.seeds import stream_seed
 from reproduction.measure.permuted import permuted
 from reproduction.files.eigenpairs import UNITS
 from reproduction.files.checkpoint import Scratch
+from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.files.arrays import ArrayFile
@@ -28,7 +29,7 @@ def network(trained, layers, optimizer, j):
 
 params = snakemake.params
 options, count, k = params.permuted, params.permuted["permutations"], params.permuted["k"]
-device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
+device = prepare_torch(snakemake.threads, wanted_device(snakemake))
 dataset, samples, _ = load_samples(snakemake.input.data, options["scaling"], device)
 model = build_model(dataset, options["model"], seed=0, device=device)  # its parameters are set at every point
 operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)

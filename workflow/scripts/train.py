@@ -11,6 +11,7 @@ from reproduction.training.model import layer_shapes
 from reproduction.seeds import stream_seed
 from reproduction.experiment.schedule import snapshot_steps
 from reproduction.files.checkpoint import Scratch
+from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
 from reproduction.files.arrays import write_arrays
 from reproduction.files.tables import write_table
@@ -18,7 +19,7 @@ from reproduction.training.loop import HISTORY, train
 from reproduction.training.optimizers import check_optimizer_is_made
 
 output, params = snakemake.output, snakemake.params
-device = prepare_torch(snakemake.threads, snakemake.config["training"]["device"])
+device = prepare_torch(snakemake.threads, wanted_device(snakemake))
 check_optimizer_is_made(f"optimizers.{params.run['identity']['optimizer']}", params.run["optimizer"])
 dataset, train_samples, test_samples = load_samples(snakemake.input.data, params.run["scaling"], device)
 seed, expected = params.run["identity"]["seed"], params.run["identity"]["n_train"]

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from experiments import PACKAGES
 
-from reproduction.jobs.gpu import claim_gpu, visible_gpus
+from reproduction.jobs.gpu import claim_gpu, visible_gpus, wanted_device
 
 PROGRAM = """
 import os
@@ -88,3 +90,19 @@ def test_without_the_variable_the_device_files_count(monkeypatch: pytest.MonkeyP
     names = ("nvidia10", "nvidia2", "nvidia0")
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(self / name for name in names))
     assert visible_gpus({}) == ["0", "2", "10"]
+
+
+@pytest.mark.parametrize(
+    ("configured", "resources", "wanted"),
+    [
+        ("auto", {"device": "cuda"}, "cuda"),
+        ("auto", {"gpu": 1}, "auto"),
+        ("cpu", {"device": "cuda"}, "cpu"),
+        ("cuda", {"device": "cpu"}, "cuda"),
+    ],
+)
+def test_a_profiles_device_counts_where_the_configuration_leaves_the_choice(
+    configured: str, resources: dict[str, Any], wanted: str
+) -> None:
+    config = {"training": {"device": configured}}
+    assert wanted_device(SimpleNamespace(config=config, resources=SimpleNamespace(**resources))) == wanted

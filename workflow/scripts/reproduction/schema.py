@@ -64,6 +64,12 @@ def check(document: Any, schema: Mapping[str, Any], where: str, *, example: str 
         raise ConfigError(f"{where}: {_message(min(errors, key=_rank), document, form)}")
 
 
+def mistyped_paths(document: Any, schema: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """The paths of the values that have none of the types that a schema allows in their places."""
+    errors = _Validator(schema).iter_errors(document)
+    return {tuple(error.absolute_path) for error in errors if error.validator in ("type", "oneOf")}
+
+
 def _rank(error: jsonschema.ValidationError) -> tuple[object, ...]:
     """The least deep error is the cause, and a misspelt key is why another one is missing."""
     return len(error.absolute_path), str(error.absolute_path), error.validator != "additionalProperties"

@@ -32,7 +32,7 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     Keys become text, those set to null are removed, and the others are sorted, so that neither the order within a file
     nor the order in which files are merged changes anything.
     """
-    canonical: dict[str, Any] = _canonical(config, (), itertools.count(1))
+    canonical: dict[str, Any] = canonical_form(config)
     check(canonical, full_schema(), "config", example="config.yaml")
     for check_values in _CHECKS:
         check_values(canonical)
@@ -64,7 +64,9 @@ def full_schema() -> dict[str, Any]:
     return read_schema(SCHEMA, dataset=DATASETS, activation=ACTIVATIONS)
 
 
-def _canonical(value: Any, path: tuple[str, ...], seen: Iterator[int]) -> Any:
+def canonical_form(value: Any, path: tuple[str, ...] = (), seen: Iterator[int] | None = None) -> Any:
+    """A document with keys as text, without those set to null; `ConfigError` for what a schema cannot refuse."""
+    seen = itertools.count(1) if seen is None else seen
     if len(path) > MAX_DEPTH:
         raise ConfigError(f"config: {dotted(*path[:2])}: nested more than {MAX_DEPTH} deep; config.yaml shows its form")
     if next(seen) > MAX_VALUES:
@@ -77,10 +79,10 @@ def _canonical(value: Any, path: tuple[str, ...], seen: Iterator[int]) -> Any:
             if name in kept:
                 raise ConfigError(f"config: {dotted(*path, name)}: given twice, as a number and as text; give it once")
             if item is not None:
-                kept[name] = _canonical(item, (*path, name), seen)
+                kept[name] = canonical_form(item, (*path, name), seen)
         return kept
     if isinstance(value, (list, tuple)):
-        return [_canonical(item, (*path, str(position)), seen) for position, item in enumerate(value)]
+        return [canonical_form(item, (*path, str(position)), seen) for position, item in enumerate(value)]
     if (wanted := _unusable(value)) is not None:
         raise ConfigError(f"config: {dotted(*path)}: {shown(value)} is not allowed; give {wanted}")
     return value

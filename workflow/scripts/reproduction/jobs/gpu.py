@@ -1,12 +1,23 @@
-"""Several GPUs in one machine: each job claims one for as long as it lives."""
+"""The device of a job; where one machine has several GPUs, each job claims one for as long as it lives."""
 
 import hashlib
 import os
 import tempfile
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from reproduction.jobs.lock import try_lock
+
+
+def wanted_device(snakemake: Any) -> str:
+    """The device that the configuration of a job names; where it leaves the choice, what the profile says of the site.
+
+    A profile sets it as the resource `device`: its `config` would be dropped whole by any `--config` on a command line.
+    """
+    configured: str = snakemake.config["training"]["device"]
+    resources = getattr(snakemake, "resources", None)
+    return str(getattr(resources, "device", configured)) if configured == "auto" else configured
 
 
 def visible_gpus(environment: MutableMapping[str, str]) -> list[str]:
