@@ -551,3 +551,28 @@ def test_the_order_of_keys_changes_nothing() -> None:
     assert json.dumps(found) == json.dumps(validate(config))
     assert list(found["optimizers"]) == ["sgd", "adam", "sam", "adamw", "rmsprop"]
     assert list(found["sweeps"]["batch_size"]) == ["32", "full"]
+
+
+def test_all_keys_that_do_not_fit_a_shorter_run_are_named_at_once() -> None:
+    message = refusal(
+        pinned({"training": {"steps": 60, "seeds": [0]}, "sensitivity": {"variants": {"u": {"init": "xavier_normal"}}}})
+    )
+    keys = ("snapshots.waiting_times", "snapshots.every", "sweeps.snapshots.waiting_times", "sweeps.snapshots.every")
+    for key in (
+        *keys,
+        "sensitivity.snapshots.every",
+        "sensitivity.snapshots.waiting_times",
+        "sweeps.seeds",
+        "sensitivity.seeds",
+    ):
+        assert re.search(rf"(^config:|; and) {re.escape(key)}: ", message), key
+    # What it says is enough for a run.
+    validate(
+        pinned(
+            {
+                "training": {"steps": 60, "seeds": [0]},
+                "snapshots": {"waiting_times": [0, 10], "every": 60},
+                "sweeps": {"seeds": [0], "snapshots": {"waiting_times": [0, 10], "every": 60}},
+            }
+        )
+    )

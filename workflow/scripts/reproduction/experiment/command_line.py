@@ -53,7 +53,7 @@ def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def _holder(merged: Any, path: Path) -> Any:
-    """The mapping or list that holds the end of a path, or None. A key that a file has as a number gives way to text."""
+    """The mapping or list that holds the end of a path, or None. A key that is a number in a file gives way."""
     for depth, part in enumerate(path):
         if isinstance(merged, dict):
             for twin in [key for key in merged if key != part and not isinstance(key, str) and str(key) == part]:

@@ -1,4 +1,4 @@
-"""Validate a merged configuration: one `ConfigError` line that names the key, its value and what is allowed.
+"""Validate a merged configuration: one `ConfigError` line that names each key, its value and what is allowed.
 
 Runs when the Snakefile is read, so it imports neither torch nor pandas.
 """
@@ -24,18 +24,28 @@ MAX_VALUES = 1_000_000
 MAX_INTEGER = 10**18
 MAX_SNAPSHOTS = 100_000
 MAX_RUNS = 100_000
+# In one message.
+MAX_MISFITS = 10
 
 
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration in canonical form, or raise `ConfigError`.
+    """Return the configuration in canonical form, or raise `ConfigError`, which names all keys that do not fit.
 
     Keys become text, those set to null are removed, and the others are sorted, so that neither the order within a file
     nor the order in which files are merged changes anything.
     """
     canonical: dict[str, Any] = canonical_form(config)
     check(canonical, full_schema(), "config", example="config.yaml")
+    misfits: list[str] = []
     for check_values in _CHECKS:
-        check_values(canonical)
+        try:
+            check_values(canonical)
+        except ConfigError as error:
+            misfits += error.args
+    if misfits:
+        shown_misfits = [misfit.removeprefix("config: ") for misfit in misfits[:MAX_MISFITS]]
+        more = [f"{len(misfits) - MAX_MISFITS} more"] if len(misfits) > MAX_MISFITS else []
+        raise ConfigError(f"config: {'; and '.join([*shown_misfits, *more])}")
     ordered: dict[str, Any] = _ordered(canonical)
     return ordered
 
@@ -221,20 +231,23 @@ def _check_snapshots(config: Mapping[str, Any]) -> None:
     blocks = {"snapshots": main, "sweeps.snapshots": config["sweeps"]["snapshots"]}
     if _is_sensitivity_on(config):
         blocks["sensitivity.snapshots"] = config["sensitivity"]["snapshots"]
-    for path, block in blocks.items():
-        times = block["waiting_times"]
-        if times != sorted(times):
-            raise ConfigError(
-                f"config: {path}.waiting_times: {shown(times)} is not allowed; give them in ascending order"
-            )
-        if times[-1] >= steps:
-            raise ConfigError(
-                f"config: {path}.waiting_times: {times[-1]} is not allowed; give times below training.steps = {steps}"
-            )
-        if block["every"] > steps:
-            raise ConfigError(
-                f"config: {path}.every: {block['every']} is not allowed; give at most training.steps = {steps}"
-            )
+    misfits = [misfit for path, block in blocks.items() for misfit in _snapshot_misfits(path, block, steps)]
+    if misfits:
+        raise ConfigError(*misfits)
+
+
+def _snapshot_misfits(path: str, block: Mapping[str, Any], steps: int) -> Iterator[str]:
+    """What does not fit into a run of this many steps."""
+    times = block["waiting_times"]
+    if times != sorted(times):
+        yield f"config: {path}.waiting_times: {shown(times)} is not allowed; give them in ascending order"
+    elif times[-1] >= steps:
+        yield (
+            f"config: {path}.waiting_times: {times[-1]} is not allowed; give times below training.steps = {steps}, "
+            f"such as {shown([time for time in times if time < steps] or [0])}"
+        )
+    if block["every"] > steps:
+        yield f"config: {path}.every: {block['every']} is not allowed; give at most training.steps = {steps}"
 
 
 def _check_amounts(config: Mapping[str, Any]) -> None:
