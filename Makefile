@@ -10,9 +10,16 @@ PACKAGES := PYTHONPATH="$(CURDIR)/src:$(CURDIR)/workflow/scripts"
 
 all: demo
 
+# The right Python is asked for before anything is made, and an environment of another Python gives way. pip shows what it
+# downloads.
 $(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or later with venv is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -n 1);" \
+	    "name another, as in: make $(or $(MAKECMDGOALS),all) PYTHON=python3.11"; exit 1; }
+	@$(VENV)/bin/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' \
+	  "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" 2>/dev/null || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 

@@ -25,16 +25,22 @@ localrules:
     plan,
 
 
-# The figure set, which is every figure and every claim.
 rule all:
+    """The figure set, which is every figure and every claim; what snakemake makes if no target is named."""
     default_target: True
     input:
         rules.figure_set.output,
 
 
-# What the 21 figures leave open: sensitivity, null models, accuracy.
 rule supplement:
+    """Figures S1 to S3, on what the 21 figures leave open: sensitivity, null models, accuracy."""
     input:
         expand(f"{RESULTS}/figures/fig{{number}}.pdf", number=SUPPLEMENT),
         VARIANT_BASELINES,
         [path for kind in KEPT_TABLES for path in run_files(TABLES[kind].path, SUPPLEMENTARY)],
+
+
+# snakemake --list-rules says what each figure shows.
+TITLES = {figure_name(number): f"Figure {number}. {entry(number)['title']}." for number in (*FIGURES, *SUPPLEMENT)}
+for made in workflow.rules:
+    made.docstring = TITLES.get(made.name, made.docstring)

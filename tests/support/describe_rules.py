@@ -16,6 +16,7 @@ with SnakemakeApi() as api:
     rules = {
         rule.name: {
             "file": Path(str(rule.snakefile)).name,
+            "docstring": rule.docstring,
             "log": [str(path) for path in rule.log],
             "benchmark": str(rule.benchmark),
             "conda_env": str(rule.conda_env),

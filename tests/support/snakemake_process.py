@@ -106,6 +106,13 @@ def kill_group(process: "subprocess.Popen[str]") -> str:
     return "".join(process.communicate())
 
 
+def jobs_begun(folder: Path) -> int:
+    """Number of jobs that all Snakemakes in a folder have begun, by their logs."""
+    logs = (folder / ".snakemake" / "log").glob("*.log")
+    texts = (log.read_text(encoding="utf-8", errors="replace") for log in logs)
+    return sum(len(re.findall(r"^(?:local)?rule \w+:$", text, re.MULTILINE)) for text in texts)
+
+
 def script_of(folder: Path, log: Path) -> int | None:
     """The process of a rule's script in a checkout: the one whose output goes to this log; None where there is none."""
     for entry in Path("/proc").iterdir():

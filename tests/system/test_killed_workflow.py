@@ -6,7 +6,6 @@ this is the test of determinism too.
 
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -17,11 +16,10 @@ from pathlib import Path
 
 import psutil
 from conftest import TinyRun
-from snakemake_process import TINY, environment, run_snakemake
+from snakemake_process import TINY, environment, jobs_begun, run_snakemake
 
 ELSEWHERE = {"PYTHONHASHSEED": "1234", "LC_ALL": "C", "LANG": "C", "TZ": "Asia/Kathmandu"}
-KINDS = ("script", "snakemake", "both") * 2
-STARTED = re.compile(r"^(?:local)?rule \w+:$", re.MULTILINE)
+KINDS = ("script", "snakemake", "both", "script", "snakemake", "interrupt")
 SOON = 600.0
 
 
@@ -31,6 +29,8 @@ class Session:
 
     process: "subprocess.Popen[bytes]"
     said_in: Path
+    folder: Path
+    begun_before: int
 
     @property
     def said(self) -> str:
@@ -39,7 +39,7 @@ class Session:
     @property
     def started(self) -> int:
         """Number of jobs that it has begun."""
-        return len(STARTED.findall(self.said))
+        return jobs_begun(self.folder) - self.begun_before
 
     def scripts(self) -> list[psutil.Process]:
         """The processes of its jobs' scripts."""
@@ -50,7 +50,7 @@ class Session:
             return []
 
     def kill(self, kind: str, chance: random.Random) -> None:
-        """SIGKILL, as `kind` says: to the script of one job, to Snakemake alone, or to it and all of its jobs."""
+        """SIGKILL, as `kind` says, to one script, to Snakemake, or to it and all of its jobs; or Ctrl-C."""
         if kind == "script":
             deadline = time.monotonic() + SOON
             while not (running := self.scripts()):
@@ -60,7 +60,14 @@ class Session:
             chance.choice(running).kill()
             # Snakemake lets the job beside it end, and then itself.
             assert self.process.wait(SOON) == 1
-            assert "SIGKILL" in self.said
+            assert self.said.count("SIGKILL") == 1
+            assert "Traceback" not in self.said
+        elif kind == "interrupt":
+            os.killpg(self.process.pid, signal.SIGINT)
+            assert self.process.wait(SOON) == 1
+            # Nothing else ends the run in a line of its own.
+            assert "(log: " in self.said.splitlines()[-1]
+            assert "SIGINT" not in self.said
         elif kind == "snakemake":
             self.process.kill()
             assert self.process.wait() == -signal.SIGKILL
@@ -81,12 +88,13 @@ class Workflow:
 
     def start(self) -> Session:
         said_in = self.folder.parent / f"said{len(self.sessions)}"
+        begun = jobs_begun(self.folder)
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *TINY, "--", *self.targets]
         with open(said_in, "wb") as said:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=environment(**ELSEWHERE), stdout=said, stderr=said, start_new_session=True
             )
-        self.sessions.append(Session(process, said_in))
+        self.sessions.append(Session(process, said_in, self.folder, begun))
         return self.sessions[-1]
 
     def end(self) -> None:
@@ -125,7 +133,7 @@ def test_kills_elsewhere_leave_the_bytes_of_an_undisturbed_run(tiny_run: TinyRun
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 0.7))
             session.kill(kind, chance)
-            locked = kind != "script"
+            locked = kind in ("snakemake", "both")
         if locked:
             run_snakemake(checkout, "--unlock", **ELSEWHERE)
         last = workflow.start()
@@ -133,9 +141,8 @@ def test_kills_elsewhere_leave_the_bytes_of_an_undisturbed_run(tiny_run: TinyRun
     finally:
         workflow.end()
     assert reports == 1
-    begun = sum(session.started for session in workflow.sessions)
     # What was finished is kept: a kill costs the two jobs that run, and Snakemake's those that it had not yet noted.
-    assert begun <= len(STARTED.findall(tiny_run.finished.output)) + 3 * len(kinds)
+    assert jobs_begun(checkout) <= jobs_begun(tiny_run.folder) + 3 * len(kinds)
     expected, found = bytes_of(tiny_run.results), bytes_of(checkout / "results" / "tiny")
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []

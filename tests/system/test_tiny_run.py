@@ -96,6 +96,22 @@ def test_the_plan_counts_the_rows_of_every_table(results: Path) -> None:
     assert written / 2 < estimated < 2 * written
 
 
+def test_the_terminal_shows_how_far_the_run_is_and_where_its_results_are(tiny_run: TinyRun) -> None:
+    lines = tiny_run.finished.output.splitlines()
+    assert len(lines) < 150
+    assert max(map(len, lines)) < 300
+    seen = [match for line in lines if (match := re.match(r"(\d+) of (\d+) jobs, .* gone.*; at work: (.*)", line))]
+    counts = [int(match[1]) for match in seen]
+    assert counts == sorted(counts)
+    assert any(re.search(r"train digits\w*/\w+/[\w.-]+/seed\d", match[3]) for match in seen)
+    last = lines[-1]
+    for path in ("figures", "claims/claims.md", "figure_set"):
+        assert f"results/tiny/{path}" in last
+    # What is not shown is in Snakemake's log.
+    (log, *_) = sorted((tiny_run.folder / ".snakemake" / "log").glob("*.log"))
+    assert len(re.findall(r"^ +jobid: ", log.read_text(encoding="utf-8"), re.MULTILINE)) == int(seen[0][2])
+
+
 def test_logs_tell_progress_and_no_trouble(results: Path) -> None:
     for log in (results / "logs").rglob("*.log"):
         text = log.read_text(encoding="utf-8")

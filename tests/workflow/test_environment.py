@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -179,3 +180,20 @@ def test_locked_versions_satisfy_the_pins(group: str) -> None:
 def test_the_lock_file_does_not_install_the_package_itself() -> None:
     assert "eigendrift" not in locked()
     assert "pip" not in locked()
+
+
+def test_make_refuses_an_old_python_before_it_makes_anything(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
+    old = tmp_path / "python3.9"
+    # As an old Python, or none, answers the question whether it is new enough.
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.18\n[ "$1" = --version ]\n')
+    old.chmod(0o755)
+    done = subprocess.run(["make", "demo", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stdout.splitlines()
+    assert "3.9.18" in line
+    assert SpecifierSet(PROJECT["requires-python"]) == SpecifierSet(
+        f">={re.search(r'Python ([0-9.]+) or later', line)[1]}"
+    )  # type: ignore[index]
+    assert not (tmp_path / ".venv").exists()

@@ -12,6 +12,7 @@ import pytest
 from experiments import FIGURE_NAMES, RUN_RULES, SUPPLEMENT_NAMES, SUPPORT, script_of
 from snakemake_process import environment, run_snakemake
 
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, entry, figure_name
 from reproduction.jobs.checkout import ROOTS
 from reproduction.jobs.dependencies import is_plumbing
 
@@ -54,6 +55,14 @@ def test_snakefmt_would_change_nothing(root: Path) -> None:
 
 def test_the_rules_are_those_of_the_design(rules: dict[str, dict[str, Any]]) -> None:
     assert sorted(rules) == sorted([*COMPUTING, *FIGURE_NAMES, *SUPPLEMENT_NAMES, *ENDS, *TARGETS])
+
+
+def test_every_rule_says_what_it_makes(rules: dict[str, dict[str, Any]]) -> None:
+    said = {name: rule["docstring"] for name, rule in rules.items()}
+    assert all(said.values()), said
+    assert len(set(said.values())) == len(said)
+    for number in (*FIGURES, *SUPPLEMENT):
+        assert entry(number)["title"] in said[figure_name(number)]
 
 
 def test_every_rule_is_a_script_of_its_own_name_with_environment_log_and_benchmark(

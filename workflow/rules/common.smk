@@ -10,9 +10,10 @@ from reproduction.experiment.config import validate
 from reproduction.errors import ConfigError
 from reproduction.experiment.datasets import loader_modules
 from reproduction.jobs.slurm import watch
-from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, drawn_by, entry
+from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, drawn_by, entry, figure_name
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.dependencies import library_files
+from reproduction.jobs.terminal import follow, results_line
 from reproduction.experiment.resources import JobResources, gpus
 from reproduction.experiment.result_paths import table_paths, variant_table_paths
 from reproduction.experiment.table_catalogue import KEPT_TABLES, SCORED_TABLES, TABLES, columns
@@ -102,6 +103,11 @@ def figure_inputs(number):
     return {kind: tables(kind, selections) for kind, selections in entry(number)["inputs"].items()}
 
 
+LINES = None
+if workflow.is_main_process and not (workflow.output_settings.dryrun or workflow.output_settings.verbose):
+    LINES = follow(logger, lambda: results_line(RESULTS), quiet=bool(workflow.output_settings.quiet))
+
+
 onstart:
     # Snakemake's default limit of 100 jobs a second makes every pass of its scheduler start a timer thread for another
     # pass, and these threads accumulate by the thousand. A limit that is not the default one is kept.
@@ -112,3 +118,13 @@ onstart:
     # A local job reports its failure itself, in one line.
     if workflow.non_local_exec:
         watch(logger, Path.cwd())
+
+
+onsuccess:
+    if LINES is not None:
+        LINES.succeeded()
+
+
+onerror:
+    if LINES is not None:
+        LINES.stopped(workflow.logger_manager.get_logfile())

@@ -3,6 +3,7 @@
 
 
 rule prepare_data:
+    """A dataset as one checked file; MNIST and FashionMNIST are downloaded where they are not there."""
     input:
         modules=library("prepare_data", *loader_modules()),
     output:

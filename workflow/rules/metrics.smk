@@ -7,6 +7,7 @@ AT_ONCE = 20
 
 
 rule displacement:
+    """How far the eigenvectors, their span and the weights of a run have moved."""
     input:
         eigenpairs=eigenpairs,
         trajectory=rules.train.output.trajectory,
@@ -33,6 +34,7 @@ rule displacement:
 
 
 rule ipr:
+    """Localization of a run's eigenvectors, and the leading one at the end."""
     input:
         eigenpairs=eigenpairs,
         final_weights=rules.train.output.final_weights,
@@ -61,6 +63,7 @@ rule ipr:
 
 
 rule alignment:
+    """Alignment of a run's eigenvectors with gradient and update, and their convergence."""
     input:
         eigenpairs=eigenpairs,
         trajectory=rules.train.output.trajectory,
@@ -86,6 +89,7 @@ rule alignment:
 
 
 rule identity:
+    """Which eigenvector of a run is which after eigenvalues have crossed."""
     input:
         eigenpairs=eigenpairs,
         modules=library("identity"),
@@ -115,6 +119,7 @@ rule identity:
 
 
 rule localization:
+    """In which layers and units the eigenvectors of a run live."""
     input:
         eigenpairs=eigenpairs,
         final_weights=rules.train.output.final_weights,
@@ -139,6 +144,7 @@ rule localization:
 
 
 rule stability:
+    """A run's largest eigenvalue against the optimizer's edge of stability."""
     input:
         eigenpairs=eigenpairs,
         modules=library("stability"),

@@ -7,6 +7,7 @@ FIGURE_SET = f"{RESULTS}/figure_set"
 
 
 rule claims:
+    """The paper's claims, scored on all tables, as CSV, page, Markdown and LaTeX."""
     input:
         **ALL_TABLES,
         claims=source("paper/claims.yaml"),
@@ -34,6 +35,7 @@ rule claims:
 
 
 rule figure_set:
+    """All 21 figures, claims and quoted numbers, ready for LaTeX."""
     input:
         figures=expand(f"{RESULTS}/figures/{{name}}.pdf", name=FIGURE_NAMES),
         captions=[source(f"workflow/report/{name}.rst") for name in FIGURE_NAMES],
@@ -71,6 +73,7 @@ rule figure_set:
 
 
 rule paper:
+    """The PDF that shows them all; needs latexmk."""
     input:
         main=source("paper/main.tex"),
         references=source("paper/refs.bib"),

@@ -4,6 +4,7 @@
 
 # It has no output, not even a benchmark file, so that it reports every time that it is requested.
 rule plan:
+    """What the configured experiment would take on this machine: runs, jobs, disk, hours."""
     input:
         modules=library("plan"),
     log:

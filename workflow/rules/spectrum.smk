@@ -4,6 +4,7 @@
 
 
 rule eigensnapshot:
+    """Certified eigenpairs of the Hessian at some snapshots of a run."""
     input:
         data=rules.prepare_data.output[0],
         trajectory=rules.train.output.trajectory,
@@ -34,6 +35,7 @@ rule eigensnapshot:
 
 
 rule baseline:
+    """How far apart the leading eigenvectors of random initializations are."""
     input:
         data=rules.prepare_data.output[0],
         modules=library("baseline"),
@@ -61,6 +63,7 @@ rule baseline:
 
 
 rule variant_baseline:
+    """How far apart they are for a variant of the network or of the scaling."""
     input:
         data=rules.prepare_data.output[0],
         modules=library("baseline"),
@@ -88,6 +91,7 @@ rule variant_baseline:
 
 
 rule interpolation:
+    """Loss on the lines between solutions, and their sharpness."""
     input:
         data=rules.prepare_data.output[0],
         final_weights=lambda wildcards: run_files("final_weights.safetensors", EXPERIMENT.of_dataset(wildcards.dataset)),

@@ -9,6 +9,7 @@ VARIANT_BASELINES = [f"{RESULTS}/{path}" for path in variant_table_paths(EXPERIM
 
 
 rule permuted:
+    """Overlaps between eigenvectors of networks with permuted weights."""
     input:
         data=rules.prepare_data.output[0],
         final_weights=lambda wildcards: run_files(

@@ -3,6 +3,7 @@
 
 
 rule train:
+    """One training run: its trajectory, history and final weights."""
     input:
         data=rules.prepare_data.output[0],
         modules=library("train"),

@@ -51,6 +51,10 @@ def start(snakemake: Any) -> None:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            # A person stopped the run, and Snakemake says so.
+            print("stopped by Ctrl-C", file=sys.stderr, flush=True)
+            return
         # The terminal first: the log may lie on the disk that is full.
         say(_in_one_line(kind, error, getattr(snakemake, "resources", None)))
         with suppress(OSError):
