@@ -6,7 +6,7 @@ SNAKEMAKE := $(VENV)/bin/snakemake
 # Only the library is installed: the reproduction is run from where it lies.
 PACKAGES := PYTHONPATH="$(CURDIR)/src:$(CURDIR)/workflow/scripts"
 
-.PHONY: all environment demo paper publish published keep restore check test lint coverage format benchmark
+.PHONY: all environment demo paper publish published keep restore check test lint coverage format docs benchmark
 
 all: demo
 
@@ -73,6 +73,10 @@ format: environment
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/snakefmt Snakefile workflow
+
+# The documentation site, in build/site; make docs SERVE=1 shows it at 127.0.0.1:8000 and follows edits.
+docs: environment
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs $(if $(SERVE),serve,build) --strict
 
 # The other libraries that the benchmark compares with are installed beside the pinned environment.
 benchmark: environment

@@ -28,7 +28,7 @@ def rows(schema: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tup
                 yield from walk(child, value[key], f"{path}.{key}" if path else key)
         else:
             shown = json.dumps(value) if not isinstance(value, dict) else ", ".join(map(str, value)) or "{}"
-            yield path, shown, str(target.get("description", ""))
+            yield path, shown, str(target.get("description", "")).replace("<", "&lt;")
 
     yield from walk(schema, defaults, "")
 
