@@ -3,8 +3,6 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, os.path.join(workflow.basedir, "workflow", "scripts"))
-
 from reproduction.experiment.command_line import typed
 from reproduction.experiment.config import validate
 from reproduction.errors import ConfigError
@@ -46,7 +44,7 @@ wildcard_constraints:
 
 def source(path):
     """A file of this checkout, relative to the working directory: a checkout can move, and results can lie elsewhere."""
-    return os.path.relpath(Path(workflow.basedir) / path)
+    return os.path.relpath(CHECKOUT / path)
 
 
 def library(script, *modules):

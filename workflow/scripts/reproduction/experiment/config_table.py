@@ -1,6 +1,6 @@
-"""The table of configuration keys in docs/configuration.md, made from the schema and config.yaml.
+"""The table of configuration keys on two pages, made from the schema and config.yaml.
 
-PYTHONPATH=workflow/scripts python -m reproduction.experiment.config_table
+PYTHONPATH=workflow/scripts python -m reproduction.experiment.config_table writes it there.
 """
 
 import json
@@ -12,7 +12,10 @@ import yaml
 
 from reproduction.experiment.config import SCHEMA
 
-DEFAULTS = SCHEMA.parents[2] / "config.yaml"
+ROOT = SCHEMA.parents[2]
+DEFAULTS = ROOT / "config.yaml"
+# The second is what catalogues of workflows show.
+PAGES = (ROOT / "docs" / "configuration.md", ROOT / "config" / "README.md")
 
 
 def rows(schema: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -42,5 +45,14 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+def main() -> None:
+    """Put the table between the marks of each page."""
+    for page in PAGES:
+        before, _, rest = page.read_text(encoding="utf-8").partition("<!-- configuration -->\n")
+        after = rest.partition("<!-- /configuration -->")[2]
+        text = f"{before}<!-- configuration -->\n{markdown()}<!-- /configuration -->{after}"
+        page.write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print(markdown(), end="")
+    main()
