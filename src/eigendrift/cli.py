@@ -1,12 +1,11 @@
 """The command line: what is in a folder of a Tracker, its eigenpairs, and a report about it."""
 
 import argparse
-import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+
+from eigendrift.loading import load
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,49 +85,6 @@ def _report(given: argparse.Namespace) -> None:
 
     track = Track(given.folder, k=given.k, tol=given.tol, which=given.which)
     print(track.report(given.output or given.folder / "report.html"))
-
-
-def load(problem: str) -> Callable[[], Any]:
-    """The function that "file.py:function" names.
-
-    Args:
-        problem: The file, relative to the working directory, and the function within it.
-
-    Returns:
-        The function.
-
-    Raises:
-        ValueError: There is no such file or function, or the file fails when it is imported.
-    """
-    name, colon, function = problem.rpartition(":")
-    path = Path(name)
-    if not colon or not path.is_file():
-        raise ValueError(
-            f"problem = {problem!r} is not allowed; give an existing file and a function, as mine.py:hessian"
-        )
-    # A name of its own: a file called random.py must not stand in for Python's module.
-    spec = importlib.util.spec_from_file_location(f"eigendrift_problem_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"problem = {problem!r} is not allowed; the file's name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    _import(spec.loader, module, path)
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ValueError(f"problem = {problem!r} is not allowed; {path} has no function {function!r}")
-    made: Callable[[], Any] = found
-    return made
-
-
-def _import(loader: Any, module: ModuleType, path: Path) -> None:
-    # Its neighbours can be imported, as when the file is run.
-    sys.path.insert(0, str(path.resolve().parent))
-    sys.modules[module.__name__] = module
-    try:
-        loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path} fails when it is imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
 
 
 if __name__ == "__main__":

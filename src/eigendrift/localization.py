@@ -47,7 +47,8 @@ def layers_of(shapes: Sequence[Sequence[Any]]) -> list[Layer]:
     """The layers of a network, from the shapes of its parameters.
 
     A weight is (units, inputs), or has more axes, the first of which runs over the units. A parameter of one axis that
-    follows a weight is its bias if it has one entry a unit; else it is a layer of its own with one weight a unit.
+    follows a weight of the same module is its bias if it has one entry a unit; else it is a layer of its own with one
+    weight a unit. The module is the name up to its last point.
 
     Args:
         shapes: [name, shape] of each parameter, in the order of the parameter vector.
@@ -60,15 +61,17 @@ def layers_of(shapes: Sequence[Sequence[Any]]) -> list[Layer]:
         [Layer(start=0, units=5, inputs=3, biased=True)]
     """
     found: list[Layer] = []
-    start = 0
-    for _, shape in shapes:
+    start, before = 0, ""
+    for name, shape in shapes:
+        module = str(name).rpartition(".")[0]
         units, size = int(shape[0]) if shape else 1, math.prod(map(int, shape))
         last = found[-1] if found else None
-        if len(shape) == 1 and last is not None and not last.biased and last.units == units and last.stop == start:
+        follows = last is not None and not last.biased and last.units == units and module == before
+        if len(shape) == 1 and last is not None and follows:
             found[-1] = Layer(last.start, units, last.inputs, biased=True)
         else:
             found.append(Layer(start, units, size // units if units else 0, biased=False))
-        start += size
+        start, before = start + size, module
     return found
 
 

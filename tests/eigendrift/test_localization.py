@@ -57,6 +57,16 @@ def test_layers_are_read_from_shapes() -> None:
     assert layers_of([]) == []
 
 
+def test_a_bias_belongs_to_the_module_of_its_weight() -> None:
+    # A linear layer without a bias, and a normalization behind it with a weight and a bias for each unit.
+    shapes = [["linear.weight", [4, 3]], ["norm.weight", [4]], ["norm.bias", [4]], ["out.bias", [4]]]
+    assert [(layer.start, layer.units, layer.inputs, layer.biased) for layer in layers_of(shapes)] == [
+        (0, 4, 3, False),
+        (12, 4, 1, True),
+        (20, 4, 1, False),
+    ]
+
+
 def test_planted_squares_are_found_in_their_layers() -> None:
     p = shares(planted(w1_2_0=0.2, b1_3=0.1, w2_0_1=0.3, b2_1=0.4))
     weights, biases = layer_shares(p, LAYERS)

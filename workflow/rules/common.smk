@@ -35,7 +35,7 @@ SUPPLEMENT_SCRATCH = f"{RESULTS}/.supplement"
 
 
 wildcard_constraints:
-    dataset="|".join(EXPERIMENT.config["datasets"]),
+    dataset="|".join(EXPERIMENT.datasets()),
     optimizer="|".join(EXPERIMENT.config["optimizers"]),
     variant="|".join(map(re.escape, EXPERIMENT.variants)),
     seed=r"\d+",
@@ -56,6 +56,11 @@ def library(script, *modules):
 def run_of(wildcards):
     """The run that a job's wildcards name."""
     return Run(wildcards.dataset, wildcards.optimizer, wildcards.variant, int(wildcards.seed))
+
+
+def own_code(wildcards):
+    """The files of a network of the user's own: an edit of one starts again all that is computed with the network."""
+    return [source(file) for file in EXPERIMENT.model_sources()]
 
 
 def scratch_of(wildcards):

@@ -1,4 +1,4 @@
-# Reads: the embedded digits, or the raw files of MNIST and FashionMNIST in data.root (downloaded if they are not there).
+# Reads: the embedded digits, or raw files in data.root (downloaded if they are not there), or a file of the user's own.
 # Writes: one checked file of 8-bit pixels and labels a dataset.
 
 
@@ -6,6 +6,7 @@ rule prepare_data:
     """A dataset as one checked file; MNIST and FashionMNIST are downloaded where they are not there."""
     input:
         modules=library("prepare_data", *loader_modules()),
+        file=lambda wildcards: EXPERIMENT.data_file(wildcards.dataset),
     output:
         f"{RESULTS}/data/{{dataset}}.safetensors",
     log:

@@ -9,6 +9,7 @@ rule eigensnapshot:
         data=rules.prepare_data.output[0],
         trajectory=rules.train.output.trajectory,
         modules=library("eigensnapshot"),
+        own_code=own_code,
     output:
         bulky(f"{RUN}/eigenpairs-{{chunk}}.safetensors"),
     log:
@@ -39,6 +40,7 @@ rule baseline:
     input:
         data=rules.prepare_data.output[0],
         modules=library("baseline"),
+        own_code=own_code,
     output:
         baseline=table("baseline"),
         overlaps=table("baseline_overlaps"),
@@ -67,6 +69,7 @@ rule variant_baseline:
     input:
         data=rules.prepare_data.output[0],
         modules=library("baseline"),
+        own_code=own_code,
     output:
         baseline=variant_table("baseline"),
         overlaps=variant_table("baseline_overlaps"),
@@ -98,6 +101,7 @@ rule interpolation:
         history=lambda wildcards: run_files("history.csv", EXPERIMENT.of_dataset(wildcards.dataset)),
         ipr=lambda wildcards: run_files("ipr.csv", EXPERIMENT.of_dataset(wildcards.dataset)),
         modules=library("interpolation"),
+        own_code=own_code,
     output:
         interpolation=table("interpolation"),
         solutions=table("solutions"),

@@ -16,6 +16,7 @@ rule permuted:
             "final_weights.safetensors", EXPERIMENT.of_dataset(wildcards.dataset, seeds="dense")
         ),
         modules=library("permuted"),
+        own_code=own_code,
     output:
         table("permuted_overlaps"),
     log:

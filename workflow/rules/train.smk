@@ -7,6 +7,7 @@ rule train:
     input:
         data=rules.prepare_data.output[0],
         modules=library("train"),
+        own_code=own_code,
         optimizer=lambda wildcards: [source(path) for path in EXPERIMENT.optimizer_sources(run_of(wildcards))],
     output:
         trajectory=bulky(f"{RUN}/trajectory.safetensors"),

@@ -15,7 +15,14 @@ from reproduction.training.model import flatten
 from reproduction.seeds import stream_seed
 from reproduction.files.checkpoint import Scratch
 from reproduction.jobs.gpu import wanted_device
-from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import (
+    build_model,
+    data_sha256,
+    load_samples,
+    numerical_environment,
+    own_code,
+    prepare_torch,
+)
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.files.tables import write_table
 
@@ -37,6 +44,7 @@ _, vectors = solve(
             "baseline": dict(baseline),
             "data": data_sha256(snakemake.input.data),
             "made_with": numerical_environment(device, snakemake.threads),
+            **own_code(snakemake.input),
         },
     ),
     what="initialization",

@@ -9,7 +9,14 @@ from eigendrift.hessian.operator import HessianOperator
 from reproduction.files.eigenpairs import write_pairs
 from reproduction.files.checkpoint import Scratch
 from reproduction.jobs.gpu import wanted_device
-from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import (
+    build_model,
+    data_sha256,
+    load_samples,
+    numerical_environment,
+    own_code,
+    prepare_torch,
+)
 from reproduction.measure.eigenpairs import requests, solve
 from reproduction.files.arrays import ArrayFile
 
@@ -30,6 +37,7 @@ depends_on = {
     "trajectory": trajectory.sha256,
     "data": data_sha256(snakemake.input.data),
     "made_with": numerical_environment(device, snakemake.threads),
+    **own_code(snakemake.input),
 }
 numbers, vectors = solve(
     operator,

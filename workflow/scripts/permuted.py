@@ -16,7 +16,14 @@ from reproduction.measure.permuted import permuted
 from reproduction.files.eigenpairs import UNITS
 from reproduction.files.checkpoint import Scratch
 from reproduction.jobs.gpu import wanted_device
-from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import (
+    build_model,
+    data_sha256,
+    load_samples,
+    numerical_environment,
+    own_code,
+    prepare_torch,
+)
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import write_table
@@ -46,6 +53,7 @@ for path in snakemake.input.final_weights:
         "weights": file.sha256,
         "data": data_sha256(snakemake.input.data),
         "made_with": numerical_environment(device, snakemake.threads),
+        **own_code(snakemake.input),
     }
     numbers, vectors = solve(
         operator,

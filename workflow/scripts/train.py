@@ -12,7 +12,15 @@ from reproduction.seeds import stream_seed
 from reproduction.experiment.schedule import snapshot_steps
 from reproduction.files.checkpoint import Scratch
 from reproduction.jobs.gpu import wanted_device
-from reproduction.measure.inputs import build_model, numerical_environment, data_sha256, load_samples, prepare_torch
+from reproduction.measure.inputs import (
+    build_model,
+    check_size,
+    data_sha256,
+    load_samples,
+    numerical_environment,
+    own_code,
+    prepare_torch,
+)
 from reproduction.files.arrays import write_arrays
 from reproduction.files.tables import write_table
 from reproduction.training.loop import HISTORY, train
@@ -26,10 +34,12 @@ seed, expected = params.run["identity"]["seed"], params.run["identity"]["n_train
 if len(train_samples) != expected:
     raise DataError(f"{snakemake.input.data}: {len(train_samples)} training samples, expected {expected}")
 model = build_model(dataset, params.run["model"], stream_seed("initialization", seed), device)
+check_size(model, params.run["identity"]["n_parameters"])
 depends_on = {
     "run": params.run,
     "data": data_sha256(snakemake.input.data),
     "made_with": numerical_environment(device, snakemake.threads),
+    **own_code(snakemake.input),
 }
 trajectory = train(
     model,

@@ -2,12 +2,15 @@
 
 import gzip
 import hashlib
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -325,6 +328,82 @@ def test_without_download_the_network_is_left_alone(server: Server, archives: di
         load_raw("MNIST", tmp_path, download=False, mirrors=[f"{server.base}/ok"])
     assert server.requests == []
     assert list(tmp_path.iterdir()) == []
+
+
+def cifar(images: np.ndarray, labels: np.ndarray, folder: str, members: dict[str, slice], extra: int) -> bytes:
+    """A tar archive of rows of labels and images; of `extra` labels in front, which are not the class."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+        for name, rows in members.items():
+            others = np.full((len(labels[rows]), extra), 77, np.uint8)
+            content = np.concatenate([others, labels[rows, None], images[rows]], axis=1).astype(np.uint8).tobytes()
+            info = tarfile.TarInfo(f"{folder}/{name}")
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def published(name: str, images: np.ndarray, labels: np.ndarray) -> bytes:
+    """An archive as it is published, of 25 training samples and 5 of the test."""
+    test = slice(25, 30)
+    if name == "CIFAR10":
+        parts = {f"data_batch_{n}.bin": slice(5 * n - 5, 5 * n) for n in range(1, 6)}
+        return cifar(images, labels, "cifar-10-batches-bin", {**parts, "test_batch.bin": test}, 0)
+    if name == "CIFAR100":
+        return cifar(images, labels, "cifar-100-binary", {"train.bin": slice(25), "test.bin": test}, 1)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for part, rows in (("train", slice(25)), ("test", test)):
+            turned = images[rows].reshape(-1, 28, 28).transpose(0, 2, 1)
+            for kind, array in (("images-idx3", turned), ("labels-idx1", labels[rows])):
+                sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
+                content = bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+                file.writestr(f"gzip/emnist-balanced-{part}-{kind}-ubyte.gz", gzip.compress(content))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["EMNIST", "CIFAR10", "CIFAR100"])
+def test_a_data_set_of_one_archive_is_fetched_once_verified_and_read(
+    name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, random = DATASETS[name], np.random.RandomState(2)
+    assert record.archive is not None
+    images = random.randint(0, 256, (30, record.inputs)).astype(np.uint8)
+    labels = random.randint(0, record.classes, 30).astype(np.uint8)
+    content = published(name, images, labels)
+    archive = replace(record.archive, md5=hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(DATASETS, name, replace(record, samples=25, archive=archive))
+    server.files[f"{name}/{archive.name}"] = content
+    with refused(DataError, archive.name, "data.download: true"):
+        load_raw(name, tmp_path, download=False)
+    for _ in range(2):
+        raw = load_raw(name, tmp_path, download=True, mirrors=[f"{server.base}/corrupt", f"{server.base}/ok"])
+        np.testing.assert_array_equal(raw.train_inputs, images[:25])
+        np.testing.assert_array_equal(raw.train_targets, labels[:25])
+        np.testing.assert_array_equal(raw.test_inputs, images[25:])
+        np.testing.assert_array_equal(raw.test_targets, labels[25:])
+    assert server.requests == ["corrupt", "ok"]
+    path, part = tmp_path / name / archive.name, content[: len(content) // 2]
+    path.write_bytes(part)
+    with refused(DataError, path, archive.md5):
+        load_raw(name, tmp_path, download=False)
+    known = replace(archive, md5=hashlib.md5(part).hexdigest())
+    monkeypatch.setitem(DATASETS, name, replace(record, samples=25, archive=known))
+    with refused(DataError, path, "published"):
+        load_raw(name, tmp_path, download=False)
+
+
+def test_a_file_whose_own_checksum_is_not_known_is_read_from_its_archive(
+    server: Server, archives: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = DATASETS["MNIST"]
+    monkeypatch.setitem(DATASETS, "MNIST", replace(record, files=tuple(replace(f, md5="") for f in record.files)))
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / record.files[0].name).write_bytes(b"nobody knows what this is")
+    raw = load_raw("MNIST", tmp_path, download=True, mirrors=[f"{server.base}/ok"])
+    assert gzip.decompress(archives[record.files[0].archive])[16:] == raw.train_inputs.tobytes()
+    assert {path.name for path in folder.iterdir()} == {*archives, record.files[0].name}
 
 
 def test_the_environment_names_the_mirrors(

@@ -21,7 +21,7 @@ from reproduction.files.atomic import atomic_path
 LOGGER = logging.getLogger(__name__)
 MIRRORS_VARIABLE = "EIGENDRIFT_MIRRORS"
 _CHUNK = 1 << 16
-_LARGEST = 64 << 20  # bytes; twice the largest archive, so that an endless answer does not fill the disk
+_LARGEST = 64 << 20  # bytes; twice the largest of MNIST and its like, so that an endless answer does not fill the disk
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ def mirrors_from_environment() -> list[str]:
     return mirrors
 
 
-def fetch(path: Path, md5: str, addresses: Sequence[str], patience: Patience = Patience()) -> None:
-    """Write to `path` the file of checksum `md5` that one of the `addresses` gives.
+def fetch(
+    path: Path, md5: str, addresses: Sequence[str], patience: Patience = Patience(), largest: int = _LARGEST
+) -> None:
+    """Write to `path` the file of checksum `md5` that one of the `addresses` gives, of at most `largest` bytes.
 
     The file appears under its name only when it is whole and verified. Raises `DataError` with every address and why
     it failed when none gives it, and when `path` cannot be written.
@@ -63,7 +65,7 @@ def fetch(path: Path, md5: str, addresses: Sequence[str], patience: Patience = P
         for address in addresses:
             try:
                 with atomic_path(path) as part:
-                    _download(address, part, md5, patience)
+                    _download(address, part, md5, patience, largest)
             except _MirrorError as error:
                 failures[address] = str(error)
                 LOGGER.warning("%s: %s", address, error)
@@ -79,7 +81,7 @@ def fetch(path: Path, md5: str, addresses: Sequence[str], patience: Patience = P
     )
 
 
-def _download(address: str, part: Path, md5: str, patience: Patience) -> None:
+def _download(address: str, part: Path, md5: str, patience: Patience, largest: int) -> None:
     deadline = time.monotonic() + patience.attempt
     digest = hashlib.md5(usedforsecurity=False)
     received = 0
@@ -87,8 +89,8 @@ def _download(address: str, part: Path, md5: str, patience: Patience) -> None:
         promised = response.length
         while chunk := _next_chunk(response, patience):
             received += len(chunk)
-            if received > _LARGEST:
-                raise _MirrorError(f"more than {_LARGEST} bytes")
+            if received > largest:
+                raise _MirrorError(f"more than {largest} bytes")
             if time.monotonic() > deadline:
                 raise _MirrorError(f"not complete after {patience.attempt:g} s")
             digest.update(chunk)

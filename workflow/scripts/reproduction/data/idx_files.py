@@ -1,4 +1,4 @@
-"""MNIST and FashionMNIST from their raw files, read by torchvision after every byte has been verified.
+"""MNIST and its like from their raw files, read by torchvision after every byte has been verified.
 
 Sources: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, Proc. IEEE 86, 2278 (1998); H. Xiao, K. Rasul and R. Vollgraf,
 arXiv:1708.07747 (2017).
@@ -29,10 +29,11 @@ def load_idx_files(
     """
     name = record.name
     folder = Path(root).expanduser() / name / "raw"
-    absent = [file for file in record.files if not _is_file(folder / file.name) and not _is_file(folder / file.archive)]
+    absent = [file for file in record.files if not _is_unpacked(folder, file) and not _is_file(folder / file.archive)]
     if absent and not download:
+        wanted = f"md5 {absent[0].md5}" if absent[0].md5 else f"{absent[0].archive} of md5 {absent[0].archive_md5}"
         raise DataError(
-            f"{folder / absent[0].name}: no such file (md5 {absent[0].md5} expected); set data.download: true to fetch "
+            f"{folder / absent[0].name}: no such file ({wanted} expected); set data.download: true to fetch "
             f"it, or data.root to a folder that holds {name}/raw"
         )
     for file in absent:
@@ -55,11 +56,11 @@ def _stage(record: DatasetRecord, folder: Path, staging: Path) -> None:
     staging.mkdir(parents=True)
     for file in record.files:
         target = staging / file.name
-        if _is_file(folder / file.name):
+        if _is_unpacked(folder, file):
             target.symlink_to((folder / file.name).resolve())
         else:
             archive = folder / file.archive
-            _verify(archive, file.archive_md5, record.name)
+            verify(archive, file.archive_md5, record.name)
             try:
                 with gzip.open(archive) as packed, open(target, "wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
@@ -68,10 +69,12 @@ def _stage(record: DatasetRecord, folder: Path, staging: Path) -> None:
                     f"{target}: cannot be unpacked from {archive} ({error.strerror or error}); it needs 50 MB there, "
                     "or the unpacked file beside the archive"
                 ) from None
-        _verify(target, file.md5, record.name, folder / file.name)
+        if file.md5:
+            verify(target, file.md5, record.name, folder / file.name)
 
 
-def _verify(path: Path, expected: str, dataset: str, shown: Path | None = None) -> None:
+def verify(path: Path, expected: str, dataset: str, shown: Path | None = None) -> None:
+    """`DataError` for a file that cannot be read or has another md5."""
     shown = shown or path
     try:
         with open(path, "rb") as handle:
@@ -106,7 +109,7 @@ def _read(record: DatasetRecord, root: str) -> RawData:
         test_targets=test.targets.numpy(),
         n_classes=record.classes,
         image_shape=record.image_shape,
-        provenance={"source": name, "md5": {file.name: file.md5 for file in record.files}},
+        provenance={"source": name, "md5": {file.name: file.md5 or file.archive_md5 for file in record.files}},
     )
 
 
@@ -114,6 +117,11 @@ def _torchvision_class(name: str) -> Any:
     import torchvision  # imported here, since that takes two seconds and the digits do not use it
 
     return getattr(torchvision.datasets, name)
+
+
+def _is_unpacked(folder: Path, file: RawFile) -> bool:
+    """Whether the unpacked file is there, and can be verified."""
+    return bool(file.md5) and _is_file(folder / file.name)
 
 
 def _is_file(path: Path) -> bool:

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Sequence
 
+from reproduction.data.archives import load_archive
 from reproduction.data.idx_files import load_idx_files
+from reproduction.data.npz_file import load_npz_file
 from reproduction.data.prepared import RawData, write_prepared
 from reproduction.errors import DataError, nearest
-from reproduction.experiment.datasets import DATASETS, DatasetRecord
+from reproduction.experiment.datasets import DATASETS, DatasetRecord, records_of
 from reproduction.experiment.importable import load
 
 
@@ -22,7 +24,21 @@ def load_raw(name: str, root: str | os.PathLike[str], download: bool, mirrors: S
     if name not in DATASETS:
         raise DataError(f"unknown dataset {name!r}{nearest(name, DATASETS)} (known: {', '.join(DATASETS)})")
     record = DATASETS[name]
-    raw: RawData = load_idx_files(record, root, download, mirrors) if record.files else load(record.loader)()
+    raw: RawData
+    if record.files:
+        raw = load_idx_files(record, root, download, mirrors)
+    elif record.archive:
+        raw = load_archive(record, root, download, mirrors)
+    else:
+        raw = load(record.loader)()
+    _check(raw, record)
+    return raw
+
+
+def load_own(name: str, file: str | os.PathLike[str]) -> RawData:
+    """The unscaled data of a data set in a file of the user's own. Raises `ConfigError` for one that cannot be used."""
+    record = records_of({"datasets": [{"name": name, "file": os.fspath(file)}]})[name]
+    raw = load_npz_file(record)
     _check(raw, record)
     return raw
 
@@ -41,6 +57,15 @@ def _check(raw: RawData, record: DatasetRecord) -> None:
             )
 
 
-def prepare(name: str, root: str | os.PathLike[str], download: bool, output: str | os.PathLike[str]) -> None:
-    """Write the data set `name` to the array file `output` (kind "data"): uint8 pixels and int64 class indices."""
-    write_prepared(output, load_raw(name, root, download))
+def prepare(
+    name: str,
+    root: str | os.PathLike[str],
+    download: bool,
+    output: str | os.PathLike[str],
+    file: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write the data set `name` to the array file `output` (kind "data"): uint8 pixels and int64 class indices.
+
+    `file`: where its data are, if they are in a file of the user's own.
+    """
+    write_prepared(output, load_raw(name, root, download) if file is None else load_own(name, file))

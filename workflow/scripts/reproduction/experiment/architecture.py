@@ -50,9 +50,13 @@ class FullyConnected:
         return sum(a * b + b for a, b in self._layers)
 
     @property
-    def kept_values(self) -> int:
-        """Numbers that a product keeps of each sample: activations and derivatives of each layer."""
-        return sum(self.hidden) * 3 + 4 * self.outputs
+    def layers(self) -> int:
+        """Number of linear layers."""
+        return len(self._layers)
+
+    def values_kept(self, samples: int) -> int:
+        """Numbers that a product keeps of all samples: activations and derivatives of each layer."""
+        return samples * (sum(self.hidden) * 3 + 4 * self.outputs)
 
     @property
     def keeps_graph(self) -> bool:

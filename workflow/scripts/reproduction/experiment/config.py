@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reproduction.errors import ConfigError, dotted, nearest, shown
-from reproduction.experiment.architecture import ACTIVATIONS, FullyConnected
-from reproduction.experiment.datasets import DATASETS
+from reproduction.experiment import own_model
+from reproduction.experiment.architecture import ACTIVATIONS
+from reproduction.experiment.datasets import DATASETS, names_of, records_of
 from reproduction.experiment.optimizer_arguments import check_optimizer
 from reproduction.experiment.schedule import most_snapshots, scaled_every
 from reproduction.schema import SCHEMAS, check, read_schema
@@ -36,6 +37,7 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     canonical: dict[str, Any] = canonical_form(config)
     check(canonical, full_schema(), "config", example="config.yaml")
+    _resolve(canonical)
     misfits: list[str] = []
     for check_values in _CHECKS:
         try:
@@ -48,6 +50,17 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"config: {'; and '.join([*shown_misfits, *more])}")
     ordered: dict[str, Any] = _ordered(canonical)
     return ordered
+
+
+def _resolve(canonical: dict[str, Any]) -> None:
+    """Put names for what is said by its place, and leave out what the rest of the configuration makes meaningless."""
+    model, sweeps = canonical["model"], canonical["sweeps"]
+    if "module" in model:
+        canonical["model"] = {"module": model["module"], "args": model.get("args", {})}
+    elif model.pop("args", {}):
+        raise ConfigError("config: model.args: needs model.module, which it is given to")
+    if sweeps["dataset"] == "first":
+        sweeps["dataset"] = names_of(canonical)[0]
 
 
 def _ordered(value: Any) -> Any:
@@ -122,6 +135,19 @@ def _unusable(value: Any) -> str | None:
     return None
 
 
+def _check_datasets(config: Mapping[str, Any]) -> None:
+    spelled: dict[str, str] = {name.lower(): name for name in ("first", *DATASETS)}
+    for position, entry in enumerate(config["datasets"]):
+        name = entry if isinstance(entry, str) else entry["name"]
+        if isinstance(entry, str):
+            continue
+        if spelled.setdefault(name.lower(), name) != name or name in ("first", *DATASETS):
+            raise ConfigError(f"config: datasets.{position}.name: {shown(name)} is taken; give it another name")
+    names = names_of(config)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"config: datasets: {shown(names)} is not allowed; give each name once")
+
+
 def _check_optimizers(config: Mapping[str, Any]) -> None:
     spelled: dict[str, str] = {}
     for name, arguments in config["optimizers"].items():
@@ -163,6 +189,7 @@ def _check_sensitivity(config: Mapping[str, Any]) -> None:
                     f"config: sensitivity.{key}: {shown(value)} is not allowed; give some of {where} {shown(allowed)}"
                 )
     own = {"scaling": config["data"]["scaling"], **config["model"]}
+    allowed_keys = [key for key in own if key != "module"]
     known: dict[str, str] = {json.dumps(own, sort_keys=True): "the main runs"}
     spelled: dict[str, str] = {}
     for name, changes in block["variants"].items():
@@ -170,6 +197,9 @@ def _check_sensitivity(config: Mapping[str, Any]) -> None:
         twin = spelled.setdefault(name.lower(), name)
         if twin != name:
             raise ConfigError(f"{path}: differs from {twin} in case only; give it another name")
+        for key in changes:
+            if key not in allowed_keys:
+                raise ConfigError(f"{path}.{key}: is not used by this model; give one of {', '.join(allowed_keys)}")
         same = known.setdefault(json.dumps({**own, **changes}, sort_keys=True), name)
         if same != name:
             raise ConfigError(f"{path}: {shown(changes)} is not allowed; {same} have these settings already")
@@ -181,10 +211,11 @@ def _is_sensitivity_on(config: Mapping[str, Any]) -> bool:
 
 
 def _check_sweeps(config: Mapping[str, Any]) -> None:
-    dataset = config["sweeps"]["dataset"]
-    if dataset not in config["datasets"]:
+    dataset, names = config["sweeps"]["dataset"], names_of(config)
+    if dataset not in names:
+        meant = nearest(dataset, names) or ("" if dataset in DATASETS else nearest(dataset, DATASETS))
         raise ConfigError(
-            f"config: sweeps.dataset: {dataset!r} is not allowed; give one of datasets {config['datasets']}"
+            f"config: sweeps.dataset: {shown(dataset)} is not allowed; give one of datasets {names}, or first{meant}"
         )
     if str(config["training"]["batch_size"]) in config["sweeps"]["batch_size"]:
         raise ConfigError(
@@ -204,9 +235,11 @@ def _check_sweeps(config: Mapping[str, Any]) -> None:
 def _check_tolerances(config: Mapping[str, Any]) -> None:
     for dataset, optimizers in config["eigen"]["tolerance_for"].items():
         path = ("eigen", "tolerance_for", dataset)
-        if dataset not in DATASETS:
+        known_names = list(dict.fromkeys([*names_of(config), *DATASETS]))
+        if dataset not in known_names:
             raise ConfigError(
-                f"config: {dotted(*path)}: unknown dataset{nearest(dataset, DATASETS)} (known: {', '.join(DATASETS)})"
+                f"config: {dotted(*path)}: unknown dataset{nearest(dataset, known_names)} "
+                f"(known: {', '.join(known_names)})"
             )
         for optimizer in optimizers:
             if optimizer not in config["optimizers"]:
@@ -282,8 +315,7 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"config: eigen.dense_k: {eigen['dense_k']} is not allowed; give at least eigen.k = {eigen['k']}"
         )
-    for dataset in config["datasets"]:
-        record = DATASETS[dataset]
+    for dataset, record in records_of(config).items():
         samples = record.samples
         sizes = [("training.batch_size", config["training"]["batch_size"])]
         if dataset == config["sweeps"]["dataset"]:
@@ -291,14 +323,14 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
         for path, size in sizes:
             if size != "full" and int(size) > samples:
                 raise ConfigError(f"config: {path}: {size} is not allowed; {dataset} has {samples} training samples")
-        parameters = FullyConnected(record.inputs, config["model"]["hidden"], record.classes).n_parameters
+        parameters = own_model.network(config["model"], record).n_parameters
         if eigen["dense_k"] >= parameters:
             raise ConfigError(
                 f"config: eigen.dense_k: {eigen['dense_k']} is not allowed; the network has {parameters} parameters"
             )
         for name, changes in config["sensitivity"]["variants"].items():
-            hidden = changes.get("hidden", config["model"]["hidden"])
-            parameters = FullyConnected(record.inputs, hidden, record.classes).n_parameters
+            model = {key: changes.get(key, value) for key, value in config["model"].items()}
+            parameters = own_model.network(model, record).n_parameters
             if eigen["k"] >= parameters:
                 raise ConfigError(
                     f"config: sensitivity.variants.{name}: its network has {parameters} parameters on {dataset}; "
@@ -317,6 +349,7 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
 
 
 _CHECKS = (
+    _check_datasets,
     _check_optimizers,
     _check_seeds,
     _check_sweeps,

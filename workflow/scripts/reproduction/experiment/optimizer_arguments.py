@@ -42,16 +42,16 @@ def torch_optimizers() -> Mapping[str, Mapping[str, Any]]:
 
 def arguments_of(name: str) -> Mapping[str, Any] | None:
     """Arguments of the class `package.module:Class` with their defaults; None where its source does not show them."""
-    module, _, attribute = name.partition(":")
+    module, _, attribute = name.rpartition(":")
     path = importable.source(module)
     constructor = None if path is None else _constructors(path).get(attribute)
     return None if constructor is None or constructor.args.kwarg is not None else _defaults(constructor)
 
 
-def source_of(spec: Mapping[str, Any]) -> Path | None:
-    """The file of a class from outside torch.optim, where it is found: its content decides what a run computes."""
+def sources_of(spec: Mapping[str, Any]) -> list[str]:
+    """The files of a class from outside torch.optim, where there are: their content decides what a run computes."""
     name = class_of(spec)
-    return importable.source(name.partition(":")[0]) if importable.is_path(name) else None
+    return list(map(str, importable.sources(name))) if importable.is_path(name) else []
 
 
 def class_of(spec: Mapping[str, Any]) -> str:
@@ -138,7 +138,7 @@ def _arguments_of_class(key: str, name: str, is_sam: bool) -> Mapping[str, Any] 
     if {":", "."} & set(name):
         raise ConfigError(
             f"config: {key}: {shown(name)} is not allowed; give the name of a torch.optim class, or any other class as "
-            "package.module:Class"
+            "package.module:Class or file.py:Class"
         )
     known = torch_optimizers()
     if known and name not in known:

@@ -3,7 +3,6 @@
 import math
 import os
 
-from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.labels import MAIN
 from reproduction.experiment.runs import Experiment, Run
 
@@ -28,16 +27,16 @@ class JobResources:
         return 4 * self.experiment.n_parameters(run.dataset, run.variant)
 
     def _data_megabytes(self, dataset: str, variant: str = MAIN) -> int:
-        samples, inputs = DATASETS[dataset].samples, DATASETS[dataset].inputs
+        samples, inputs = self.experiment.records[dataset].samples, self.experiment.records[dataset].inputs
         # 8-bit pixels of both sets, their float32 inputs twice while they are scaled, the activations that are kept.
-        kept = self.experiment.network(dataset, variant).kept_values
-        return math.ceil(samples * (1.2 * inputs * (1 + 8) + 4 * kept) / 1e6)
+        kept = self.experiment.network(dataset, variant).values_kept(samples)
+        return math.ceil((samples * 1.2 * inputs * (1 + 8) + 4 * kept) / 1e6)
 
     def _graph_megabytes(self, dataset: str, variant: str = MAIN) -> int:
         return GRAPH_MB if self.experiment.network(dataset, variant).keeps_graph else 0
 
     def _product_flops(self, dataset: str, variant: str = MAIN) -> float:
-        return self.experiment.network(dataset, variant).product_flops(DATASETS[dataset].samples)
+        return self.experiment.network(dataset, variant).product_flops(self.experiment.records[dataset].samples)
 
     def train_megabytes(self, run: Run) -> int:
         """Training: the trajectory is on disk while it grows and passes through memory at the end."""
@@ -108,7 +107,7 @@ class JobResources:
         config = self.experiment.config
         optimizers, points = len(config["optimizers"]), config["interpolation"]["points"]
         searches = optimizers * len(config["interpolation"]["epsilon"]) * 40 * 3
-        forward = 1.2 * self.experiment.network(dataset).forward_flops(DATASETS[dataset].samples)
+        forward = 1.2 * self.experiment.network(dataset).forward_flops(self.experiment.records[dataset].samples)
         evaluations = optimizers * (optimizers - 1) // 2 * points + searches
         return _minutes(evaluations * forward / self.flops_per_second)
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reproduction.experiment import own_model
 from reproduction.experiment.architecture import FullyConnected
-from reproduction.experiment.datasets import DATASETS
+from reproduction.experiment.datasets import names_of, records_of
 from reproduction.experiment.labels import MAIN
-from reproduction.experiment.optimizer_arguments import class_of, source_of
+from reproduction.experiment.optimizer_arguments import class_of, sources_of
+from reproduction.experiment.own_model import OwnNetwork
 from reproduction.experiment.schedule import scaled_every, snapshot_steps
 
 SENSITIVITY = "sensitivity"
@@ -39,6 +41,7 @@ class Experiment:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
+        self.records = records_of(config)
         sweeps = config["sweeps"]
         # variant -> what differs from the main runs, and the number of steps
         self._variants: dict[str, dict[str, Any]] = {MAIN: {"steps": config["training"]["steps"]}}
@@ -122,7 +125,7 @@ class Experiment:
 
     def datasets(self, datasets: str = "all") -> list[str]:
         """Data sets by role: all | first | last | sweep."""
-        every: list[str] = self.config["datasets"]
+        every = names_of(self.config)
         return {"all": every, "first": every[:1], "last": every[-1:], "sweep": [self.config["sweeps"]["dataset"]]}[
             datasets
         ]
@@ -132,22 +135,16 @@ class Experiment:
         return [run for run in self.select(seeds=seeds) if run.dataset == dataset]
 
     def settings_of(self, variant: str) -> dict[str, Any]:
-        """Scaling and network {scaling, hidden, activation, init, bias_init} of a variant's runs."""
+        """Scaling and network {scaling, ...} of a variant's runs: the keys of `model` as it is configured."""
         return {"scaling": self._scaling(variant), **self._model(variant)}
-
-    def hidden(self, variant: str = MAIN) -> list[int]:
-        """Widths of the hidden layers of a variant's network."""
-        widths: list[int] = self._model(variant)["hidden"]
-        return widths
 
     def n_parameters(self, dataset: str, variant: str = MAIN) -> int:
         """N of a variant's network for a data set."""
         return self.network(dataset, variant).n_parameters
 
-    def network(self, dataset: str, variant: str = MAIN) -> FullyConnected:
+    def network(self, dataset: str, variant: str = MAIN) -> FullyConnected | OwnNetwork:
         """A variant's network for a data set."""
-        record, model = DATASETS[dataset], self._model(variant)
-        return FullyConnected(record.inputs, model["hidden"], record.classes, model["activation"])
+        return own_model.network(self._model(variant), self.records[dataset])
 
     def schedule(self, run: Run) -> dict[str, Any]:
         """Arguments of `snapshot_steps`, and of `two_time_pairs` without `every`."""
@@ -182,9 +179,16 @@ class Experiment:
         return optimizer
 
     def optimizer_sources(self, run: Run) -> list[str]:
-        """The file of a run's optimizer, if it is not torch's and can be found: an edit of it changes the run."""
-        found = source_of(self.config["optimizers"][run.optimizer])
-        return [] if found is None else [str(found)]
+        """The files of a run's optimizer, if it is not torch's and can be found: an edit of them changes the run."""
+        return sources_of(self.config["optimizers"][run.optimizer])
+
+    def model_sources(self) -> list[str]:
+        """The files of a network of the user's own: an edit of them changes all that is computed with it."""
+        return own_model.sources_of(self.config["model"])
+
+    def data_file(self, dataset: str) -> list[str]:
+        """The file of a data set of the user's own, if it is one."""
+        return [self.records[dataset].file] if self.records[dataset].file else []
 
     def _scaling(self, variant: str) -> str:
         return str(self._variants[variant].get("scaling", self.config["data"]["scaling"]))
@@ -195,7 +199,7 @@ class Experiment:
 
     def identity(self, run: Run) -> dict[str, Any]:
         """The identity in the files of a run."""
-        samples = DATASETS[run.dataset].samples
+        samples = self.records[run.dataset].samples
         size = self._variants[run.variant].get("batch_size", self.config["training"]["batch_size"])
         return {
             "dataset": run.dataset,
@@ -293,7 +297,7 @@ class Experiment:
         labels = {name: optimizer_label(spec) for name, spec in self.config["optimizers"].items()}
         shared = {label for label in labels.values() if list(labels.values()).count(label) > 1}
         return {
-            "datasets": {name: DATASETS[name].title for name in self.config["datasets"]},
+            "datasets": {name: record.title for name, record in self.records.items()},
             "optimizers": {n: f"{label} ({n})" if label in shared else label for n, label in labels.items()},
             "dense_seed": self.config["eigen"]["dense_seed"],
             "k": self.config["eigen"]["k"],

@@ -1,14 +1,15 @@
 """Figure 16: the leading eigenvector at the end of training in the shape of the layers."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from eigendrift.localization import layers_of
 from reproduction.experiment.labels import Layout
 from reproduction.figures.axes import no_data, panel_title
 from reproduction.figures.panels import Drawn, add_notes, drawn, new_figure
@@ -17,6 +18,28 @@ from reproduction.files.final_eigenvectors import FinalEigenvectors
 
 # Blue, white, red: distinct for colour-blind readers, and white at 0.
 COLORS = "RdBu_r"
+# Of a deeper network the layers with the largest share of the vector are shown.
+MOST_LAYERS = 8
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """One layer of an eigenvector: its number from 1, its name, its weights (out, in), its bias (out,), NaN without."""
+
+    number: int
+    name: str
+    weight: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """Its part of the vector's square."""
+        return float((self.weight**2).sum() + np.nansum(self.bias**2))
+
+    @property
+    def title(self) -> str:
+        """Its name where it has one; a network in a row has numbers only."""
+        return self.name if any(map(str.isalpha, self.name)) else f"layer {self.number}"
 
 
 @styled
@@ -28,7 +51,7 @@ def draw_eigenvector_map(vectors: Sequence[FinalEigenvectors], layout: Layout) -
     """
     wanted = mapped_optimizers(layout.optimizers)
     shown = [v for name in wanted for v in vectors if v.identity["optimizer"] == name and v.last.size]
-    parts = [split_layers(vector) for vector in shown]
+    parts = [_largest(split_layers(vector)) for vector in shown]
     count = max(len(shown), 1)
     layers = max((len(part) for part in parts), default=1)
     heights = [_height(parts, layer) for layer in range(layers)]
@@ -38,24 +61,26 @@ def draw_eigenvector_map(vectors: Sequence[FinalEigenvectors], layout: Layout) -
         no_data(figure.add_subplot(spec[0, 0]))
     for column, (vector, part) in enumerate(zip(shown, parts, strict=True)):
         largest = float(np.abs(vector.last).max(initial=0.0)) or 1.0
-        for layer, (weight, bias) in enumerate(part):
-            inner = spec[layer, column].subgridspec(1, 2, width_ratios=[24, 1], wspace=0.0)
+        for row, layer in enumerate(part):
+            inner = spec[row, column].subgridspec(1, 2, width_ratios=[24, 1], wspace=0.0)
             left, right = figure.add_subplot(inner[0]), figure.add_subplot(inner[1])
-            image = _draw(left, weight, largest)
-            _draw(right, bias[:, None], largest)
+            image = _draw(left, layer.weight, largest)
+            _draw(right, layer.bias[:, None], largest)
             names = layout.datasets[vector.identity["dataset"]], layout.optimizers[vector.identity["optimizer"]]
-            panel_title(left, *names, f"layer {layer + 1}")
+            panel_title(left, *names, layer.title)
             _label(left, right, first=column == 0)
         if part:
             bar = figure.colorbar(image, cax=figure.add_subplot(spec[layers, column]), orientation="horizontal")
             bar.set_label("entry of $v_1$")
             bar.locator = MaxNLocator(5, symmetric=True)
             bar.ax.grid(visible=False)
-    _note_missing(figure, vectors, layout)
+    depth = max((len(layers_of(vector.layers)) for vector in shown), default=0)
+    largest_only = [f"Of {depth} layers the {MOST_LAYERS} with the largest share of $v_1$ are shown."]
+    add_notes(figure, _missing(vectors, layout) + largest_only * (depth > MOST_LAYERS))
     return drawn(figure, _numbers(shown, parts))
 
 
-def _note_missing(figure: Figure, vectors: Sequence[FinalEigenvectors], layout: Layout) -> None:
+def _missing(vectors: Sequence[FinalEigenvectors], layout: Layout) -> list[str]:
     wanted = mapped_optimizers(layout.optimizers)
     given = {vector.identity["optimizer"]: vector for vector in vectors if vector.last.size}
     sentences = [
@@ -65,24 +90,32 @@ def _note_missing(figure: Figure, vectors: Sequence[FinalEigenvectors], layout: 
         if name in given and (step := given[name].identity.get("diverged_at")) is not None:
             text = f"the run diverged at step {step}; shown is the last eigenvector before"
             sentences.append(f"{layout.optimizers[name]}: {text}.")
-    add_notes(figure, sentences)
+    return sentences
 
 
-def split_layers(vector: FinalEigenvectors) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(weight (out, in), bias (out,)) of each layer, in the network's parameter order; a missing bias is NaN."""
-    layers: list[tuple[np.ndarray, np.ndarray]] = []
-    for block in vector.blocks():
-        if block.ndim == 1 and layers:
-            layers[-1] = (layers[-1][0], block)
-        else:
-            weight = block.reshape(block.shape[0], -1)
-            layers.append((weight, np.full(len(weight), np.nan)))
-    return layers
+def split_layers(vector: FinalEigenvectors) -> list[LayerMap]:
+    """The layers of a vector (`eigendrift.localization.layers_of`), in the network's order; a missing bias is NaN."""
+    names = iter(vector.layers)
+    found: list[LayerMap] = []
+    for number, layer in enumerate(layers_of(vector.layers), start=1):
+        name = next(names)[0]
+        weight = vector.last[layer.start : layer.bias].reshape(layer.units, layer.inputs)
+        bias = vector.last[layer.bias : layer.stop] if layer.biased else np.full(layer.units, np.nan)
+        if layer.biased:
+            next(names)
+        found.append(LayerMap(number, name.removesuffix(".weight"), weight, bias))
+    return found
 
 
-def _height(parts: Sequence[list[tuple[np.ndarray, np.ndarray]]], layer: int) -> float:
+def _largest(layers: Sequence[LayerMap]) -> list[LayerMap]:
+    """At most `MOST_LAYERS` of the layers, in their order."""
+    chosen = sorted(layers, key=lambda layer: -layer.share)[:MOST_LAYERS]
+    return sorted(chosen, key=lambda layer: layer.number)
+
+
+def _height(parts: Sequence[Sequence[LayerMap]], row: int) -> float:
     """Inches: enough for one output unit to be seen, not more than a page has."""
-    outputs = max((len(part[layer][0]) for part in parts if layer < len(part)), default=1)
+    outputs = max((len(part[row].weight) for part in parts if row < len(part)), default=1)
     return float(np.clip(outputs * 0.014, 0.75, 1.4))
 
 
@@ -109,16 +142,16 @@ def _label(weights: Axes, bias: Axes, *, first: bool) -> None:
         weights.set_ylabel("output unit")
 
 
-def _numbers(shown: Sequence[FinalEigenvectors], parts: Sequence[list[tuple[np.ndarray, np.ndarray]]]) -> pd.DataFrame:
+def _numbers(shown: Sequence[FinalEigenvectors], parts: Sequence[Sequence[LayerMap]]) -> pd.DataFrame:
     """One row an entry; `input` is -1 for a bias."""
     frames = []
     for vector, part in zip(shown, parts, strict=True):
-        for layer, (weight, bias) in enumerate(part):
-            outputs, inputs = weight.shape
-            both = np.column_stack([weight, bias])
+        for layer in part:
+            outputs, inputs = layer.weight.shape
+            both = np.column_stack([layer.weight, layer.bias])
             frame = pd.DataFrame(
                 {
-                    "layer": layer + 1,
+                    "layer": layer.number,
                     "output": np.repeat(np.arange(outputs), inputs + 1),
                     "input": np.tile([*range(inputs), -1], outputs),
                     "entry": both.ravel(),

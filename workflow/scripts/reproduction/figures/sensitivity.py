@@ -39,7 +39,7 @@ def sensitivity(
     """Figure S1: final IPR, late plateau of D_1 and run-mean gradient alignment of v_1 under each variant, one point a
     seed, a bar at their mean.
 
-    `settings` is variant -> {scaling, hidden, activation, init, bias_init}, from the top down; the first three tables
+    `settings` is variant -> {scaling, ...}, with the keys of `model`, from the top down; the first three tables
     are those of its runs.
     """
     final = in_order(ipr[ipr["i"].isna() | (ipr["i"] == 1)], layout)
@@ -155,6 +155,10 @@ def variant_labels(settings: Settings) -> list[str]:
     first = next(iter(settings.values()))
     labels = []
     for own in settings.values():
+        if "module" in own:
+            changed = own["args"] if own["args"] != first["args"] else {}
+            labels.append(", ".join([own["scaling"], *(f"{key} {value}" for key, value in changed.items())]))
+            continue
         parts = [own["scaling"], own["init"].replace("_", " ").capitalize()]
         if own["bias_init"] != first["bias_init"]:
             parts.append(f"{own['bias_init']} biases")

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +65,11 @@ def start(snakemake: Any) -> None:
                 sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = report
+
+
+def one_or_more(files: str | Sequence[str]) -> list[str]:
+    """Snakemake gives one file as text, several as a list."""
+    return [files] if isinstance(files, str) else list(files)
 
 
 def _in_one_line(kind: type[BaseException], error: BaseException, resources: Any) -> str:

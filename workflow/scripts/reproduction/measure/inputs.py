@@ -1,7 +1,10 @@
 """What the computing scripts share: threads, device, network and data from a rule's parameters."""
 
+import hashlib
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +15,9 @@ from reproduction.data.prepared import RawData, read_prepared
 from reproduction.errors import ConfigError
 from reproduction.files.arrays import ArrayFile
 from reproduction.jobs.gpu import claim_gpu
+from reproduction.jobs.script import one_or_more
 from reproduction.progress import log
+from reproduction.training import own_model
 from reproduction.training.batches import Samples
 from reproduction.training.compiled import compiled
 from reproduction.training.model import initialize, mlp
@@ -42,11 +47,35 @@ def be_deterministic() -> None:
     deterministic.fill_uninitialized_memory = False
 
 
-def build_model(dataset: RawData, model: Mapping[str, Any], seed: int, device: torch.device) -> nn.Sequential:
-    """The configured network for a data set, initialized from a seed of `stream_seed`."""
-    network = mlp(dataset.train_inputs.shape[1], model["hidden"], dataset.n_classes, model["activation"])
+def make_model(model: Mapping[str, Any], image_shape: Sequence[int], classes: int, seed: int) -> nn.Module:
+    """The configured network for data of this kind, initialized from a seed of `stream_seed`."""
+    if "module" in model:
+        return own_model.make(model, image_shape, classes, seed)
+    network = mlp(math.prod(image_shape), model["hidden"], classes, model["activation"])
     initialize(network, seed, model["init"], model["bias_init"])
-    return network.to(device)
+    return network
+
+
+def build_model(dataset: RawData, model: Mapping[str, Any], seed: int, device: torch.device) -> nn.Module:
+    """The configured network for a data set, on the device."""
+    return make_model(model, dataset.image_shape, dataset.n_classes, seed).to(device)
+
+
+def check_size(model: nn.Module, expected: int) -> None:
+    """`ConfigError` for a network of the user's own that has another size here than where the workflow was planned."""
+    found = sum(p.numel() for p in model.parameters())
+    if found != expected:
+        raise ConfigError(
+            f"config: model: the network has {found} parameters here, and {expected} where Snakemake read the "
+            "configuration; what it is made of must not depend on the machine"
+        )
+
+
+def own_code(inputs: Any) -> dict[str, Any]:
+    """Checksums of the user's own code among a job's inputs, for the key of its scratch folder; empty without any."""
+    files = [file for name in ("own_code", "optimizer") for file in one_or_more(getattr(inputs, name, []))]
+    sums = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
+    return {"own_code": sums} if sums else {}
 
 
 def load_samples(path: str, scaling: str, device: torch.device) -> tuple[RawData, Samples, Samples]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from eigendrift.hessian.surrogate import FEWEST_SAMPLES, FLOAT32_TOLERANCE, SURROGATE_TOLERANCE
-from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.labels import MAIN
 from reproduction.experiment.optimizer_arguments import gradients_per_step
 from reproduction.experiment.runs import Experiment, Run
@@ -55,7 +54,7 @@ class Measured:
     def product(self, experiment: Experiment, dataset: str, variant: str) -> float:
         """Of a variant's network, in proportion to its operations."""
         work, timed = (experiment.network(dataset, name).product_flops(1) for name in (variant, MAIN))
-        return DATASETS[dataset].samples * self.products[dataset] * work / timed
+        return experiment.records[dataset].samples * self.products[dataset] * work / timed
 
     def step(self, experiment: Experiment, run: Run) -> float:
         """Of another batch size, in proportion to it where it is not small."""
@@ -83,7 +82,7 @@ class Assumed:
 
     def product(self, experiment: Experiment, dataset: str, variant: str) -> float:
         """By its operations."""
-        return experiment.network(dataset, variant).product_flops(DATASETS[dataset].samples) / self.flops
+        return experiment.network(dataset, variant).product_flops(experiment.records[dataset].samples) / self.flops
 
     def step(self, experiment: Experiment, run: Run) -> float:
         """By the operations of its gradients, or the launches."""
@@ -122,7 +121,7 @@ class Durations:
         return float(self.machine.start + own["initializations"] * each)
 
     def _solve(self, k: int, tolerance: float, dataset: str, variant: str) -> float:
-        taken = products(k, tolerance, DATASETS[dataset].samples)
+        taken = products(k, tolerance, self.experiment.records[dataset].samples)
         return k * self.machine.pair + taken * self.machine.product(self.experiment, dataset, variant)
 
 

@@ -14,16 +14,15 @@ import torch
 from torch import nn
 
 from eigendrift.hessian.operator import HessianOperator
-from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.figure_catalogue import FIGURES
 from reproduction.experiment.runs import SENSITIVITY, Experiment, Run
 from reproduction.experiment.schedule import two_time_pairs
 from reproduction.experiment.table_catalogue import RUN_TABLES, TABLES
 from reproduction.measure.identity_tables import snapshot_pairs
+from reproduction.measure.inputs import make_model
 from reproduction.planning.cost_model import Durations, Machine, Measured
 from reproduction.training.cuda_graph import GraphedCallable
 from reproduction.training.gradients import FlatParameters, batch_gradient
-from reproduction.training.model import mlp
 from reproduction.training.optimizers import OptimizerStep
 
 # Rules that make tables of a run, besides its training, and tables of a data set for the claims.
@@ -122,7 +121,7 @@ def table_rows(durations: Durations, run: Run) -> dict[str, int]:
         "two snapshots, i": sum(counts[first] for first, _ in relations),
         "two snapshots, k": sum(both[times] for times, found in relations.items() if found & {"two_time", "final"}),
         "chain, snapshot, i": sum(counts[step] for chain in chains.values() for step in chain),
-        "snapshot, i, layer": sum(counts.values()) * (2 + len(experiment.hidden(run.variant))),
+        "snapshot, i, layer": sum(counts.values()) * (1 + experiment.network(run.dataset, run.variant).layers),
     }
     return {kind: rows[TABLES[kind].row] for kind in RUN_TABLES}
 
@@ -139,15 +138,14 @@ def measure(experiment: Experiment, device: torch.device) -> Measured:
     product, step = {}, {}
     batch = experiment.config["training"]["batch_size"]
     for dataset in experiment.datasets():
-        record = DATASETS[dataset]
+        record = experiment.records[dataset]
         n, inputs = record.samples, record.inputs
         generator = torch.Generator().manual_seed(0)
         # On a GPU the time is not proportional to the samples.
         samples = n if device.type == "cuda" else min(n, SAMPLES)
         x = torch.randn(samples, inputs, generator=generator).to(device)
         y = torch.randint(record.classes, (len(x),), generator=generator).to(device)
-        model = experiment.config["model"]
-        network = mlp(inputs, model["hidden"], record.classes, model["activation"]).to(device)
+        network = make_model(experiment.config["model"], record.image_shape, record.classes, 0).to(device)
         operator = HessianOperator(network, nn.functional.cross_entropy, x, y)
         vector = torch.randn(1, operator.shape[0], generator=generator).to(device)
         product[dataset] = _seconds(partial(operator.product, vector), device) / len(x)
@@ -158,7 +156,7 @@ def measure(experiment: Experiment, device: torch.device) -> Measured:
     return Measured(product, step)
 
 
-def _stepper(network: nn.Sequential, spec: dict[str, Any], x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
+def _stepper(network: nn.Module, spec: dict[str, Any], x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
     flat = FlatParameters(network)
     step, gradient = OptimizerStep.of(flat, spec), batch_gradient(flat)
 

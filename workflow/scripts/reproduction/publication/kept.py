@@ -22,6 +22,7 @@ from snakemake.utils import update_config
 
 from reproduction.errors import ConfigError, DataError, EigendriftError
 from reproduction.experiment.config import validate
+from reproduction.experiment.datasets import names_of
 from reproduction.experiment.runs import Experiment
 from reproduction.jobs.provenance import package_versions
 from reproduction.jobs.snakemake_records import is_locked
@@ -282,7 +283,7 @@ def prepare_data(config: Mapping[str, Any], overlays: Sequence[Path], results: P
     They must be older than the tables: Snakemake, which has to make them for one new run, would then make again every
     run that was made from them.
     """
-    targets = [str(results / "data" / f"{dataset}.safetensors") for dataset in config["datasets"]]
+    targets = [str(results / "data" / f"{dataset}.safetensors") for dataset in names_of(config)]
     return _snakemake(targets, overlays, "--keep-going")
 
 

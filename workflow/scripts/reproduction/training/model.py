@@ -9,6 +9,7 @@ from torch import nn
 
 from reproduction.experiment.architecture import ACTIVATIONS
 from reproduction.experiment.importable import load
+from reproduction.training.own_model import Shaped
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "relu") -> nn.Sequential:
@@ -52,5 +53,6 @@ def flatten(model: nn.Module) -> torch.Tensor:
 
 
 def layer_shapes(model: nn.Module) -> list[list[Any]]:
-    """[name, shape] of every parameter, in the order of the vector of `flatten`."""
-    return [[name, list(parameter.shape)] for name, parameter in model.named_parameters()]
+    """[name, shape] of every parameter, in the order of the vector of `flatten`; the names are the network's own."""
+    network = model.network if isinstance(model, Shaped) else model
+    return [[name, list(parameter.shape)] for name, parameter in network.named_parameters()]

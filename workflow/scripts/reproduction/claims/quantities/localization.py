@@ -1,10 +1,13 @@
 """Inverse participation ratios, and the entries of the final v_1."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
+from eigendrift.localization import layers_of
 from reproduction.claims.evidence import Evidence
 from reproduction.claims.quantities.registry import quantity, rows
 from reproduction.claims.statistics import Measurement
@@ -126,16 +129,23 @@ def layer_sign_agreement(evidence: Evidence, dataset: str, *, optimizer: str) ->
 def unit_agreement(final: FinalEigenvectors, *, signs: bool) -> float:
     """Share of the units active in layer 3 that are active in layer 2 too, if `signs` with the same sign.
 
-    NaN for a network with fewer than two weight matrices.
+    NaN for a network with fewer than two weight matrices, and for one that is not fully connected.
     """
     blocks = [block for block in final.blocks() if block.ndim == 2]
-    if len(blocks) < 2:
+    if len(blocks) < 2 or not _is_chain(final, blocks):
         return math.nan
     leaving, entering = _dominant(blocks[-1].T), _dominant(blocks[-2])
     active, paired = (np.abs(units) >= ACTIVE_SHARE * np.abs(units).max() for units in (leaving, entering))
     if signs:
         paired &= np.sign(entering) == np.sign(leaving)
     return float(paired[active].mean()) if leaving.any() else math.nan
+
+
+def _is_chain(final: FinalEigenvectors, blocks: Sequence[np.ndarray]) -> bool:
+    """Whether the parameters are those of linear layers, each with as many inputs as the one before has units."""
+    layers = layers_of(final.layers)
+    linear = len(layers) == len(blocks) and all(len(shape) < 3 for _, shape in final.layers)
+    return linear and all(below.shape[0] == above.shape[1] for below, above in pairwise(blocks))
 
 
 def _dominant(block: np.ndarray) -> np.ndarray:
