@@ -50,7 +50,9 @@ def test_set_is_complete(folder: Path) -> None:
 
 def test_figures_tex_has_an_environment_for_each_figure_in_order(folder: Path) -> None:
     text = (folder / "figures.tex").read_text(encoding="utf-8")
-    environments = re.findall(r"\\begin\{(figure\*?)\}.*?\\label\{(.*?)\}\n\\end\{\1\}", text, re.DOTALL)
+    environments = re.findall(
+        r"^\\begin\{(figure\*?)\}.*?\\label\{(.*?)\}\n\\end\{\1\}", text, re.DOTALL | re.MULTILINE
+    )
     assert [label for _, label in environments] == [f"fig:{name}" for name in FIGURE_NAMES]
     assert [number for number, (kind, _) in enumerate(environments, start=1) if kind == "figure"] == [2]
     assert re.findall(r"\\eigendriftfigure\{(fig\d\d)\.pdf\}", text) == FIGURE_NAMES

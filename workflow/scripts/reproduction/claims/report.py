@@ -112,6 +112,8 @@ def latex(scored: Sequence[ScoredClaim], labels: Mapping[str, str], scale: Mappi
     return "\n".join(
         [
             "% Written by the rule `claims`. Needs the packages longtable, booktabs and array.",
+            "% In two columns the tables get pages of one column; beamer has no tables that run over pages.",
+            *_BEFORE,
             *_longtable(
                 columns=(r"r", _column(0.46), _column(0.11), _column(0.17), _column(0.15)),
                 heads=("", "claim", "figures", "verdict", "parts"),
@@ -128,9 +130,19 @@ def latex(scored: Sequence[ScoredClaim], labels: Mapping[str, str], scale: Mappi
                 label="tab:parts",
                 body=_parts_body(scored, labels),
             ),
+            r"\eigendriftcolumns",
             "",
         ]
     )
+
+
+# longtable refuses two columns.
+_BEFORE = (
+    r"\makeatletter",
+    r"\@ifclassloaded{beamer}{\PackageError{eigendrift}{claims.tex is not for beamer}{Input it in an article.}}{}",
+    r"\if@twocolumn\onecolumn\let\eigendriftcolumns\twocolumn\else\let\eigendriftcolumns\relax\fi",
+    r"\makeatother",
+)
 
 
 def _column(share: float) -> str:

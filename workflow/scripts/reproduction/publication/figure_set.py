@@ -18,13 +18,29 @@ FORMAT = "eigendrift-figure-set/1"
 _COLUMN_POINTS = 3.6 * 72
 
 PREAMBLE = r"""% Written by the rule `figure_set`: one environment a figure, figNN labelled fig:figNN.
-% Needs the package graphicx, and this folder in \graphicspath. Figures keep their size unless they are too large.
+% Needs the package graphicx. This folder has to be in \graphicspath. Figures keep their size unless they are too large.
+% For articles of one and of two columns, and for beamer, where figure* is figure.
+%   \input{figures.tex}                                          all figures
+%   {\def\eigendriftonly{fig03}\input{figures.tex}}              one of them
 \providecommand*\eigendriftfigure[1]{%
   \begingroup
   \sbox0{\includegraphics{#1}}%
   \ifdim\wd0>\linewidth\setbox0\hbox{\includegraphics[width=\linewidth]{#1}}\fi
   \ifdim\ht0>0.8\textheight\setbox0\hbox{\includegraphics[height=0.8\textheight]{#1}}\fi
   \usebox0\endgroup}
+\ifcsname figure*\endcsname\else\newenvironment{figure*}{\begin{figure}}{\end{figure}}\fi
+\providecommand\eigendriftonly{all}
+\edef\eigendriftwanted{\eigendriftonly}\def\eigendriftall{all}
+\newif\ifeigendriftshown\newif\ifeigendriftany\eigendriftanyfalse
+\def\eigendriftselect#1{%
+  \def\eigendriftthis{#1}\eigendriftshownfalse
+  \ifx\eigendriftwanted\eigendriftall\eigendriftshowntrue\fi
+  \ifx\eigendriftwanted\eigendriftthis\eigendriftshowntrue\fi
+  \ifeigendriftshown\eigendriftanytrue\fi}
+"""
+END = r"""
+\ifeigendriftany\else
+  \PackageError{eigendrift}{no figure named `\eigendriftwanted'}{The names are fig01, fig02, ..., or all.}\fi
 """
 
 
@@ -34,7 +50,7 @@ def figures_tex(captions: Mapping[str, str], wide: Mapping[str, bool]) -> str:
     `captions` holds reStructuredText by figure name (fig01, ...), `wide` whether a figure spans both columns of a
     two-column page.
     """
-    return PREAMBLE + "".join(_environment(name, captions[name], wide[name]) for name in sorted(captions))
+    return PREAMBLE + "".join(_environment(name, captions[name], wide[name]) for name in sorted(captions)) + END
 
 
 def _environment(name: str, caption: str, wide: bool) -> str:
@@ -46,8 +62,9 @@ def _environment(name: str, caption: str, wide: bool) -> str:
     if not text:
         raise DataError(f"caption of {name}: empty")
     return (
-        f"\n\\begin{{{environment}}}[htbp]\n  \\centering\n  \\eigendriftfigure{{{name}.pdf}}\n"
-        f"  \\caption{{{text}}}\n  \\label{{fig:{name}}}\n\\end{{{environment}}}\n"
+        f"\n\\eigendriftselect{{{name}}}\\ifeigendriftshown\n"
+        f"\\begin{{{environment}}}[htbp]\n  \\centering\n  \\eigendriftfigure{{{name}.pdf}}\n"
+        f"  \\caption{{{text}}}\n  \\label{{fig:{name}}}\n\\end{{{environment}}}\n\\fi\n"
     )
 
 

@@ -43,7 +43,7 @@ PAPER: Mapping[str, int | float | list[int]] = {
 }
 _KEY = re.compile(r"[A-Za-z0-9._-]+")
 
-PREAMBLE = r"""% Written by the rule `figure_set`: every number that a text quotes.
+PREAMBLE = r"""% Written by the rule `figure_set`: every number that a text quotes. Needs no package.
 %   \eigendrift{key}           the number; an unknown key is an error
 %   \eigendriftOr{key}{text}   the number, or the text for an unknown key
 \providecommand*\eigendrift[1]{%
