@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[2]
 DOCS = "docs/"
 # The extensions of what a browser shows by itself.
-_SHOWN = (".png", ".svg", ".pdf")
+_SHOWN = (".png", ".svg", ".pdf", ".json")
 # A link of a page; what stands in code is skipped by the first two alternatives.
 _LINK = re.compile(r"(?ms)^```.*?^```$|`[^`\n]*`|(?<=\]\()(?P<target>[^()\s]+)(?=\))")
 # The marks around parts of a page that are made, which Python's Markdown would take for paragraphs; code is skipped.
@@ -75,9 +75,9 @@ def _place(path: str) -> str:
         return "index.md"
     if path.startswith(DOCS):
         return path.removeprefix(DOCS)
-    if path.endswith((".md", *_SHOWN)):
-        return path
     # Dots at the front hide a file from MkDocs, and a page's own ending becomes its folder.
+    if path.endswith((".md", *_SHOWN)) and not path.startswith("."):
+        return path
     return f"source/{'/'.join(part.lstrip('.') for part in path.split('/'))}.md"
 
 

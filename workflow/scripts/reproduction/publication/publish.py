@@ -33,6 +33,7 @@ from reproduction.experiment.table_catalogue import KEPT_TABLES, RUN_TABLES, SCO
 from reproduction.files.tables import read_header, read_table
 from reproduction.jobs.checkout import SCRIPTS, use_this_copy
 from reproduction.latex import latex_integer
+from reproduction.publication import machine_readable
 from reproduction.publication.compile import INSTALL
 from reproduction.publication.figure_set import by_stem, check_claims_tex, write_figure_set
 from reproduction.publication.packed import pack, unpack, write_whole
@@ -59,7 +60,8 @@ _NUMBERS: dict[str, list[dict[str, str]]] = {
 def fill(results: Path, published: Path = PUBLISHED) -> int:
     """Put a finished results folder in the place of `published`, all of it or nothing; the number of bytes in it.
 
-    The numbers in the page REPRODUCTION.md beside it become those of these results.
+    The numbers in the page REPRODUCTION.md beside it become those of these results, and the checkout's descriptions for
+    machines become theirs.
     """
     manifest = results / "figure_set" / "manifest.json"
     if not manifest.is_file():
@@ -77,6 +79,8 @@ def fill(results: Path, published: Path = PUBLISHED) -> int:
         shutil.rmtree(part, ignore_errors=True)
     if text is not None:
         write_whole(page, text.encode())
+    if published == PUBLISHED:
+        machine_readable.write()
     return sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
 
 
@@ -212,6 +216,9 @@ def different(published: Path, build: Path) -> Iterator[str]:
     page = published.with_name(PAGE)
     if page.is_file() and page.read_text(encoding="utf-8") != filled_page(page, published):
         yield page.name
+    if published == PUBLISHED:
+        made = machine_readable.records()
+        yield from (name for name, content in made.items() if (ROOT / name).read_bytes() != content)
 
 
 def _tables(experiment: Experiment, numbers: Sequence[int | str]) -> list[str]:
