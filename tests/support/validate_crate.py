@@ -1,8 +1,8 @@
 """Validate an RO-Crate with the reference validator, without a network: python validate_crate.py FOLDER PROFILE.
 
 Prints what the profile requires and the crate lacks, and ends with 1 if there is such a thing. The validator asks for
-the context of RO-Crate 1.1 by its address, and gets the one of the package rocrate, which is that of version 1.3, with the
-names of Bioschemas as version 1.1 has them; every other address is not there.
+the context of RO-Crate 1.1 by its address, and gets the one of the package rocrate. That is the one of version 1.3,
+with the names of Bioschemas as version 1.1 has them. No other address is there.
 """
 
 import re

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import yaml
 from experiments import REPOSITORY, SUPPORT
+from pages import read, rows
 
 import eigendrift
+from reproduction.experiment.datasets import DATASETS
 from reproduction.publication.machine_readable import CITATION, CRATE, CROISSANT, PUBLISHED, citation, records
 
 PROFILE = "workflow-run-crate"
@@ -107,3 +109,5 @@ def test_authors_are_those_of_the_citation() -> None:
 def test_licences_are_named() -> None:
     assert "Creative Commons Attribution 4.0" in (REPOSITORY / "LICENSE-CC-BY-4.0.md").read_text()
     assert "MIT License" in (REPOSITORY / "LICENSE").read_text()
+    page = read("docs/reproducibility.md").partition("### Data sets")[2].partition("\n## ")[0]
+    assert {name for names, *_ in rows(page) for name in re.findall(r"\b[\w]+", names)} >= set(DATASETS)

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.table_catalogue import TABLES
 from reproduction.jobs.checkout import SCRIPTS
 from reproduction.publication.packed import unpack, write_whole
@@ -291,7 +290,7 @@ def zenodo(root: Path = ROOT) -> dict[str, Any]:
         "license": "mit",
         "creators": creators,
         "keywords": cited["keywords"],
-        "notes": f"Tables, figures and text: CC BY 4.0. Data sets ({', '.join(DATASETS)}): each under its own licence.",
+        "notes": "Code: MIT. Tables, figures and text: CC BY 4.0. The data sets are no part of it.",
         "related_identifiers": [{"identifier": "arXiv:2606.30226", "relation": "isSupplementTo", "scheme": "arxiv"}],
     }
 
