@@ -284,7 +284,7 @@ def small_jobs(rule: str, folder: Path, tiny: TinyRun, experiment: Experiment) -
 
     if rule == "prepare_data":
         return {
-            "input": {},
+            "input": {"file": []},
             "output": outputs("digits.safetensors"),
             "params": {},
             "config": {"data": {"root": "not used", "download": False}},

@@ -15,13 +15,14 @@ from reproduction.jobs.terminal import follow, results_line
 from reproduction.experiment.resources import JobResources, gpus
 from reproduction.experiment.result_paths import table_paths, variant_table_paths
 from reproduction.experiment.table_catalogue import KEPT_TABLES, SCORED_TABLES, TABLES, columns
-from reproduction.experiment.runs import Experiment, Run
+from reproduction.experiment.recorded import experiment_of
+from reproduction.experiment.runs import Run
 
 use_this_copy()
 try:
     # In place: scripts read the device and the folder of raw data from it.
     config.update(typed(config, workflow.config_settings.config))
-    EXPERIMENT = Experiment(validate(config))
+    EXPERIMENT = experiment_of(validate(config))
 except ConfigError as error:
     # One line for the user, to whom a traceback of the workflow's code is of no use.
     sys.exit(str(error))
@@ -50,7 +51,7 @@ def source(path):
 def library(script, *modules):
     """A script and the files of ours that decide, with these modules, what it writes: their content starts it again."""
     path = source(f"workflow/scripts/{script}.py")
-    return [path, *(source(file) for file in library_files(path, *modules))]
+    return [path, *(source(file) for file in library_files(path, *modules, *EXPERIMENT.own_modules()))]
 
 
 def run_of(wildcards):
@@ -61,6 +62,11 @@ def run_of(wildcards):
 def own_code(wildcards):
     """The files of a network of the user's own: an edit of one starts again all that is computed with the network."""
     return [source(file) for file in EXPERIMENT.model_sources()]
+
+
+def data_of(wildcards):
+    """The file of a data set; of recorded runs only their problem knows the data."""
+    return [] if EXPERIMENT.is_recorded else f"{RESULTS}/data/{wildcards.dataset}.safetensors"
 
 
 def scratch_of(wildcards):
@@ -101,8 +107,20 @@ def tables(kind, selections):
     return [f"{RESULTS}/{path}" for path in table_paths(EXPERIMENT, kind, selections)]
 
 
+def missing(number):
+    """Why a figure does not apply; None for one that does."""
+    return EXPERIMENT.missing(entry(number).get("needs", ()))
+
+
+def missing_table(kind):
+    """Whether an experiment cannot have a kind of table: recorded runs have no test set, by which solutions are chosen."""
+    return EXPERIMENT.is_recorded and TABLES[kind].rule == "interpolation"
+
+
 def figure_inputs(number):
-    """Named inputs of a figure or of one of the supplement."""
+    """Named inputs of a figure or of one of the supplement; none of one that does not apply."""
+    if missing(number) is not None:
+        return {}
     return {kind: tables(kind, selections) for kind, selections in entry(number)["inputs"].items()}
 
 

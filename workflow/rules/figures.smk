@@ -28,6 +28,6 @@ for number in FIGURES:
             runtime=20,
         params:
             layout=EXPERIMENT.layout(),
-            figure=drawing(number, EXPERIMENT.settings),
+            figure=drawing(number, EXPERIMENT.settings, missing(number)),
         script:
             "../scripts/draw_figure.py"

@@ -1,7 +1,9 @@
 # Reads: all tables and all figures.
 # Writes: the scored claims, the figure set for LaTeX, and the compiled paper.
 
-ALL_TABLES = {kind: tables(kind, [selection]) for kind, selection in SCORED_TABLES.items()}
+ALL_TABLES = {
+    kind: [] if missing_table(kind) else tables(kind, [selection]) for kind, selection in SCORED_TABLES.items()
+}
 FIGURE_NAMES = [f"fig{number:02d}" for number in FIGURES]
 FIGURE_SET = f"{RESULTS}/figure_set"
 

@@ -6,9 +6,10 @@
 rule eigensnapshot:
     """Certified eigenpairs of the Hessian at some snapshots of a run."""
     input:
-        data=rules.prepare_data.output[0],
+        data=data_of,
         trajectory=rules.train.output.trajectory,
         modules=library("eigensnapshot"),
+        recorded=lambda wildcards: EXPERIMENT.recorded_files(run_of(wildcards)),
         own_code=own_code,
     output:
         bulky(f"{RUN}/eigenpairs-{{chunk}}.safetensors"),
@@ -38,7 +39,7 @@ rule eigensnapshot:
 rule baseline:
     """How far apart the leading eigenvectors of random initializations are."""
     input:
-        data=rules.prepare_data.output[0],
+        data=data_of,
         modules=library("baseline"),
         own_code=own_code,
     output:
@@ -67,7 +68,7 @@ rule baseline:
 rule variant_baseline:
     """How far apart they are for a variant of the network or of the scaling."""
     input:
-        data=rules.prepare_data.output[0],
+        data=data_of,
         modules=library("baseline"),
         own_code=own_code,
     output:
@@ -96,7 +97,7 @@ rule variant_baseline:
 rule interpolation:
     """Loss on the lines between solutions, and their sharpness."""
     input:
-        data=rules.prepare_data.output[0],
+        data=data_of,
         final_weights=lambda wildcards: run_files("final_weights.safetensors", EXPERIMENT.of_dataset(wildcards.dataset)),
         history=lambda wildcards: run_files("history.csv", EXPERIMENT.of_dataset(wildcards.dataset)),
         ipr=lambda wildcards: run_files("ipr.csv", EXPERIMENT.of_dataset(wildcards.dataset)),

@@ -11,7 +11,7 @@ VARIANT_BASELINES = [f"{RESULTS}/{path}" for path in variant_table_paths(EXPERIM
 rule permuted:
     """Overlaps between eigenvectors of networks with permuted weights."""
     input:
-        data=rules.prepare_data.output[0],
+        data=data_of,
         final_weights=lambda wildcards: run_files(
             "final_weights.safetensors", EXPERIMENT.of_dataset(wildcards.dataset, seeds="dense")
         ),
@@ -65,6 +65,6 @@ for number in SUPPLEMENT:
             runtime=20,
         params:
             layout=EXPERIMENT.layout(),
-            figure=drawing(number, EXPERIMENT.settings),
+            figure=drawing(number, EXPERIMENT.settings, missing(number)),
         script:
             "../scripts/draw_figure.py"

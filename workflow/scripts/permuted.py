@@ -10,21 +10,14 @@ from functools import partial
 import pandas as pd
 import torch
 from reproduction.measure.baseline import pairwise_overlaps
-from eigendrift.hessian.operator import HessianOperator
 from reproduction.seeds import stream_seed
 from reproduction.measure.permuted import permuted
 from reproduction.files.eigenpairs import UNITS
 from reproduction.files.checkpoint import Scratch
 from reproduction.jobs.gpu import wanted_device
-from reproduction.measure.inputs import (
-    build_model,
-    data_sha256,
-    load_samples,
-    numerical_environment,
-    own_code,
-    prepare_torch,
-)
+from reproduction.measure.inputs import numerical_environment, own_code, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
+from reproduction.measure.problem import problem_of
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import write_table
 
@@ -37,10 +30,7 @@ def network(trained, layers, optimizer, j):
 params = snakemake.params
 options, count, k = params.permuted, params.permuted["permutations"], params.permuted["k"]
 device = prepare_torch(snakemake.threads, wanted_device(snakemake))
-dataset, samples, _ = load_samples(snakemake.input.data, options["scaling"], device)
-model = build_model(dataset, options["model"], seed=0, device=device)  # its parameters are set at every point
-operator = HessianOperator(model, torch.nn.functional.cross_entropy, samples.inputs, samples.targets)
-del samples  # the operator has what it needs of them
+problem = problem_of(snakemake.input, options, device)
 wanted = [Request(step=j, k=k, tolerance=options["tolerance"]) for j in range(count)]
 pairs = []
 for path in snakemake.input.final_weights:
@@ -51,12 +41,12 @@ for path in snakemake.input.final_weights:
     depends_on = {
         "permuted": dict(options),
         "weights": file.sha256,
-        "data": data_sha256(snakemake.input.data),
+        **problem.depends_on,
         "made_with": numerical_environment(device, snakemake.threads),
         **own_code(snakemake.input),
     }
     numbers, vectors = solve(
-        operator,
+        problem.operator,
         wanted,
         partial(network, trained, file.identity["layers"], optimizer),
         Scratch(params.scratch, f"{params.job}/{optimizer}", depends_on),
@@ -74,6 +64,6 @@ write_table(
     snakemake.output[0],
     table,
     kind="permuted_overlaps",
-    identity={"dataset": dataset.name, "n_parameters": operator.shape[0]},
+    identity={"dataset": problem.dataset, "n_parameters": problem.operator.shape[0]},
 )
 Scratch.discard(params.scratch, params.job)

@@ -17,7 +17,7 @@ from eigendrift.eigensolver.lanczos import top_eigenpairs
 from eigendrift.operators import Which
 from eigendrift.tracking.folder import FolderError, RowWriter, checksum
 from eigendrift.tracking.track import DESCRIPTION, FORMAT, Track, pairs_folder
-from eigendrift.tracking.trajectory import TrackerWarning, Trajectory
+from eigendrift.tracking.trajectory import TrackerWarning, Trajectory, as_operator, check_same_parameters
 
 # Relative difference of the loss at a snapshot that was solved before, above which the problem is taken for another.
 SAME_LOSS = 1e-3
@@ -77,8 +77,8 @@ def solve(
     unknown = sorted(set(steps or ()) - set(trajectory.steps.tolist()))
     if unknown:
         raise ValueError(f"steps holds {unknown[0]}, which was not recorded in {trajectory.folder}")
-    operator = _operator(hessian)
-    _refuse_others(trajectory, operator)
+    operator = as_operator(hessian)
+    check_same_parameters(trajectory, operator)
     if trajectory.left_out:
         warnings.warn(
             f"the buffers of {trajectory.folder} were not recorded ({trajectory.left_out[0]} and so on); the Hessian "
@@ -166,8 +166,8 @@ class Inline:
 
     def _opened(self) -> PairsWriter:
         if self._writer is None:
-            operator = _operator(self._hessian)
-            _refuse_others(Trajectory(self._folder), operator)
+            operator = as_operator(self._hessian)
+            check_same_parameters(Trajectory(self._folder), operator)
             self._writer = PairsWriter(self._folder, operator, self._k, self._tol, "LA", 0)
         return self._writer
 
@@ -205,29 +205,6 @@ def _numbers(line: dict[str, Any], vectors: Tensor, before: Tensor | None) -> di
         if before is not None:
             found[f"displacement_{i + 1}"] = float(metrics.displacement(before[i].numpy(), v))
     return {f"eigendrift/{name}": float(value) for name, value in found.items()}
-
-
-def _operator(hessian: Any) -> Any:
-    operator = hessian if hasattr(hessian, "move_to") else hessian() if callable(hessian) else hessian
-    missing = [name for name in ("move_to", "shape", "gradient", "loss") if not hasattr(operator, name)]
-    if missing:
-        raise ValueError(
-            f"hessian is {type(operator).__name__} without {missing[0]}; give a HessianOperator, or a function of one"
-        )
-    return operator
-
-
-def _refuse_others(trajectory: Trajectory, operator: Any) -> None:
-    size = operator.shape[0]
-    if size != trajectory.n_parameters:
-        raise ValueError(
-            f"hessian is one of {size} parameters, and {trajectory.folder} has {trajectory.n_parameters}; give both "
-            "the same params="
-        )
-    slices = getattr(operator, "parameter_slices", None)
-    if slices is not None and list(slices) != list(trajectory.shapes):
-        odd = next((a, b) for a, b in zip(slices, trajectory.shapes, strict=False) if a != b)
-        raise ValueError(f"hessian has parameter {odd[0]} where {trajectory.folder} has {odd[1]}; give the same model")
 
 
 def _move(operator: Any, trajectory: Trajectory, row: int) -> None:

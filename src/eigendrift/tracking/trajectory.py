@@ -163,6 +163,31 @@ class Trajectory:
         return weights
 
 
+def as_operator(hessian: Any) -> Any:
+    """The operator that was given, or that a function of no arguments makes; ValueError for anything else."""
+    operator = hessian if hasattr(hessian, "move_to") else hessian() if callable(hessian) else hessian
+    missing = [name for name in ("move_to", "shape", "gradient", "loss") if not hasattr(operator, name)]
+    if missing:
+        raise ValueError(
+            f"hessian is {type(operator).__name__} without {missing[0]}; give a HessianOperator, or a function of one"
+        )
+    return operator
+
+
+def check_same_parameters(trajectory: Trajectory, operator: Any) -> None:
+    """ValueError if an operator is one of other parameters than those that were recorded."""
+    size = operator.shape[0]
+    if size != trajectory.n_parameters:
+        raise ValueError(
+            f"hessian is one of {size} parameters, and {trajectory.folder} has {trajectory.n_parameters}; give both "
+            "the same params="
+        )
+    slices = getattr(operator, "parameter_slices", None)
+    if slices is not None and list(slices) != list(trajectory.shapes):
+        odd = next((a, b) for a, b in zip(slices, trajectory.shapes, strict=False) if a != b)
+        raise ValueError(f"hessian has parameter {odd[0]} where {trajectory.folder} has {odd[1]}; give the same model")
+
+
 class Recorder:
     """Takes snapshots of a model's tensors and appends them to a trajectory."""
 

@@ -167,7 +167,8 @@ def test_every_key_of_the_schema_stands_in_the_shipped_file() -> None:
             assert name in block, f"{path}.{name}"
             # A network has four keys, or a module of the user's own.
             needed = {*node.get("required", []), *node.get("else", {}).get("required", [])}
-            assert name in needed or f"{path}.{name}" in ("model.module", "model.args"), f"{path}.{name}"
+            optional = ("model.module", "model.args", ".trajectories")
+            assert name in needed or f"{path}.{name}" in optional, f"{path}.{name}"
 
 
 def test_every_key_of_the_shipped_file_has_a_comment_above_it() -> None:

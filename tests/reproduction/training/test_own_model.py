@@ -15,7 +15,7 @@ from torch import nn
 
 from eigendrift import HessianOperator
 from reproduction.errors import ConfigError
-from reproduction.experiment import importable, own_model
+from reproduction.experiment import asking, importable
 from reproduction.experiment.config import validate
 from reproduction.experiment.runs import Experiment
 from reproduction.training.gradients import FlatParameters, batch_gradient
@@ -142,7 +142,6 @@ def test_a_configuration_asks_once_and_again_after_an_edit(tmp_path: Path, monke
     )
     assert [path.name for path in importable.sources("net.py:build")] == ["blocks.py", "net.py"]
     overlay = {"model": {"module": "net.py:build", "args": {"width": 3}}}
-    monkeypatch.setattr(own_model, "_answer", own_model._answer.__wrapped__)
     config = validate(pinned(overlay))
     # What the module replaces is gone, and stays so.
     assert config["model"] == {"module": "net.py:build", "args": {"width": 3}}
@@ -152,16 +151,16 @@ def test_a_configuration_asks_once_and_again_after_an_edit(tmp_path: Path, monke
     assert [Path(file).name for file in experiment.model_sources()] == ["blocks.py", "net.py"]
     parameters = experiment.train_parameters(experiment.select()[0])
     assert parameters["model"] == config["model"]
-    asked = own_model._ask
-    monkeypatch.setattr(own_model, "_ask", lambda *_: pytest.fail("asked again"))
+    asked = asking.ask
+    monkeypatch.setattr(asking, "ask", lambda *_: pytest.fail("asked again"))
     assert Experiment(validate(pinned(overlay))).n_parameters("digits") == 64 * 3 + 3 + 30 + 10
-    monkeypatch.setattr(own_model, "_ask", asked)
+    monkeypatch.setattr(asking, "ask", asked)
     (tmp_path / "blocks.py").write_text("from torch import nn\ndef last(n):\n    return nn.Linear(n, 10, bias=False)\n")
     assert experiment.n_parameters("digits") == 64 * 3 + 3 + 30
 
 
 def test_a_reference_to_nothing_is_refused_without_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_model, "_ask", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(asking, "ask", lambda *_: pytest.fail("asked"))
     for module in ("no_file.py:build", "no_package_of_this_name.net:build", "conv", f"{REPOSITORY}/examples/conv.py"):
         with refused(ConfigError, "model.module", "file.py:name"):
             validate(pinned({"model": {"module": module}}))
@@ -178,7 +177,7 @@ def test_keys_that_the_other_kind_of_network_has_are_refused() -> None:
 
 def test_a_variant_has_arguments_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(own_model, "_ask", lambda question, _: describe(*_arguments(question)))
+    monkeypatch.setattr(asking, "ask", lambda _, question: describe(*_arguments(question)))
     variants = {"wide": {"args": {"channels": 3}}}
     experiment = Experiment(validate(pinned({"model": CONV, "sensitivity": {"variants": variants}})))
     assert experiment.settings["wide"]["args"] == {"channels": 3}

@@ -59,6 +59,8 @@ def _resolve(canonical: dict[str, Any]) -> None:
         canonical["model"] = {"module": model["module"], "args": model.get("args", {})}
     elif model.pop("args", {}):
         raise ConfigError("config: model.args: needs model.module, which it is given to")
+    if not canonical.get("trajectories", {}):
+        canonical.pop("trajectories", None)
     if sweeps["dataset"] == "first":
         sweeps["dataset"] = names_of(canonical)[0]
 
@@ -146,6 +148,14 @@ def _check_datasets(config: Mapping[str, Any]) -> None:
     names = names_of(config)
     if len(set(names)) < len(names):
         raise ConfigError(f"config: datasets: {shown(names)} is not allowed; give each name once")
+
+
+def _check_trajectories(config: Mapping[str, Any]) -> None:
+    spelled: dict[str, str] = {}
+    for name in config.get("trajectories", {}):
+        twin = spelled.setdefault(name.lower(), name)
+        if twin != name:
+            raise ConfigError(f"config: trajectories.{name}: differs from {twin} in case only; give it another name")
 
 
 def _check_optimizers(config: Mapping[str, Any]) -> None:
@@ -350,6 +360,7 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
 
 _CHECKS = (
     _check_datasets,
+    _check_trajectories,
     _check_optimizers,
     _check_seeds,
     _check_sweeps,

@@ -30,9 +30,10 @@ class Selection(TypedDict, total=False):
 class FigureEntry(TypedDict):
     """What a figure shows, in a few words, which function draws it, and what it reads.
 
-    `draw` is a module of `reproduction.figures` and a function in it, `module.function`, or any other function as
-    `package.module:function`. It takes the tables in the order of `inputs`,
-    the layout and the `options`; with `settings`, those of the experiment too.
+        `draw` is a module of `reproduction.figures` and a function in it, `module.function`, or any other function as
+    `package.module:function`. It takes the tables in the order of `inputs`, the layout and the `options`; with
+    `settings`, those of the experiment too. `needs` names what not every experiment has, and without which the figure
+    says why it does not apply: "steps" (gradients and updates), "test" (a test set), "sweeps".
     """
 
     title: str
@@ -40,6 +41,7 @@ class FigureEntry(TypedDict):
     inputs: dict[str, list[Selection]]
     options: NotRequired[dict[str, Any]]
     settings: NotRequired[bool]
+    needs: NotRequired[tuple[str, ...]]
 
 
 _FIRST: list[Selection] = [{"datasets": "first", "variants": "main", "seeds": "all"}]
@@ -61,6 +63,7 @@ FIGURES: Mapping[int, FigureEntry] = {
         "title": "Update alignment against gradient alignment",
         "draw": "alignment.update_against_gradient",
         "inputs": {"alignment": _ALL},
+        "needs": ("steps",),
     },
     3: {
         "title": "Localization of the leading eigenvector",
@@ -76,6 +79,7 @@ FIGURES: Mapping[int, FigureEntry] = {
         "title": "Final test accuracy",
         "draw": "performance.final_accuracy",
         "inputs": {"history": _ALL},
+        "needs": ("test",),
     },
     6: {
         "title": "Leading eigenvalues",
@@ -91,6 +95,7 @@ FIGURES: Mapping[int, FigureEntry] = {
         "title": "Loss between solutions, and their sharpness",
         "draw": "interpolation.draw_interpolation",
         "inputs": {"interpolation": [{"datasets": "all"}], "solutions": [{"datasets": "all"}]},
+        "needs": ("test",),
     },
     9: {
         "title": "Displacement of the leading eigenvector, last dataset",
@@ -111,16 +116,19 @@ FIGURES: Mapping[int, FigureEntry] = {
         "title": "Alignments during one run, last dataset",
         "draw": "alignment.alignment_over_training",
         "inputs": {"alignment": _LAST_DENSE},
+        "needs": ("steps",),
     },
     13: {
         "title": "Run-mean alignments",
         "draw": "alignment.run_means",
         "inputs": {"alignment": _ALL},
+        "needs": ("steps",),
     },
     14: {
         "title": "Run-mean alignments with many eigenvectors",
         "draw": "alignment.means_of_many",
         "inputs": {"alignment": _ALL_DENSE},
+        "needs": ("steps",),
     },
     15: {
         "title": "Localization of many eigenvectors",
@@ -136,30 +144,35 @@ FIGURES: Mapping[int, FigureEntry] = {
         "title": "Update against gradient alignment, by batch size and learning rate",
         "draw": "alignment_sweeps.update_against_gradient_by_value",
         "inputs": {"alignment": _BATCH_SIZE + _LEARNING_RATE},
+        "needs": ("sweeps",),
     },
     18: {
         "title": "Localization by batch size",
         "draw": "localization.ipr_by_value",
         "options": {"sweep": "batch_size"},
         "inputs": {"ipr": _BATCH_SIZE},
+        "needs": ("sweeps",),
     },
     19: {
         "title": "Localization by learning rate",
         "draw": "localization.ipr_by_value",
         "options": {"sweep": "learning_rate"},
         "inputs": {"ipr": _LEARNING_RATE},
+        "needs": ("sweeps",),
     },
     20: {
         "title": "Displacement by batch size",
         "draw": "two_time.displacement_by_value",
         "options": {"sweep": "batch_size"},
         "inputs": {"displacement": _BATCH_SIZE, "baseline": [{"datasets": "sweep"}]},
+        "needs": ("sweeps",),
     },
     21: {
         "title": "Displacement by learning rate",
         "draw": "two_time.displacement_by_value",
         "options": {"sweep": "learning_rate"},
         "inputs": {"displacement": _LEARNING_RATE, "baseline": [{"datasets": "sweep"}]},
+        "needs": ("sweeps",),
     },
 }
 
@@ -199,9 +212,21 @@ def entry(number: int | str) -> FigureEntry:
     return FIGURES[number] if isinstance(number, int) else SUPPLEMENT[number]
 
 
-def drawing(number: int | str, settings: Mapping[str, Any]) -> Drawing:
-    """The parameters of a figure's rule: an edit of one entry draws one figure again."""
+def drawing(number: int | str, settings: Mapping[str, Any], missing: str | None = None) -> Drawing:
+    """The parameters of a figure's rule: an edit of one entry draws one figure again.
+
+    `missing`: why the figure does not apply to the experiment, if it does not.
+    """
     found = entry(number)
+    if missing is not None:
+        return {
+            "name": figure_name(number),
+            "number": number,
+            "title": found["title"],
+            "draw": "panels.not_applicable",
+            "kinds": [],
+            "options": {"title": found["title"], "reason": missing},
+        }
     return {
         "name": figure_name(number),
         "number": number,

@@ -6,6 +6,9 @@ from typing import Any, TypedDict
 
 # The variant of the runs that most figures and claims are about.
 MAIN = "main"
+# The data set of runs that a Tracker recorded, and what makes their Problem.
+RECORDED = "recorded"
+RECORDED_PROBLEM = "reproduction.measure.recorded:problem_of_recorded"
 # Figures 2, 6, 7, 12, 13 and 17 show the three leading eigenvectors.
 LEADING = 3
 

@@ -1,31 +1,20 @@
 """A network of the user's own: what the configuration's `model.module` names, and the sizes and costs that follow.
 
-Read when the Snakefile is, so it does not import torch: another process makes the network once and says what it is, and
-the answer is kept by the content of the files and the arguments that it depends on.
+Read when the Snakefile is, so it does not import torch: another process makes the network once (`asking`).
 """
 
-import hashlib
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from reproduction.errors import ConfigError, shown
 from reproduction.experiment import importable
 from reproduction.experiment.architecture import FullyConnected
+from reproduction.experiment.asking import UnusableError, answer
 from reproduction.experiment.datasets import DatasetRecord
 
 # The module that is asked, which imports torch.
 ANSWERS = "reproduction.training.own_model"
-KEPT = Path(".snakemake") / "eigendrift-models"
-PATIENCE = 600.0
 # Forward passes that a gradient and a product of the Hessian are worth: by autograd, backward through backward.
 GRADIENT, PRODUCT = 3, 9
 # Samples that are evaluated at once without a graph of the solver's (training.loop.evaluate, measure.interpolation).
@@ -71,7 +60,7 @@ def network(model: Mapping[str, Any], record: DatasetRecord) -> FullyConnected |
     """
     if "module" not in model:
         return FullyConnected(record.inputs, model["hidden"], record.classes, model["activation"])
-    return OwnNetwork(**_answer(_question(model, record)))
+    return OwnNetwork(**_answer(model, record))
 
 
 def sources_of(model: Mapping[str, Any]) -> list[str]:
@@ -79,66 +68,16 @@ def sources_of(model: Mapping[str, Any]) -> list[str]:
     return [str(path) for path in importable.sources(model["module"])] if "module" in model else []
 
 
-def _question(model: Mapping[str, Any], record: DatasetRecord) -> str:
-    asked = {"module": model["module"], "args": model["args"], "classes": record.classes}
-    return json.dumps({**asked, "image_shape": list(record.image_shape)}, sort_keys=True)
-
-
-@cache
-def _answer(question: str) -> dict[str, Any]:
-    model = json.loads(question)
-    files = importable.sources(model["module"])
-    if not importable.is_path(model["module"]) or not files:
-        raise refusal(model["module"], "give an existing function or class, as file.py:name or package.module:name")
-    kept = KEPT / f"{_key(question, files)}.json"
-    with suppress(OSError, ValueError):
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        return found
-    answer = _ask(question, model["module"])
-    with suppress(OSError):
-        # Of a folder that cannot be written to, the question is asked again.
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(answer), encoding="utf-8")
-        part.replace(kept)
-    return answer
-
-
-def _key(question: str, files: list[Path]) -> str:
-    asked = importable.source(ANSWERS)
-    digest = hashlib.sha256(question.encode())
-    with suppress(PackageNotFoundError):
-        digest.update(version("torch").encode())
-    for file in (*files, *([asked] if asked else [])):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:32]
-
-
-def _ask(question: str, module: str) -> dict[str, Any]:
-    # What the user's file imports must be found as it is here; a GPU is not needed.
-    own = [str(Path(__file__).parents[4] / "src"), str(Path(__file__).parents[2])]
-    found_in = os.pathsep.join([*own, *filter(None, sys.path)])
-    surroundings = {"PYTHONPATH": found_in, "CUDA_VISIBLE_DEVICES": ""}
+def _answer(model: Mapping[str, Any], record: DatasetRecord) -> dict[str, Any]:
+    module = model["module"]
+    files = sources_of(model)
+    if not importable.is_path(module) or not files:
+        raise refusal(module, "give an existing function or class, as file.py:name or package.module:name")
+    question = {"module": module, "args": model["args"], "classes": record.classes}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", ANSWERS],
-            input=question,
-            env={**os.environ, **surroundings},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise refusal(module, f"it did not make a network within {PATIENCE:.0f} s") from None
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise refusal(module, f"the process that makes it ended with {done.returncode}: {last}") from None
-    if "refused" in answer:
-        raise refusal(module, answer["refused"])
-    return answer
+        return answer(ANSWERS, {**question, "image_shape": list(record.image_shape)}, files)
+    except UnusableError as error:
+        raise refusal(module, str(error)) from None
 
 
 def refusal(module: Any, reason: str) -> ConfigError:

@@ -47,6 +47,9 @@ class JobResources:
 
     def train_minutes(self, run: Run) -> int:
         """Training: two gradients a step (more than one only under SAM), and a full evaluation at each snapshot."""
+        if self.experiment.is_recorded:
+            product = self._product_flops(run.dataset) / self.flops_per_second
+            return _minutes(len(self.experiment.snapshots(run)) * product)
         identity, network = self.experiment.identity(run), self.experiment.network(run.dataset, run.variant)
         step = 2 * network.gradient_flops(identity["batch_size"])
         evaluation = 1.2 * network.forward_flops(identity["n_train"])

@@ -4,13 +4,14 @@ Every `parameters` method returns only the keys that its rule uses, so that a ch
 device and the folder of raw files are not among them: scripts read these from Snakemake's configuration.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reproduction.errors import ConfigError
 from reproduction.experiment import own_model
 from reproduction.experiment.architecture import FullyConnected
-from reproduction.experiment.datasets import names_of, records_of
+from reproduction.experiment.datasets import DatasetRecord, names_of, records_of
 from reproduction.experiment.labels import MAIN
 from reproduction.experiment.optimizer_arguments import class_of, sources_of
 from reproduction.experiment.own_model import OwnNetwork
@@ -39,9 +40,14 @@ class Run:
 class Experiment:
     """All runs of a valid configuration."""
 
+    # Whether a Tracker has recorded them.
+    is_recorded = False
+
     def __init__(self, config: Mapping[str, Any]) -> None:
+        if config.get("trajectories") and type(self) is Experiment:
+            raise ConfigError("config: trajectories: recorded runs are neither planned, kept nor published")
         self.config = config
-        self.records = records_of(config)
+        self.records = self._records(config)
         sweeps = config["sweeps"]
         # variant -> what differs from the main runs, and the number of steps
         self._variants: dict[str, dict[str, Any]] = {MAIN: {"steps": config["training"]["steps"]}}
@@ -53,6 +59,9 @@ class Experiment:
         for name, settings in self._settings.items():
             if name != MAIN:
                 self._variants[name] = {**settings, "steps": config["sensitivity"]["steps"]}
+
+    def _records(self, config: Mapping[str, Any]) -> dict[str, DatasetRecord]:
+        return records_of(config)
 
     def _all_settings(self) -> dict[str, dict[str, Any]]:
         """Variant -> scaling and network of each run of figure S1, that of the main runs first."""
@@ -186,6 +195,10 @@ class Experiment:
         """The files of a network of the user's own: an edit of them changes all that is computed with it."""
         return own_model.sources_of(self.config["model"])
 
+    def own_modules(self) -> list[str]:
+        """The modules of ours that jobs load by name, since this configuration asks for it."""
+        return [own_model.ANSWERS] if "module" in self.config["model"] else []
+
     def data_file(self, dataset: str) -> list[str]:
         """The file of a data set of the user's own, if it is one."""
         return [self.records[dataset].file] if self.records[dataset].file else []
@@ -223,6 +236,18 @@ class Experiment:
             "scaling": self._scaling(run.variant),
         }
 
+    def _problem_parameters(self, variant: str) -> dict[str, Any]:
+        """What a Hessian depends on, apart from point and data."""
+        return {"model": self._model(variant), "scaling": self._scaling(variant)}
+
+    def recorded_files(self, run: Run) -> list[str]:
+        """The files of a run that was recorded elsewhere."""
+        return []
+
+    def missing(self, needs: Sequence[str]) -> str | None:
+        """Why a figure with these needs does not apply; None for one that does."""
+        return None
+
     def eigen_parameters(self, run: Run) -> dict[str, Any]:
         """What the eigenpairs of a run depend on, apart from its trajectory and the data."""
         eigen = self.config["eigen"]
@@ -231,8 +256,7 @@ class Experiment:
             "k": eigen["k"],
             "tolerance": tolerance,
             "snapshots_per_job": eigen["snapshots_per_job"],
-            "model": self._model(run.variant),
-            "scaling": self._scaling(run.variant),
+            **self._problem_parameters(run.variant),
         }
         if self._is_dense(run):
             parameters["dense"] = {
@@ -253,8 +277,7 @@ class Experiment:
             "initializations": self.config["baseline"]["initializations"],
             "k": self.config["eigen"]["k"],
             "tolerance": self.config["eigen"]["tolerance"],
-            "model": self._model(variant),
-            "scaling": self._scaling(variant),
+            **self._problem_parameters(variant),
         }
 
     def permuted_parameters(self) -> dict[str, Any]:

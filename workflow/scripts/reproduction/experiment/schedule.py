@@ -1,6 +1,7 @@
 """When snapshots are taken: a grid of equal intervals, and log-spaced lags after every waiting time."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 
@@ -35,6 +36,26 @@ def scaled_every(every: int, steps: int, main_steps: int) -> int:
     return max(1, round(every * steps / main_steps))
 
 
-def two_time_pairs(steps: int, waiting_times: Sequence[int], lags_per_decade: int) -> list[tuple[int, int]]:
-    """All (waiting time, lag) that the two-time statistics are drawn at; every waiting time + lag is a snapshot."""
+def two_time_pairs(
+    steps: int, waiting_times: Sequence[int], lags_per_decade: int, recorded: Sequence[int] | None = None
+) -> list[tuple[int, int]]:
+    """All (waiting time, lag) that the two-time statistics are drawn at; every waiting time + lag is a snapshot.
+
+    With `recorded`, the steps of a run that has other snapshots: a waiting time is then the first snapshot at or after
+    it, and a lag that of the first snapshot at or after the log-spaced one.
+    """
+    if recorded is not None:
+        return _recorded_pairs(recorded, waiting_times, lags_per_decade)
     return [(tw, lag) for tw in sorted(waiting_times) if tw < steps for lag in lag_grid(steps - tw, lags_per_decade)]
+
+
+def _recorded_pairs(
+    recorded: Sequence[int], waiting_times: Sequence[int], lags_per_decade: int
+) -> list[tuple[int, int]]:
+    steps = sorted(recorded)
+    starts = sorted({steps[bisect_left(steps, time)] for time in waiting_times if time < steps[-1]} - {steps[-1]})
+    pairs = set()
+    for start in starts:
+        for lag in lag_grid(steps[-1] - start, lags_per_decade):
+            pairs.add((start, steps[bisect_left(steps, start + lag)] - start))
+    return sorted(pairs)

@@ -21,7 +21,15 @@ from matplotlib.patches import Patch
 
 from reproduction.experiment.labels import Layout
 from reproduction.figures.axes import rank_line
-from reproduction.figures.style import COLUMN_WIDTH, FONT_SIZE, NEUTRAL, TEXT_WIDTH, optimizer_colors, sequence
+from reproduction.figures.style import (
+    COLUMN_WIDTH,
+    FONT_SIZE,
+    NEUTRAL,
+    TEXT_WIDTH,
+    optimizer_colors,
+    sequence,
+    styled,
+)
 
 # More columns than this leave no room for tick labels.
 MOST_COLUMNS = 4
@@ -40,7 +48,7 @@ class Drawn(NamedTuple):
 
 _UNITS = {
     **dict.fromkeys(
-        ("dataset", "optimizer", "variant", "sweep", "first", "second", "scaling", "init", "source"), "name"
+        ("dataset", "optimizer", "variant", "sweep", "first", "second", "scaling", "init", "source", "reason"), "name"
     ),
     **dict.fromkeys(("step", "waiting_time", "lag"), "training steps"),
     **dict.fromkeys(("train_loss", "loss"), "nat"),
@@ -54,6 +62,17 @@ def drawn(figure: Figure, numbers: pd.DataFrame) -> Drawn:
     """A figure with its numbers, whose columns have the same units in every figure."""
     columns = {column: re.sub("_(min|max|mean)$", "", column) for column in numbers.columns}
     return Drawn(figure, numbers, {column: _UNITS.get(base, "1") for column, base in columns.items()})
+
+
+@styled
+def not_applicable(layout: Layout, title: str, reason: str) -> Drawn:
+    """A page in the place of a figure that does not apply to an experiment: its title, and why."""
+    figure = new_figure(2 * COLUMN_WIDTH, 1.2)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    text = f"{title}: does not apply, since {reason}."
+    axes.text(0.5, 0.5, "\n".join(textwrap.wrap(text, 70)), transform=axes.transAxes, ha="center", va="center")
+    return drawn(figure, pd.DataFrame({"reason": [reason]}))
 
 
 @dataclass(frozen=True)

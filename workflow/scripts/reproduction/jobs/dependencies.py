@@ -11,6 +11,7 @@ from reproduction.jobs.checkout import ROOTS
 # What cannot change a number: how a process runs, what it says, how it writes and fetches files, of which content is
 # checked. Files of the reproduction, and folders.
 PLUMBING = (
+    "experiment/asking.py",  # asks what is checked again where it is used
     "experiment/table_catalogue.py",  # what a rule's tables have for columns is among its parameters
     "jobs/",
     "errors.py",

@@ -29,6 +29,12 @@ class BaselineStatistics:
     n_initializations: int
 
 
+def no_baseline() -> BaselineStatistics:
+    """Where there are no random initializations to compare: nothing is known."""
+    nan = float("nan")
+    return BaselineStatistics(nan, nan, nan, nan, nan, nan, n_initializations=0)
+
+
 def pairwise_overlaps(vectors: ArrayLike) -> NDArray[np.float64]:
     """|cos| between all pairs of M vectors (M, N), one a row: a symmetric matrix (M, M) with ones on its diagonal.
 

@@ -13,11 +13,12 @@ from torch import nn
 from eigendrift.scaling import Scaling
 from reproduction.data.prepared import RawData, read_prepared
 from reproduction.errors import ConfigError
+from reproduction.experiment.importable import load
+from reproduction.experiment.own_model import ANSWERS
 from reproduction.files.arrays import ArrayFile
 from reproduction.jobs.gpu import claim_gpu
 from reproduction.jobs.script import one_or_more
 from reproduction.progress import log
-from reproduction.training import own_model
 from reproduction.training.batches import Samples
 from reproduction.training.compiled import compiled
 from reproduction.training.model import initialize, mlp
@@ -50,7 +51,9 @@ def be_deterministic() -> None:
 def make_model(model: Mapping[str, Any], image_shape: Sequence[int], classes: int, seed: int) -> nn.Module:
     """The configured network for data of this kind, initialized from a seed of `stream_seed`."""
     if "module" in model:
-        return own_model.make(model, image_shape, classes, seed)
+        # By its name, so that it is code of those jobs alone that need it.
+        made: nn.Module = load(f"{ANSWERS}:make")(model, image_shape, classes, seed)
+        return made
     network = mlp(math.prod(image_shape), model["hidden"], classes, model["activation"])
     initialize(network, seed, model["init"], model["bias_init"])
     return network

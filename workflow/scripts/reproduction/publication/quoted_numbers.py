@@ -160,7 +160,7 @@ def _dataset(
     return {
         "label": escape(layout["datasets"][dataset]),
         "parameters": latex_integer(int(own[0]["n_parameters"])),
-        "samples": latex_integer(int(own[0]["n_train"])),
+        "samples": _text(own[0].get("n_train")),
         "uniform": latex_number(1.0 / int(own[0]["n_parameters"])),
         "tau": latex_interval(row["mean_overlap"], row["overlap_low"], row["overlap_high"]),
         "tauone": latex_interval(row["displacement"], row["displacement_low"], row["displacement_high"]),
@@ -188,8 +188,10 @@ def _optimizer(
         result = estimate(Measurement(by_seed={int(str(seed)): float(value) for seed, value in series.items()}))
         numbers[key] = latex_interval(result.value, result.low, result.high)
         numbers[f"{key}.mean"] = latex_number(result.value)
-    numbers["learningrate"] = latex_given(own[0]["learning_rate"] if own else math.nan)
-    numbers["batchsize"] = latex_integer(int(own[0]["batch_size"])) if own else "--"
+    # A recorded run says neither its batch size nor, without an optimizer of torch, a learning rate.
+    rate = own[0]["learning_rate"] if own else None
+    numbers["learningrate"] = latex_given(math.nan if rate is None else rate)
+    numbers["batchsize"] = _text(own[0].get("batch_size") if own else None)
     return numbers
 
 

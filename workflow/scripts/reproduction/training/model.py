@@ -5,11 +5,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reproduction.experiment.architecture import ACTIVATIONS
 from reproduction.experiment.importable import load
-from reproduction.training.own_model import Shaped
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "relu") -> nn.Sequential:
@@ -20,6 +19,18 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "rel
     for fan_in, fan_out in pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), between()]
     return nn.Sequential(*layers[:-1])
+
+
+class Shaped(nn.Module):
+    """A network that takes flat rows (n, d) of inputs of a shape: everywhere else data are flat."""
+
+    def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.shape = network, tuple(shape)
+
+    def forward(self, flat: Tensor) -> Tensor:
+        outputs: Tensor = self.network(flat.reshape(len(flat), *self.shape))
+        return outputs
 
 
 def initialize(model: nn.Module, seed: int, init: str = "xavier_uniform", bias_init: str = "zero") -> None:

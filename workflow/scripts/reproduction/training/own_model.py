@@ -18,26 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from eigendrift import HessianOperator
+from eigendrift.hessian.operator import HessianOperator
 from eigendrift.localization import layers_of
 from reproduction.errors import ConfigError
 from reproduction.experiment import importable
 from reproduction.experiment.own_model import refusal
+from reproduction.training.model import Shaped
 
 # Samples on which a network is tried, and those of them that are differentiated at once.
 TRIED, ROWS = 32, 16
-
-
-class Shaped(nn.Module):
-    """A network that takes flat rows (n, d) of inputs of a shape: everywhere else data are flat."""
-
-    def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.network, self.shape = network, tuple(shape)
-
-    def forward(self, flat: Tensor) -> Tensor:
-        outputs: Tensor = self.network(flat.reshape(len(flat), *self.shape))
-        return outputs
 
 
 def input_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
@@ -63,7 +52,7 @@ def make(model: Mapping[str, Any], image_shape: Sequence[int], classes: int, see
         raise refusal(name, str(error) if from_file else f"{type(error).__name__}: {error}") from error
     own = {key: value for key, value in (("input_shape", shape), ("classes", classes)) if key in known}
     try:
-        with _seeded(seed):
+        with seeded(seed):
             made = function(**{**own, **model["args"]})
     except Exception as error:
         raise refusal(name, f"it fails with {type(error).__name__}: {error}") from error
@@ -73,7 +62,8 @@ def make(model: Mapping[str, Any], image_shape: Sequence[int], classes: int, see
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
+    """The generators of torch, NumPy and Python under a seed, and as they were afterwards."""
     others = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the generator that the user's code may draw from
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
