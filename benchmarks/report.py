@@ -102,6 +102,7 @@ TABLES = (
     "side_by_side",
     "scaling",
     "general",
+    "any_module",
     "memory",
     "snapshots",
 )

@@ -340,6 +340,18 @@ def test_a_model_that_takes_whole_batches_only_has_none() -> None:
     assert H.surrogate() is None
 
 
+def test_a_surrogate_stays_where_it_was_made() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, CLASSES)).double().eval()
+    x, y = draw(2500, 3), torch.randint(CLASSES, (2500,), generator=torch.Generator().manual_seed(3))
+    H = HessianOperator(model, nn.CrossEntropyLoss(), x, y, graph_bytes=0)
+    surrogate, vector = H.surrogate(), draw(1, H.shape[0])
+    assert surrogate is not None
+    before = surrogate.product(vector)
+    H.move_to(1.5 * H.point, state={"1.running_var": 4 * torch.ones(8).double()})
+    assert torch.equal(surrogate.product(vector), before)
+
+
 # The choice of samples
 
 
