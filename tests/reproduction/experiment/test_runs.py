@@ -75,8 +75,9 @@ def test_no_run_comes_twice_and_none_shares_a_folder(demo: Experiment) -> None:
 
 @pytest.mark.parametrize("hidden", [[], [7], [100, 100]])
 def test_n_parameters_is_that_of_the_network(hidden: list[int]) -> None:
-    experiment = Experiment(validate(pinned({"model": {"hidden": hidden}, "eigen": {"dense_k": 3}})))
-    for dataset, inputs in (("digits", 64), ("digits_noisy", 64), ("MNIST", 784)):
+    overlay = {"datasets": ["digits", "MNIST"], "model": {"hidden": hidden}, "eigen": {"dense_k": 3}}
+    experiment = Experiment(validate(pinned(overlay)))
+    for dataset, inputs in (("digits", 64), ("MNIST", 784)):
         network = mlp(inputs, hidden, 10)
         assert experiment.n_parameters(dataset) == sum(p.numel() for p in network.parameters())
 
