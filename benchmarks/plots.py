@@ -14,14 +14,16 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFo
 
 from benchmarks.problem import OPTIMIZERS
 from benchmarks.results import arguments, read
-from reproduction.figures.style import BASELINE, NEUTRAL, TEXT_WIDTH, marker, optimizer_colors, styled
+from reproduction.figures.style import BASELINE, NEUTRAL, marker, optimizer_colors, styled
 
 METHOD_COLORS = ("#0072B2", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#332288")
+# Inches of the text of a page.
+WIDTH = 6.75
 NAMES = {"sgd": "SGD", "adam": "Adam", "sam": "SAM"}
 
 
 def _axes(columns: int, height: float) -> tuple[Any, list[Any]]:
-    size = (TEXT_WIDTH, height)
+    size = (WIDTH, height)
     figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained", squeeze=False, sharey=True)
     return figure, list(axes[0])
 

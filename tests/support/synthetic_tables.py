@@ -21,6 +21,7 @@ import yaml
 from reproduction.experiment.config import validate
 from reproduction.experiment.datasets import DATASETS
 from reproduction.experiment.figure_catalogue import drawing, entry
+from reproduction.experiment.result_paths import table_paths
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.experiment.schedule import two_time_pairs
 from reproduction.experiment.table_catalogue import KEPT_TABLES, TABLES
@@ -98,8 +99,7 @@ class Synthetic:
     def paths(self, kind: str, selections: Sequence[Mapping[str, Any]]) -> list[str]:
         """The tables of one kind of the selected runs or data sets; missing ones are written."""
         if not TABLES[kind].of_run:
-            datasets = dict.fromkeys(d for selection in selections for d in self.experiment.datasets(**selection))
-            return [self._dataset_path(dataset, kind) for dataset in datasets]
+            return [self._dataset_path(path, kind) for path in table_paths(self.experiment, kind, selections)]
         runs = dict.fromkeys(run for selection in selections for run in self.experiment.select(**selection))
         return [self._run_path(run, kind) for run in runs]
 
@@ -109,10 +109,12 @@ class Synthetic:
             self._write_run(path, self.experiment, run, kind)
         return str(path)
 
-    def _dataset_path(self, dataset: str, kind: str) -> str:
-        path = self.root / TABLES[kind].path.format(dataset=dataset)
+    def _dataset_path(self, name: str, kind: str) -> str:
+        path = self.root / name
         if not path.exists():
-            self._write_dataset(path, self.experiment, dataset, kind)
+            dataset = path.name.partition(".")[0]
+            variant = path.parent.name if path.parent.name in self.experiment.own_baselines else ""
+            self._write_dataset(path, self.experiment, dataset, kind, variant)
         return str(path)
 
     def _write_run(self, path: Path, experiment: Experiment, run: Run, kind: str) -> None:
@@ -163,9 +165,9 @@ class Synthetic:
         identity = experiment.identity(run) | {"diverged_at": None if complete else 7}
         write_final_eigenvectors(path, vectors, [7, 6][: len(vectors)], [0.1, 0.2][: len(vectors)], layers, identity)
 
-    def _write_dataset(self, path: Path, experiment: Experiment, dataset: str, kind: str) -> None:
-        random = np.random.default_rng(zlib.crc32(f"{dataset}/{kind}".encode()))
-        n = experiment.n_parameters(dataset)
+    def _write_dataset(self, path: Path, experiment: Experiment, dataset: str, kind: str, variant: str) -> None:
+        random = np.random.default_rng(zlib.crc32(f"{dataset}/{kind}{variant}".encode()))
+        n = experiment.n_parameters(dataset, variant or "main")
         make = {
             "baseline": _baseline,
             "interpolation": _interpolation,
@@ -174,7 +176,7 @@ class Synthetic:
             "permuted_overlaps": _permuted,
         }
         table = make[kind](experiment, n, random)
-        identity = {"dataset": dataset, "n_parameters": n}
+        identity = {"dataset": dataset, "n_parameters": n} | ({"variant": variant} if variant else {})
         write_table(path, table, kind=kind, identity=identity, units=dict.fromkeys(table.columns, "1"))
 
 

@@ -1,5 +1,5 @@
 # Reads: tables of main and sensitivity runs, final weights, a dataset's file.
-# Writes: overlaps between eigenvectors of permuted networks; figures S1 to S3, each as PDF, PNG and the plotted numbers.
+# Writes: overlaps between eigenvectors of permuted networks; figures S1 to S4, each as PDF, PNG and the plotted numbers.
 
 SUPPLEMENTARY = [run for run in EXPERIMENT.select(variants="sensitivity") if EXPERIMENT.is_supplementary(run)]
 

@@ -25,10 +25,13 @@ from synthetic_tables import Synthetic, small_config
 from reproduction.experiment.figure_catalogue import FIGURES
 from reproduction.experiment.labels import Layout
 from reproduction.experiment.runs import Run
-from reproduction.figures.eigenvector_map import mapped_optimizers
+from reproduction.figures.eigenvector_map import mapped_optimizers, typical
 from reproduction.figures.panels import Drawn
-from reproduction.figures.style import FONT_SIZE, optimizer_colors, style
-from reproduction.figures.summaries import incomplete_note, smooth, summarize, summarize_runs
+from reproduction.figures.spectrum import convergence
+from reproduction.figures.style import COLUMN_WIDTH, FONT_SIZE, optimizer_colors, style
+from reproduction.figures.summaries import incomplete_note, on_grid, summarize, summarize_runs
+from reproduction.figures.two_time import shared_ages, some_waiting_times
+from reproduction.files.final_eigenvectors import FinalEigenvectors
 from reproduction.files.tables import read_header, read_tables
 
 ROOT = Path(__file__).parents[3]
@@ -175,18 +178,15 @@ def note(drawn: Drawn) -> str:
     ("number", "x", "ys"),
     [
         (1, "lag", ["displacement"]),
-        (2, "gradient_alignment", ["update_alignment"]),
+        (2, "update_alignment", ["gradient_alignment"]),
         (3, "step", ["ipr"]),
         (4, "step", ["train_loss"]),
-        (6, "step", ["eigenvalue"]),
+        (6, "step", ["eigenvalue", "gap"]),
         (7, "step", ["convergence"]),
         (9, "lag", ["displacement"]),
         (10, "lag", ["weight_displacement"]),
         (11, "lag", ["update_alignment"]),
-        (12, "step", ["gradient_alignment", "update_alignment"]),
-        (14, "i", ["gradient_alignment", "update_alignment"]),
         (15, "step", ["ipr"]),
-        (17, "gradient_alignment", ["update_alignment"]),
         (18, "step", ["ipr"]),
         (19, "step", ["ipr"]),
         (20, "lag", ["displacement"]),
@@ -200,9 +200,7 @@ def test_lines_show_the_table(number: int, x: str, ys: list[str], studio: str, r
     np.testing.assert_allclose(lines(drawn), rows(drawn, x, *ys), rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("number", "value"), [(3, "ipr"), (4, "train_loss"), (6, "eigenvalue"), (18, "ipr"), (19, "ipr")]
-)
+@pytest.mark.parametrize(("number", "value"), [(3, "ipr"), (4, "train_loss"), (18, "ipr"), (19, "ipr")])
 def test_bands_show_the_range_over_seeds(plain: Studio, number: int, value: str) -> None:
     drawn = plain[number]
     bands = [band for ax in axes_of(drawn) for band in ax.collections if isinstance(band, PolyCollection)]
@@ -225,30 +223,125 @@ def test_accuracies_stand_in_their_optimizers_column(plain: Studio) -> None:
         np.testing.assert_allclose(
             np.sort(column[:, 1]), np.sort(numbers.loc[numbers["optimizer"] == optimizer, "test_accuracy"])
         )
-    means = numbers.groupby(["dataset", "optimizer"])["test_accuracy"].mean()
+    late = plain.table(5, "history").query("step >= 1800 and step % 100 == 0")
+    means = 100 * late.groupby(["dataset", "optimizer", "seed"])["test_accuracy"].mean()
+    means = means.groupby(["dataset", "optimizer"]).mean()
     np.testing.assert_allclose(np.unique(lines(drawn, "mean")[:, 1]), np.unique(means), rtol=1e-12)
+    assert (numbers["test_accuracy_min"] <= numbers["test_accuracy"]).all()
 
 
-def test_alignments_stand_near_their_index(plain: Studio) -> None:
-    drawn = plain[13]
+@pytest.mark.parametrize("number", [13, 14])
+def test_alignments_stand_near_their_index(plain: Studio, number: int) -> None:
+    drawn = plain[number]
     points = lines(drawn)
     near = np.column_stack([np.round(points[:, 0]), points[:, 1]])
     expected = rows(drawn, "i", "gradient_alignment", "update_alignment")
     np.testing.assert_allclose(in_order(near), expected, rtol=1e-12)
-    assert drawn.numbers["i"].max() == 3
+    assert drawn.numbers["i"].max() == {13: 3, 14: 15}[number]
+
+
+def test_a_point_of_figure_2_is_the_mean_over_seeds_of_run_means(plain: Studio) -> None:
+    table = plain.table(2, "alignment").query("dataset == 'digits' and optimizer == 'sam' and i == 2")
+    runs = table.groupby("seed")["gradient_alignment"].mean()
+    row = plain[2].numbers.query("dataset == 'digits' and optimizer == 'sam' and i == 2").iloc[0]
+    assert row["gradient_alignment"] == pytest.approx(runs.mean())
+    assert row["gradient_alignment_error"] == pytest.approx(runs.std(ddof=1) / np.sqrt(3))
+    assert len(plain[2].numbers) == 2 * 3 * 3
+
+
+def test_a_curve_of_figure_1_is_the_median_over_seeds(plain: Studio) -> None:
+    row = plain[1].numbers.query("optimizer == 'adam' and waiting_time == 100").iloc[2]
+    table = plain.table(1, "displacement").query("optimizer == 'adam' and i == 1 and waiting_time == 100")
+    seeds = table.loc[table["lag"] == row["lag"], "displacement"]
+    assert len(seeds) == row["n"] == 3
+    assert row["displacement"] == pytest.approx(np.median(seeds))
+    assert row["displacement_max"] == pytest.approx(seeds.max())
+
+
+def test_the_waiting_times_that_are_shown() -> None:
+    every = [0, 10, 20, 30, 100, 300, 1000, 3000, 10000, 50000]
+    assert some_waiting_times(every) == [0, 100, 1000, 10000, 50000]
+    assert some_waiting_times([0, 10, np.nan, 100]) == [0, 10, 100]
+    assert some_waiting_times([]) == []
+
+
+def test_sweeps_are_compared_at_waiting_times_that_values_share() -> None:
+    times = {"a": [0, 10, 100, 1000, 10000], "b": [0, 10, 100, 1000, 10000], "full": [0, 10, 100]}
+    rows = pd.DataFrame([(v, tw) for v, listed in times.items() for tw in listed], columns=["variant", "waiting_time"])
+    ages = shared_ages(rows)
+    assert 100 in ages
+    assert 10000 in ages
+    assert len(ages) == 3
+
+
+def test_the_grid_is_what_lies_at_equal_intervals() -> None:
+    steps = [0, 1, 3, 10, 31, 100, 200, 231, 300, 400, 500]
+    frame = pd.DataFrame({"dataset": "d", "optimizer": "o", "variant": "main", "seed": 0, "step": steps})
+    assert on_grid(frame)["step"].to_list() == [0, 100, 200, 300, 400, 500]
+    broken = frame[frame["step"] <= 231]
+    assert on_grid(broken)["step"].to_list() == [0, 100, 200, 231]
+
+
+def test_figure_7_begins_before_the_grid() -> None:
+    run = {"dataset": "digits", "optimizer": "sgd", "variant": "main", "seed": 0, "steps": 500, "i": 1, "converged": 1}
+    alignment = pd.DataFrame({"step": [0, 100, 500], "convergence": [0.1, 0.5, 1.0]}).assign(**run)
+    two_times = pd.DataFrame({"waiting_time": [0, 30, 30, 100], "lag": [500, 10, 470, 400], "overlap": [9, 9, 0.3, 9]})
+    layout = Layout({"digits": "digits"}, {"sgd": "SGD"}, 0, 3)
+    numbers = convergence(alignment, two_times.assign(**run), layout).numbers
+    assert numbers.set_index("step")["convergence"].to_dict() == {0: 0.1, 30: 0.3, 100: 0.5, 500: 1.0}
+
+
+def test_a_gap_is_that_of_one_snapshot(plain: Studio) -> None:
+    table = plain.table(6, "ipr").query("dataset == 'digits' and optimizer == 'adam' and step == 300")
+    gaps = [
+        run.set_index("i")["eigenvalue"][1] - run.set_index("i")["eigenvalue"][2] for _, run in table.groupby("seed")
+    ]
+    row = plain[6].numbers.query("dataset == 'digits' and optimizer == 'adam' and step == 300 and i == 1").iloc[0]
+    assert row["gap"] == pytest.approx(np.median(gaps))
+    assert row["gap_min"] == pytest.approx(min(gaps))
+
+
+def test_figure_12_shows_snapshots_and_the_means_of_tenths(plain: Studio) -> None:
+    drawn = plain[12]
+    first = drawn.numbers.query("i == 1")
+    np.testing.assert_allclose(
+        lines(drawn), rows(drawn._replace(numbers=first), "step", "gradient_alignment", "update_alignment")
+    )
+    part = drawn.numbers.query("optimizer == 'sgd' and i == 2 and part == 3")
+    assert part["step"].between(600, 799).all()
+    assert part["update_alignment_mean"].iloc[0] == pytest.approx(part["update_alignment"].mean())
+
+
+def test_every_index_of_figure_15_has_the_same_snapshots(plain: Studio) -> None:
+    steps = plain[15].numbers.groupby(["dataset", "optimizer", "i"])["step"].apply(tuple)
+    assert steps.nunique() == 1
+
+
+def test_the_median_run_is_shown() -> None:
+    vectors = [one_run(seed, spread) for seed, spread in enumerate([50, 4, 9, 20])]
+    chosen = typical(vectors)
+    assert chosen is not None
+    assert chosen.identity["seed"] == 3
+    assert typical([]) is None
+
+
+def one_run(seed: int, spread: int) -> FinalEigenvectors:
+    """A run whose typical vector is spread over so many entries evenly, and whose last one lies on one."""
+    last, usual = np.zeros(100), np.zeros(100)
+    last[0], usual[:spread] = 1.0, spread**-0.5
+    layers = (("0.weight", (10, 9)), ("0.bias", (10,)))
+    return FinalEigenvectors(np.stack([last, usual]), (7, 6), (1.0, 1 / spread), layers, {"seed": seed})
 
 
 def test_interpolation_shows_losses_and_solutions(plain: Studio) -> None:
     drawn = plain[8]
-    # The two halves of a line share the point in the middle.
-    shown = np.unique(np.round(lines(drawn), 12), axis=0)
-    np.testing.assert_allclose(shown, np.unique(np.round(rows(drawn, "alpha", "loss"), 12), axis=0))
+    np.testing.assert_allclose(lines(drawn), rows(drawn, "alpha", "loss"), rtol=1e-12)
     for value in ("lambda_1", "sharpness"):
         np.testing.assert_allclose(np.unique(lines(drawn, value)[:, 1]), np.unique(drawn.numbers[value].dropna()))
-    first = next(line for line in axes_of(drawn)[0].lines if line.get_gid() == "data")
-    pair = drawn.numbers.iloc[0]
-    assert first.get_color() == optimizer_colors(plain.layout.optimizers)[pair["second"]]
-    assert np.max(np.asarray(first.get_xdata(), float)) == pytest.approx(0.5)
+    # The ends are named: theta_A, the first of a pair, at 1.
+    first, pair = axes_of(drawn)[0], drawn.numbers.iloc[0]
+    named = dict(zip(first.get_xticks(), (label.get_text() for label in first.get_xticklabels()), strict=True))
+    assert named == {0.0: plain.layout.optimizers[pair["second"]], 1.0: plain.layout.optimizers[pair["first"]]}
 
 
 def test_the_map_shows_every_entry_where_it_belongs(plain: Studio) -> None:
@@ -263,18 +356,21 @@ def test_the_map_shows_every_entry_where_it_belongs(plain: Studio) -> None:
         np.testing.assert_array_equal(array, table)
     for array, bias in zip(shown[1::2], biases, strict=True):
         np.testing.assert_array_equal(array[:, 0], bias)
-    # The entries of one optimizer are its unit vector, and its colours reach its largest entry.
+    # The entries of one optimizer are its unit vector, and the colours of a layer reach its largest entry.
     for half, optimizer in enumerate(mapped_optimizers(plain.layout.optimizers)):
-        entries = drawn.numbers.loc[drawn.numbers["optimizer"] == optimizer, "entry"]
-        assert len(entries) == 17610
-        assert np.square(entries).sum() == pytest.approx(1.0, abs=1e-5)
-        assert images[6 * half].get_clim() == pytest.approx((-entries.abs().max(), entries.abs().max()))
+        own = drawn.numbers[drawn.numbers["optimizer"] == optimizer]
+        assert len(own) == 17610
+        assert own["seed"].nunique() == 1
+        assert np.square(own["entry"]).sum() == pytest.approx(1.0, abs=1e-5)
+        for layer in range(3):
+            largest = own.loc[own["layer"] == layer + 1, "entry"].abs().max()
+            assert images[6 * half + 2 * layer].get_clim() == pytest.approx((-largest, largest))
 
 
 # ---- the numbers are those of the tables that were read
 
 
-def test_the_mean_over_seeds_is_one(plain: Studio) -> None:
+def test_the_median_over_seeds_is_one(plain: Studio) -> None:
     table = plain.table(3, "ipr")
     row = plain[3].numbers.query("dataset == 'digits_noisy' and optimizer == 'adam' and step == 300").iloc[0]
     values = [
@@ -283,7 +379,7 @@ def test_the_mean_over_seeds_is_one(plain: Studio) -> None:
         if (d, o, s, i) == ("digits_noisy", "adam", 300, 1)
     ]
     assert len(values) == row["n"] == 3
-    assert row["ipr"] == pytest.approx(sum(values) / 3)
+    assert row["ipr"] == pytest.approx(sorted(values)[1])
     assert (row["ipr_min"], row["ipr_max"]) == pytest.approx((min(values), max(values)))
     assert row["even_spread"] == pytest.approx(1 / 17610)
 
@@ -327,18 +423,6 @@ def test_summaries_leave_missing_values_out_and_count_them() -> None:
     assert runs[["n", "n_unconverged", "n_nan"]].to_numpy().tolist() == [[2, 1, 1]]
 
 
-def test_smoothing_is_a_gaussian_over_known_rows() -> None:
-    values = np.zeros(61)
-    values[30] = 1.0
-    frame = pd.DataFrame({"group": ["a"] * 61 + ["b"] * 3, "value": [*values, 4.0, np.nan, 4.0]})
-    result = smooth(frame, ["group"], ["value"], 2.0)["value"].to_numpy()
-    offsets = np.arange(-8, 9)
-    kernel = np.exp(-(offsets**2) / 8)
-    np.testing.assert_allclose(result[22:39], kernel / kernel.sum(), atol=1e-12)
-    np.testing.assert_allclose(result[[61, 63]], 4.0)
-    assert np.isnan(result[62])
-
-
 # ---- trouble is said, not hidden
 
 
@@ -351,8 +435,14 @@ def test_pairs_that_did_not_converge_are_marked(number: int, plain: Studio, trou
     assert marked
     assert marked <= {tuple(point) for point in np.round(lines(drawn), 12)}
     hit = drawn.numbers["n_unconverged"] > 0
-    # Figures 12, 13 and 14 show each row twice, as gradient and as update alignment.
-    assert len(lines(drawn, "unconverged")) == hit.sum() * (2 if number in (12, 13, 14) else 1)
+    if number == 12:
+        # Single snapshots are those of i = 1.
+        hit &= drawn.numbers["i"] == 1
+    # These show each row twice: as gradient and update alignment, as eigenvalue and, but for the last, as gap.
+    twice = hit.sum() * (2 if number in (12, 13, 14, 17) else 1)
+    if number == 6:
+        twice += (hit & drawn.numbers["gap"].notna()).sum()
+    assert len(lines(drawn, "unconverged")) == twice
     stated = re.search(r"(\d+) of (\d+) values", note(drawn))
     assert stated
     assert 0 < int(stated[1]) < int(stated[2])
@@ -377,7 +467,7 @@ def test_runs_that_diverged_are_named(number: int, plain: Studio, troubled: Stud
     said = note(troubled[number])
     if number == 8:
         return
-    names = {9: "Adam, seed 0: to step", 12: "Adam, seed 0: to step 600", 16: "Adam: no eigenvector"}
+    names = {9: "Adam, seed 0: to step", 12: "Adam, seed 0: to step 600", 16: "Adam, seed 0: no eigenvector"}
     names |= {14: "digits, Adam, seed 0: no data", 15: "digits, Adam, seed 0: no data"}
     names |= dict.fromkeys((17, 19, 21), "SGD, learning rate 3, seed 0: no data")
     names |= dict.fromkeys((1, 18, 20), "SGD, seed 2: to step")
@@ -398,7 +488,7 @@ def test_an_accuracy_of_a_broken_run_is_hollow_and_not_in_the_mean(troubled: Stu
     drawn = troubled[5]
     broken = drawn.numbers.query("dataset == 'digits' and optimizer == 'sgd'")
     assert broken["complete"].to_list() == [1, 1, 0]
-    assert broken["test_accuracy_mean"].iloc[0] == pytest.approx(broken["test_accuracy"].iloc[:2].mean())
+    assert broken["late_test_accuracy_mean"].iloc[0] == pytest.approx(broken["late_test_accuracy"].iloc[:2].mean())
     assert broken["test_accuracy"].iloc[2] in lines(drawn, "unconverged")[:, 1]
 
 
@@ -430,7 +520,8 @@ def check_look(drawn: Drawn, number: int) -> None:
     titles = [ax.title.get_window_extent(renderer) for ax in figure.axes if ax.get_title()]
     for position, title in enumerate(titles):
         assert not any(overlap(title, other) for other in titles[:position]), f"figure {number}: titles"
-    assert figure.get_figwidth() in (6.75, 3.375)
+    # As wide as a column of a two-column page.
+    assert figure.get_figwidth() == COLUMN_WIDTH
     assert any(ax.get_xlabel() for ax in figure.axes)
     assert any(ax.get_ylabel() for ax in figure.axes)
 
@@ -465,12 +556,12 @@ def test_displacement_panels_share_axes_from_zero_and_show_waiting_time_zero(num
     assert len(limits) == 1
     (_, (bottom, top)) = limits.pop()
     assert bottom == 0
-    assert top > plain[number].numbers[["displacement", "tau_high"]].to_numpy().max()
+    assert top > plain[number].numbers[["displacement_max", "tau_high"]].to_numpy().max()
     assert all(ax.get_xscale() == "log" for ax in panels)
-    bar = next(ax for ax in figure.axes if ax.get_label() == "<colorbar>")
-    named = [label.get_text() for label in bar.get_yticklabels()]
-    assert named[0] == "0"
-    assert len(named) == plain[number].numbers["waiting_time"].nunique()
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    if number in (1, 9):
+        assert "0" in named[0]
+        assert len(named) == plain[number].numbers["waiting_time"].nunique() + 1
 
 
 def test_every_optimizer_keeps_its_colour() -> None:
@@ -481,16 +572,26 @@ def test_every_optimizer_keeps_its_colour() -> None:
     assert {name: more[name] for name in six} == six
 
 
-def test_full_batch_is_marked(plain: Studio) -> None:
-    legend = axes_of(plain[17])[2].get_legend()
-    assert legend is not None
-    labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["batch size 32", "batch size 128", "full batch (1438)"]
-    markers = [handle.get_marker() for handle in legend.legend_handles]  # type: ignore[union-attr]
-    assert markers[-1] == "*"
-    assert len(set(markers)) == 3
-    assert any("full batch (1438)" in text.get_text() for text in texts(plain[18].figure))
-    assert any(text.get_text() == "SGD, lr 0.003" for text in texts(plain[21].figure))
+def test_the_full_batch_stands_apart(plain: Studio) -> None:
+    drawn = plain[17]
+    full = drawn.numbers.query("variant == 'batch_size-full'")
+    joined = [line for ax in axes_of(drawn) for line in ax.lines if line.get_linestyle() != "None"]
+    shown = {float(value) for line in joined for value in np.asarray(line.get_ydata(), float)}
+    assert not shown & set(full["update_alignment"])
+    assert set(full["update_alignment"]) <= set(lines(drawn)[:, 1])
+    assert any("full (1438)" in text.get_text() for text in texts(plain[18].figure))
+
+
+@pytest.mark.parametrize("number", [20, 21])
+def test_a_row_of_panels_is_one_waiting_time(plain: Studio, number: int) -> None:
+    drawn = plain[number]
+    for ax in axes_of(drawn):
+        shown = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines if line.get_gid() == "data"])
+        once = drawn.numbers[~drawn.numbers["displacement"].duplicated(keep=False)]
+        times = once.loc[once["displacement"].isin(shown), "waiting_time"]
+        assert times.nunique() == 1
+    shared = drawn.numbers.groupby("waiting_time")["variant"].nunique()
+    assert shared.max() == drawn.numbers["variant"].nunique()
 
 
 # ---- files

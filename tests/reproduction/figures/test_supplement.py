@@ -1,5 +1,6 @@
 """The supplementary figures, drawn by their own scripts from made-up tables."""
 
+import math
 import re
 import runpy
 from pathlib import Path
@@ -14,13 +15,15 @@ from synthetic_tables import Synthetic, small_config
 
 from eigendrift.sphere import overlap_quantiles
 from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, figure_name
+from reproduction.experiment.labels import Layout
 from reproduction.experiment.runs import Run
+from reproduction.figures.exchanges import displacement_and_identity
 from reproduction.figures.null_models import PROBABILITIES
 from reproduction.figures.panels import Drawn
-from reproduction.figures.sensitivity import VALUES, final_ratios, mean_alignments, plateaus
+from reproduction.figures.sensitivity import FINGERPRINTS, Target, late_plateau
 from reproduction.figures.solver_accuracy import open_range
-from reproduction.figures.style import FONT_SIZE
-from reproduction.files.tables import read_header
+from reproduction.files.tables import read_header, read_tables
+from reproduction.statistics.exchanges import D_1, DECIDED, FOUND, IDENTITY, PLANE, late_plateaus
 
 ROOT = Path(__file__).parents[3]
 SENSITIVITY = {
@@ -96,10 +99,9 @@ def note(figure: Figure) -> str:
 # ---- S1
 
 
-def test_every_run_of_every_reading_is_a_point(figures: dict[tuple[str, str], Drawn]) -> None:
-    drawn = figures["full", "S1"]
-    numbers = drawn.numbers
-    assert len(numbers) == 2 * 5 * 2 * 2
+def test_every_number_of_every_variant_is_a_cell(figures: dict[tuple[str, str], Drawn]) -> None:
+    numbers = figures["full", "S1"].numbers
+    assert len(numbers) == len(FINGERPRINTS) * 5
     assert list(numbers["variant"].unique()) == [
         "main",
         "init-xavier_normal",
@@ -107,66 +109,83 @@ def test_every_run_of_every_reading_is_a_point(figures: dict[tuple[str, str], Dr
         "scaling-symmetric",
         "scaling-unit",
     ]
-    shown = np.sort(points(drawn.figure, "data")[:, 0])
-    np.testing.assert_allclose(shown, np.sort(numbers[list(VALUES)].to_numpy().ravel()), rtol=1e-12)
-    means = numbers.groupby(["dataset", "variant", "optimizer"])[list(VALUES)].mean().to_numpy()
-    np.testing.assert_allclose(np.unique(points(drawn.figure, "mean")[:, 0]), np.unique(means), rtol=1e-12)
-    assert (numbers["step"] == 2000).all()
-    assert (numbers["waiting_time"] == 1000).all()
-    # The paper's value belongs to its own network alone.
-    assert len(points(drawn.figure, "paper")) == 0
-    assert numbers[["paper_adam_ipr", "paper_adam_alignment"]].isna().all(axis=None)
+    # Other data than the paper's are at no distance from it.
+    assert numbers["distance"].isna().all()
+    # Only the main runs have SAM.
+    sam = numbers[numbers["fingerprint"].isin(["ipr_sam_over_sgd", "gain_sam"])]
+    assert (sam["value"].notna() == (sam["variant"] == "main")).all()
+    rest = numbers.drop(sam.index)
+    assert rest["value"].notna().all()
+    assert set(rest.query("fingerprint == 'ipr_adam'").groupby("variant")["n_seeds"].first()) == {2, 3}
 
 
-def test_the_papers_value_stands_in_panels_of_its_network_alone(tmp_path: Path) -> None:
-    network = {"hidden": [100, 100, 10]}
+def test_a_cell_is_measured_on_its_variant_s_own_tables(tmp_path: Path) -> None:
+    network = {"hidden": [16]}
     config = small_config(
-        datasets=["MNIST", "digits"], model=network, training={"steps": 500, "seeds": [0]}, sweeps=FEW_SWEEPS
+        datasets=["MNIST", "FashionMNIST"],
+        model=network,
+        training={"steps": 500, "seeds": [0, 1]},
+        sweeps={**FEW_SWEEPS, "seeds": [0, 1]},
+        sensitivity={
+            **SENSITIVITY,
+            "variants": {"wide": {"hidden": [20]}},
+            "steps": 500,
+            "snapshots": FEW_SWEEPS["snapshots"],
+        },
     )
     config["snapshots"].update({"every": 100, "waiting_times": [0, 100], "lags_per_decade": 3})
     drawn: list[Drawn] = []
+    synthetic = Synthetic(tmp_path, config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reproduction.jobs.script.start", lambda snakemake: None)
         patch.setattr("reproduction.figures.save.save", lambda figure, name, output, sources: drawn.append(figure))
-        draw(Synthetic(tmp_path, config), "S1", None)
-    np.testing.assert_array_equal(points(drawn[0].figure, "paper")[:, 0], [0.1, 0.1, 0.26, 0.26])
-    known = drawn[0].numbers.set_index("dataset")[["paper_adam_ipr", "paper_adam_alignment"]].notna()
-    assert known.all(axis=1).to_dict() == {"MNIST": True, "digits": False}
+        draw(synthetic, "S1", None)
+    cells = drawn[0].numbers.set_index(["fingerprint", "dataset", "variant"])
+    paths = synthetic.paths("ipr", [{"variants": "sensitivity"}])
+    table = read_tables([path for path in paths if "MNIST/adam/wide" in path], kind="ipr").query("dataset == 'MNIST'")
+    late = table.query("i == 1 and step >= 450")["ipr"]
+    assert cells.loc[("ipr_adam", "MNIST", "wide"), "value"] == pytest.approx(np.exp(np.log(late).mean()))
+    assert cells.loc[("parameters", "MNIST", "wide"), "value"] == 784 * 20 + 20 + 20 * 10 + 10
+    tau = read_tables([str(tmp_path / "baseline" / "wide" / "FashionMNIST.csv")], kind="baseline")
+    assert cells.loc[("overlap", "FashionMNIST", "wide"), "value"] == pytest.approx(tau["mean_overlap"].iloc[0])
+    measured = cells.loc[("ipr_adam", "MNIST", "wide")]
+    assert measured["distance"] == pytest.approx(abs(np.log2(measured["value"] / 0.1)))
 
 
-def test_an_alignment_is_the_mean_over_converged_snapshots_of_a_run() -> None:
-    frame = pd.DataFrame({"seed": [0, 0, 0, 1], "gradient_alignment": [0.1, 0.3, 9.0, 0.5], "converged": [1, 1, 0, 1]})
-    means = mean_alignments(frame.assign(dataset="d", optimizer="o", variant="main"))
-    np.testing.assert_allclose(means["gradient_alignment"], [0.2, 0.5], rtol=1e-12)
+@pytest.mark.parametrize(
+    ("target", "measured", "distance"),
+    [
+        (Target(2, 0.1), 0.025, 2.0),
+        (Target(2, 0.1), 0.2, 1.0),
+        (Target(0.004, 0.05, log=False), 0.058, 2.0),
+        (Target(10, high=1e-3), 1e-4, 0.0),
+        (Target(10, high=1e-3), 0.1, 2.0),
+        (Target(0.1, low=0.0, log=False), -0.3, 3.0),
+        (Target(2, 0.1), math.nan, math.nan),
+        (Target(2, 0.1), -1.0, math.nan),
+    ],
+)
+def test_distances_are_in_tolerances(target: Target, measured: float, distance: float) -> None:
+    assert target.distance(measured) == pytest.approx(distance, nan_ok=True)
 
 
 def test_runs_that_broke_off_are_named_and_no_part_of_means(figures: dict[tuple[str, str], Drawn]) -> None:
     drawn = figures["troubled", "S1"]
-    broken = drawn.numbers.query("variant == 'scaling-unit' and optimizer == 'adam' and dataset == 'digits'")
-    assert broken["complete"].to_list() == [1, 0]
+    cells = drawn.numbers.set_index(["fingerprint", "dataset", "variant"])["n_seeds"]
+    assert cells["ipr_adam", "digits", "scaling-unit"] == 1
+    assert cells["ipr_adam", "digits", "scaling-symmetric"] == 2
     assert "Adam, scaling unit, seed 1: to step 800 only" in note(drawn.figure)
     assert "SGD, seed 0: no data" in note(drawn.figure)
 
 
-def test_a_final_ratio_is_the_geometric_mean_of_the_last_tenth() -> None:
-    frame = pd.DataFrame({"step": [0, 890, 900, 950, 1000], "ipr": [9, 9, 0.01, 7, 0.04], "converged": [1, 1, 1, 0, 1]})
-    frame = frame.assign(dataset="d", optimizer="o", variant="main", seed=0, steps=1000, n_parameters=50)
-    found = final_ratios(frame).iloc[0]
-    assert found["ipr"] == pytest.approx(0.02)
-    assert (found["step"], found["complete"]) == (1000, 1)
-
-
 def test_a_plateau_is_the_mean_of_the_last_third_at_the_late_waiting_time() -> None:
-    lags = [1, 10, 100, 1000]
-    rows = [(tw, lag, 0.1 * lag + tw) for tw in (0, 100, 900) for lag in lags]
-    frame = pd.DataFrame(rows, columns=["waiting_time", "lag", "displacement"]).assign(
-        dataset="d", optimizer="o", variant="main", seed=0, steps=1000, converged=1
-    )
-    other = frame[frame["waiting_time"] < 900].assign(seed=1)
-    found = plateaus(pd.concat([frame, other]))
-    # Waiting time 900 is not in both.
-    assert found["waiting_time"].to_list() == [100, 100]
-    assert found["displacement"].to_list() == pytest.approx([100 + (10 + 100) / 2] * 2)
+    rows = [(tw, lag, 0.1 * lag + tw, 1) for tw in (0, 100, 900) for lag in (1, 10, 100, 1000)]
+    frame = pd.DataFrame(rows, columns=["waiting_time", "lag", "displacement", "converged"])
+    assert late_plateau(frame) == pytest.approx(900 + 0.1 * (100 + 1000) / 2)
+    # Lags below half of 900.
+    frame = frame[frame["lag"] <= 100]
+    assert late_plateau(frame) == pytest.approx(100 + 0.1 * 100)
+    assert math.isnan(late_plateau(frame[frame["waiting_time"] == 0]))
 
 
 # ---- S2
@@ -180,7 +199,8 @@ def test_curves_are_the_quantiles_of_the_overlaps(figures: dict[tuple[str, str],
     curve = numbers.query("dataset == 'digits' and i == 2 and source == 'sphere'")
     np.testing.assert_allclose(curve["overlap"], overlap_quantiles(PROBABILITIES, 17_610), rtol=1e-12)
     assert (numbers.query("source == 'initialization'")["pairs"] == 12 * 11 / 2).all()
-    assert len(points(figures["full", "S2"].figure, "data")) == len(numbers)
+    # Drawn is i = 1; the numbers hold the others too.
+    assert len(points(figures["full", "S2"].figure, "data")) == len(numbers) / 3
 
 
 # ---- S3
@@ -200,15 +220,54 @@ def test_a_movement_within_the_bound_may_be_none() -> None:
     assert high == pytest.approx([2 / 8 * (1 - np.cos(0.3)), 2 / 8])
 
 
-def test_shares_and_spans_are_those_of_the_table(figures: dict[tuple[str, str], Drawn]) -> None:
-    drawn = figures["full", "S3"]
-    numbers = drawn.numbers
+def test_shares_are_those_of_the_table(figures: dict[tuple[str, str], Drawn]) -> None:
+    numbers = figures["full", "S3"].numbers
     assert ((numbers["within"] >= 0) & (numbers["within"] <= 1)).all()
-    shares = numbers.groupby(["dataset", "optimizer", "i", "waiting_time"])["within"].mean()
-    np.testing.assert_allclose(np.sort(points(drawn.figure, "share")[:, 1]), np.sort(shares), rtol=1e-12)
-    shown = np.sort(points(drawn.figure, "span")[:, 1])
-    spans = numbers.query("i == 3 and waiting_time in (0, 100, 1000)")["subspace_displacement"]
-    np.testing.assert_allclose(shown, np.sort(spans), rtol=1e-12)
+    assert (numbers["displacement_low"] <= numbers["displacement"]).all()
+    assert (numbers["displacement"] <= numbers["displacement_high"]).all()
+
+
+# ---- S4
+
+
+def exchanging(exchanged: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Displacement and identity of a run in which v_1 changes places with v_2, or turns by as much."""
+    n, moved = 50, 0.03
+    run = {"dataset": "d", "optimizer": "o", "variant": "main", "seed": 0, "steps": 200, "n_parameters": n}
+    grid = [(tw, lag) for tw in (0, 100) for lag in (1, 10, 100)]
+    displacement = pd.DataFrame(
+        [(tw, lag, i) for tw, lag in grid for i in (1, 2, 3)], columns=["waiting_time", "lag", "i"]
+    )
+    displacement = displacement.assign(displacement=moved, subspace_displacement=0.0 if exchanged else moved / 2)
+    identity = pd.DataFrame(grid, columns=["waiting_time", "lag"]).assign(i=1, displacement=moved)
+    share = 0.9 if exchanged else 0.0
+    identity = identity.assign(exchange_share=share, accepted=int(exchanged), certified=int(exchanged), broken=0)
+    return displacement.assign(**run, converged=1), identity.assign(**run)
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_an_exchange_of_order_is_no_motion_of_the_direction(exchanged: bool) -> None:
+    displacement, identity = exchanging(exchanged)
+    (row,) = late_plateaus(displacement, identity).to_dict("records")
+    assert row["waiting_time"] == 100
+    assert row[D_1] == pytest.approx(0.03)
+    assert row[IDENTITY] == pytest.approx(0.003 if exchanged else 0.03)
+    assert row[PLANE] == pytest.approx(0.0 if exchanged else 0.015)
+    assert (row[FOUND], row[DECIDED]) == ((1, 1) if exchanged else (0, 0))
+    baseline = pd.DataFrame({"dataset": ["d"], "i": [1], "displacement": [0.04]})
+    drawn = displacement_and_identity(displacement, identity, baseline, Layout({"d": "D"}, {"o": "O"}, 0, 3))
+    assert drawn.numbers["exchange"].iloc[0] == pytest.approx(0.9 if exchanged else 0.0)
+    assert drawn.numbers["late_v1"].iloc[0] == pytest.approx(0.75)
+    assert set(drawn.numbers["waiting_time"]) == {100}
+
+
+def test_without_the_table_of_identities_the_spans_remain() -> None:
+    displacement, identity = exchanging(exchanged=True)
+    baseline = pd.DataFrame({"dataset": ["d"], "i": [1], "displacement": [0.04]})
+    drawn = displacement_and_identity(displacement, identity.iloc[:0], baseline, Layout({"d": "D"}, {"o": "O"}, 0, 3))
+    assert drawn.numbers["direction"].isna().all()
+    assert drawn.numbers["exchange"].isna().all()
+    assert (drawn.numbers["plane"] == 0).all()
 
 
 # ---- the look and the files
@@ -223,7 +282,6 @@ def test_texts_are_of_one_size_and_within_the_page(
 
     drawn = figures[layout, name]
     check_look(drawn, name)  # type: ignore[arg-type]
-    assert FONT_SIZE == 8.0
     assert len(drawn.numbers) > 0
     assert list(drawn.units) == list(drawn.numbers.columns)
 

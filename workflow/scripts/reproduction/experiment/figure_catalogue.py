@@ -2,7 +2,8 @@
 
 `FIGURES` says what each figure reads and what draws it. It imports nothing heavy, so the Snakefile builds its rules
 from it: the input `kind` of figure n is the list of the tables of that kind (`table_catalogue`) of every selected run,
-or one a data set where there is no table of each run: then only the key `datasets` counts. A selection's keys are the
+or one a data set where there is no table of each run: then the key `datasets` counts, and `variants: sensitivity` means
+the tables that the variants of figure S1 have of their own. A selection's keys are the
 arguments of `Experiment.select`:
 
 - datasets: first | last | all of the configured ones, or sweep: the one dataset of the sweeps
@@ -47,7 +48,6 @@ class FigureEntry(TypedDict):
 _FIRST: list[Selection] = [{"datasets": "first", "variants": "main", "seeds": "all"}]
 _LAST: list[Selection] = [{"datasets": "last", "variants": "main", "seeds": "all"}]
 _ALL: list[Selection] = [{"datasets": "all", "variants": "main", "seeds": "all"}]
-_FIRST_DENSE: list[Selection] = [{"datasets": "first", "variants": "main", "seeds": "dense"}]
 _LAST_DENSE: list[Selection] = [{"datasets": "last", "variants": "main", "seeds": "dense"}]
 _ALL_DENSE: list[Selection] = [{"datasets": "all", "variants": "main", "seeds": "dense"}]
 _BATCH_SIZE: list[Selection] = [{"variants": "batch_size"}]
@@ -89,7 +89,7 @@ FIGURES: Mapping[int, FigureEntry] = {
     7: {
         "title": "Convergence of the leading eigenvectors",
         "draw": "spectrum.convergence",
-        "inputs": {"alignment": _ALL},
+        "inputs": {"alignment": _ALL, "displacement": _ALL},
     },
     8: {
         "title": "Loss between solutions, and their sharpness",
@@ -138,7 +138,7 @@ FIGURES: Mapping[int, FigureEntry] = {
     16: {
         "title": "Leading eigenvector in the shape of the layers, first dataset",
         "draw": "eigenvector_map.draw_eigenvector_map",
-        "inputs": {"final_eigenvector": _FIRST_DENSE},
+        "inputs": {"final_eigenvector": _FIRST},
     },
     17: {
         "title": "Update against gradient alignment, by batch size and learning rate",
@@ -183,10 +183,12 @@ SUPPLEMENT: Mapping[str, FigureEntry] = {
         "draw": "sensitivity.sensitivity",
         "settings": True,
         "inputs": {
-            "ipr": [{"variants": "sensitivity"}],
-            "displacement": [{"variants": "sensitivity"}],
-            "alignment": [{"variants": "sensitivity"}],
-            "baseline": [{"datasets": "all"}],
+            "ipr": [{"variants": "sensitivity"}, *_ALL],
+            "displacement": [{"variants": "sensitivity"}, *_ALL],
+            "alignment": [{"variants": "sensitivity"}, *_ALL],
+            "history": [{"variants": "sensitivity"}, *_ALL],
+            "final_eigenvector": [{"variants": "sensitivity"}, *_ALL],
+            "baseline": [{"datasets": "all"}, {"variants": "sensitivity"}],
         },
     },
     "S2": {
@@ -195,9 +197,14 @@ SUPPLEMENT: Mapping[str, FigureEntry] = {
         "inputs": {"baseline_overlaps": [{"datasets": "all"}], "permuted_overlaps": [{"datasets": "all"}]},
     },
     "S3": {
-        "title": "Displacement against solver accuracy, and of subspaces",
+        "title": "Displacement against solver accuracy",
         "draw": "solver_accuracy.displacement_and_accuracy",
         "inputs": {"displacement": _ALL},
+    },
+    "S4": {
+        "title": "Displacement and identity: how much is exchange of order",
+        "draw": "exchanges.displacement_and_identity",
+        "inputs": {"displacement": _ALL, "identity": _ALL, "baseline": [{"datasets": "all"}]},
     },
 }
 

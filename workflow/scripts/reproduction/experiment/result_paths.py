@@ -23,5 +23,11 @@ def table_paths(experiment: Experiment, kind: str, selections: Sequence[Mapping[
     if table.of_run:
         runs = dict.fromkeys(run for selection in selections for run in experiment.select(**selection))
         return [f"runs/{run.folder}/{table.path}" for run in runs]
-    datasets = dict.fromkeys(dataset for selection in selections for dataset in experiment.datasets(**selection))
-    return [table.path.format(dataset=dataset) for dataset in datasets]
+    found: dict[str, None] = {}
+    for selection in selections:
+        own = selection.get("variants") == "sensitivity"
+        for variant in experiment.own_baselines if own else [""]:
+            pattern = table.variant_path if own else table.path
+            datasets = experiment.datasets() if own else experiment.datasets(**selection)
+            found |= {pattern.format(variant=variant, dataset=dataset): None for dataset in datasets}
+    return list(found)

@@ -1,6 +1,7 @@
 """One panel: its title, the scales of its axes, and the marks that several figures share."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ from reproduction.figures.style import FONT_SIZE, NEUTRAL, UNCONVERGED, shade
 
 # A range of values wider than this ratio is drawn on a logarithmic axis.
 WIDE = 30.0
-# Characters of a title that a column of the page has room for, and those of mathtext that take none.
-_TITLE = 43
+# Characters that have room in the width of a figure without its axes, and those of mathtext that take none.
+_TITLE = 54
 _UNSEEN = str.maketrans("", "", "$_{}\\")
 
 
@@ -33,13 +34,17 @@ def letter(position: int, text: str) -> str:
 
 
 def panel_title(ax: Axes, *parts: str) -> None:
-    """Title a panel with its parts, the last on a line of its own if they are too long for the panel's width."""
-    given = [part for part in parts if part]
-    seen = sum(len(part.translate(_UNSEEN)) + 2 for part in given) - 2
+    """Title a panel with its parts, on as many lines as they take in the panel's width."""
     spot = ax.get_subplotspec()
     columns = spot.get_gridspec().ncols if spot else 1
-    fits = seen <= min(_TITLE, _TITLE * 2 // columns) or len(given) < 2
-    ax.set_title(", ".join(given) if fits else ", ".join(given[:-1]) + f",\n{given[-1]}")
+    lines: list[str] = []
+    for part in (part for part in parts if part):
+        joined = f"{lines[-1]}, {part}" if lines else part
+        fits = len(joined.translate(_UNSEEN)) <= _TITLE // columns
+        # A formula is in one piece.
+        words = [part] if "$" in part else textwrap.wrap(part, max(_TITLE // columns, 1))
+        lines = [*lines[:-1], joined] if lines and fits else [*lines, *words]
+    ax.set_title("\n".join(lines))
 
 
 def no_data(ax: Axes) -> None:
@@ -185,9 +190,9 @@ def points(ax: Axes, x: pd.Series, y: pd.Series, unconverged: pd.Series, *, colo
 
 
 def line_with_range(ax: Axes, rows: pd.DataFrame, x: str, y: str, **line: Any) -> None:
-    """Draw the mean `y` of `summarize(..., spread=True)` against `x`, its range as a band, its unconverged points."""
+    """Draw `y` of `summarize(..., spread=True)` against `x`, its range as a band, its unconverged points."""
     known = rows.dropna(subset=[y])
-    ax.fill_between(known[x], known[f"{y}_min"], known[f"{y}_max"], color=line["color"], alpha=0.22, linewidth=0)
+    ax.fill_between(known[x], known[f"{y}_min"], known[f"{y}_max"], color=line["color"], alpha=0.13, linewidth=0)
     curve(ax, known, x, y, **line)
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from reproduction.experiment.importable import load
 from reproduction.experiment.labels import Drawing, Layout, drawing_function
+from reproduction.experiment.table_catalogue import TABLES
 from reproduction.figures.panels import Drawn
 from reproduction.files.arrays import ArrayFile
 from reproduction.files.final_eigenvectors import KIND, read_final_eigenvectors
-from reproduction.files.tables import RUN_KEY, read_header, read_tables
+from reproduction.files.tables import RUN_KEY, WHOSE, read_header, read_tables
 
 
 def sources(figure: Drawing, tables: Any) -> dict[str, Any]:
@@ -45,5 +48,12 @@ def draw(figure: Drawing, tables: Any, layout: Layout) -> Drawn:
 
 
 def _read(paths: Sequence[str], kind: str) -> Any:
-    """A table for all of its files, whose runs are there without a row too; of the eigenvectors a list."""
-    return list(map(read_final_eigenvectors, paths)) if kind == KIND else read_tables(paths, kind=kind, keep_empty=True)
+    """A table for all of its files, whose runs are there without a row too; of the eigenvectors a list.
+
+    Of no file, which only unfinished or older results have, it is a table without rows.
+    """
+    if kind == KIND:
+        return list(map(read_final_eigenvectors, paths))
+    if not paths:
+        return pd.DataFrame(columns=list(dict.fromkeys([*WHOSE, *TABLES[kind].units])))
+    return read_tables(paths, kind=kind, keep_empty=True)

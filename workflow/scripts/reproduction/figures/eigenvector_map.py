@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from eigendrift.localization import layers_of
 from reproduction.experiment.labels import Layout
-from reproduction.figures.axes import no_data, panel_title
+from reproduction.figures.axes import no_data, number_label
 from reproduction.figures.panels import Drawn, add_notes, drawn, new_figure
 from reproduction.figures.style import COLUMN_WIDTH, styled
 from reproduction.files.final_eigenvectors import FinalEigenvectors
@@ -46,50 +46,67 @@ class LayerMap:
 def draw_eigenvector_map(vectors: Sequence[FinalEigenvectors], layout: Layout) -> Drawn:
     """Figure 16: v_1 as weights (output unit, input unit) with the bias beside them, by layer and optimizer.
 
-    Each optimizer has its own colour range, symmetric about 0, from its largest entry. `vectors` has one
-    run each; the optimizers are those of `mapped_optimizers`.
+    Of each optimizer of `mapped_optimizers` the seed with the median IPR is shown (`typical`). Each panel has its own
+    colour range, symmetric about 0, from its largest entry; its title gives that and the layer's share of the squares.
     """
     wanted = mapped_optimizers(layout.optimizers)
-    shown = [v for name in wanted for v in vectors if v.identity["optimizer"] == name and v.last.size]
+    found = [typical([v for v in vectors if v.identity["optimizer"] == name and v.last.size]) for name in wanted]
+    shown = [vector for vector in found if vector is not None]
     parts = [_largest(split_layers(vector)) for vector in shown]
     count = max(len(shown), 1)
     layers = max((len(part) for part in parts), default=1)
-    heights = [_height(parts, layer) for layer in range(layers)]
-    figure = new_figure(COLUMN_WIDTH * count, sum(heights) + 0.55 * layers + 0.6)
-    spec = figure.add_gridspec(layers + 1, count, height_ratios=[*heights, 0.09])
+    figure = new_figure(COLUMN_WIDTH, 0.85 * layers + 0.75)
+    spec = figure.add_gridspec(layers + 1, count, height_ratios=[*[1.0] * layers, 0.06])
     if not shown:
         no_data(figure.add_subplot(spec[0, 0]))
     for column, (vector, part) in enumerate(zip(shown, parts, strict=True)):
-        largest = float(np.abs(vector.last).max(initial=0.0)) or 1.0
         for row, layer in enumerate(part):
             inner = spec[row, column].subgridspec(1, 2, width_ratios=[24, 1], wspace=0.0)
             left, right = figure.add_subplot(inner[0]), figure.add_subplot(inner[1])
+            largest = max(float(np.abs(layer.weight).max()), float(np.nanmax(np.abs(layer.bias), initial=0.0))) or 1.0
             image = _draw(left, layer.weight, largest)
             _draw(right, layer.bias[:, None], largest)
-            names = layout.datasets[vector.identity["dataset"]], layout.optimizers[vector.identity["optimizer"]]
-            panel_title(left, *names, layer.title)
+            names = [f"{layer.title}: {100 * layer.share:.0f}%", f"$\\pm${number_label(float(f'{largest:.2g}'))}"]
+            heads = [_name(vector, layout)] if row == 0 else []
+            left.set_title("\n".join([*heads, ", ".join(names)]))
             _label(left, right, first=column == 0)
         if part:
             bar = figure.colorbar(image, cax=figure.add_subplot(spec[layers, column]), orientation="horizontal")
-            bar.set_label("entry of $v_1$")
-            bar.locator = MaxNLocator(5, symmetric=True)
+            bar.set_label("entry of $v_1$ / largest")
+            bar.set_ticks([-largest, 0, largest], labels=["-1", "0", "1"])
             bar.ax.grid(visible=False)
     depth = max((len(layers_of(vector.layers)) for vector in shown), default=0)
     largest_only = [f"Of {depth} layers the {MOST_LAYERS} with the largest share of $v_1$ are shown."]
-    add_notes(figure, _missing(vectors, layout) + largest_only * (depth > MOST_LAYERS))
+    add_notes(figure, _missing(vectors, shown, layout) + largest_only * (depth > MOST_LAYERS))
     return drawn(figure, _numbers(shown, parts))
 
 
-def _missing(vectors: Sequence[FinalEigenvectors], layout: Layout) -> list[str]:
-    wanted = mapped_optimizers(layout.optimizers)
-    given = {vector.identity["optimizer"]: vector for vector in vectors if vector.last.size}
-    sentences = [
-        f"{layout.optimizers[name]}: no eigenvector, the run diverged at once." for name in wanted if name not in given
-    ]
-    for name in wanted:
-        if name in given and (step := given[name].identity.get("diverged_at")) is not None:
-            text = f"the run diverged at step {step}; shown is the last eigenvector before"
-            sentences.append(f"{layout.optimizers[name]}: {text}.")
+def typical(vectors: Sequence[FinalEigenvectors]) -> FinalEigenvectors | None:
+    """The run with the median IPR, each at its snapshot with the median IPR of the last tenth; None of none.
+
+    Of an even number it is the one with the lower of the two middle values. A file that holds the last snapshot alone
+    is taken at that one.
+    """
+    if not vectors:
+        return None
+    ordered = sorted(vectors, key=lambda vector: float((vector.shown**4).sum()))
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def _name(vector: FinalEigenvectors, layout: Layout) -> str:
+    dataset, optimizer = (str(vector.identity[key]) for key in ("dataset", "optimizer"))
+    return f"{layout.datasets[dataset]}, {layout.optimizers[optimizer]}, seed {vector.identity['seed']}"
+
+
+def _missing(vectors: Sequence[FinalEigenvectors], shown: Sequence[FinalEigenvectors], layout: Layout) -> list[str]:
+    sentences = []
+    for vector in vectors:
+        name, step = vector.identity["optimizer"], vector.identity.get("diverged_at")
+        whose = f"{layout.optimizers[name]}, seed {vector.identity['seed']}"
+        if name in mapped_optimizers(layout.optimizers) and not vector.last.size:
+            sentences.append(f"{whose}: no eigenvector, the run diverged at once.")
+        elif step is not None and any(vector is one for one in shown):
+            sentences.append(f"{whose}: the run diverged at step {step}; shown is an eigenvector before.")
     return sentences
 
 
@@ -99,8 +116,8 @@ def split_layers(vector: FinalEigenvectors) -> list[LayerMap]:
     found: list[LayerMap] = []
     for number, layer in enumerate(layers_of(vector.layers), start=1):
         name = next(names)[0]
-        weight = vector.last[layer.start : layer.bias].reshape(layer.units, layer.inputs)
-        bias = vector.last[layer.bias : layer.stop] if layer.biased else np.full(layer.units, np.nan)
+        weight = vector.shown[layer.start : layer.bias].reshape(layer.units, layer.inputs)
+        bias = vector.shown[layer.bias : layer.stop] if layer.biased else np.full(layer.units, np.nan)
         if layer.biased:
             next(names)
         found.append(LayerMap(number, name.removesuffix(".weight"), weight, bias))
@@ -111,12 +128,6 @@ def _largest(layers: Sequence[LayerMap]) -> list[LayerMap]:
     """At most `MOST_LAYERS` of the layers, in their order."""
     chosen = sorted(layers, key=lambda layer: -layer.share)[:MOST_LAYERS]
     return sorted(chosen, key=lambda layer: layer.number)
-
-
-def _height(parts: Sequence[Sequence[LayerMap]], row: int) -> float:
-    """Inches: enough for one output unit to be seen, not more than a page has."""
-    outputs = max((len(part[row].weight) for part in parts if row < len(part)), default=1)
-    return float(np.clip(outputs * 0.014, 0.75, 1.4))
 
 
 def _draw(ax: Axes, values: np.ndarray, largest: float) -> Any:
@@ -137,9 +148,8 @@ def _label(weights: Axes, bias: Axes, *, first: bool) -> None:
     bias.tick_params(labelleft=False, left=False)
     bias.yaxis.set_label_position("right")
     bias.set_ylabel("bias")
-    weights.set_xlabel("input unit")
     if first:
-        weights.set_ylabel("output unit")
+        weights.set_ylabel("output")
 
 
 def _numbers(shown: Sequence[FinalEigenvectors], parts: Sequence[Sequence[LayerMap]]) -> pd.DataFrame:

@@ -1,49 +1,61 @@
 """Figure 8: the loss between the optimizers' best solutions, and how sharp these are."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
 from reproduction.experiment.labels import Layout
-from reproduction.figures.axes import category_axis, letter, no_data, number_label, panel_title, top_of, value_axis
-from reproduction.figures.panels import Drawn, bottom_legend, drawn, new_figure
-from reproduction.figures.style import CURVATURE, NEUTRAL, TEXT_WIDTH, marker, optimizer_colors, styled
+from reproduction.figures.axes import category_axis, log_axis, no_data, number_label, value_axis
+from reproduction.figures.panels import MOST_COLUMNS, PAGE_HEIGHT, Drawn, Grid, bottom_legend, drawn, new_figure
+from reproduction.figures.style import COLUMN_WIDTH, CURVATURE, NEUTRAL, marker, optimizer_colors, styled
 from reproduction.figures.summaries import in_order
 
-WIDTHS = (2.2, 1.0, 1.25)
-LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
+# Characters that have room below one end of a line.
+ROOM = 9
 
 
 @styled
 def draw_interpolation(losses: pd.DataFrame, solutions: pd.DataFrame, layout: Layout) -> Drawn:
-    """Figure 8: L(alpha theta_A + (1 - alpha) theta_B) on training and test set (equation 5), one row a dataset.
+    """Figure 8: L(alpha theta_A + (1 - alpha) theta_B) on training and test set (equation 5), by dataset and pair.
 
-    Beside it the largest eigenvalue and the epsilon-sharpness (Keskar et al. 2017, equation 4) of each solution. Each
-    line has B's colour up to alpha = 1/2 and A's from there. `losses` is the table interpolation.
+    The ends of each line are named at alpha = 0 and 1. Below stand the largest eigenvalue and the epsilon-sharpness
+    (Keskar et al. 2017, equation 4) of each solution. `losses` is the table interpolation.
     """
     losses, solutions = in_order(losses, layout), in_order(solutions, layout)
-    rows = len(layout.datasets)
-    figure = new_figure(TEXT_WIDTH, 1.9 * rows + 0.2)
-    spec = figure.add_gridspec(rows, len(WIDTHS), width_ratios=WIDTHS)
+    pairs = list(losses[["first", "second"]].drop_duplicates().itertuples(index=False, name=None))
+    turned = len(pairs) > MOST_COLUMNS
+    count = max(len(pairs), 1)
+    rows, columns = (count, len(layout.datasets)) if turned else (len(layout.datasets), count)
+    height = min(0.95, PAGE_HEIGHT / rows)
+    figure = new_figure(COLUMN_WIDTH, rows * height + 1.3)
+    outer = figure.add_gridspec(2, 1, height_ratios=[rows * height, 1.1])
+    upper, lower = outer[0].subgridspec(rows, columns), outer[1].subgridspec(1, 2)
+    axes: dict[tuple[int, int], Axes] = {}
+    for row, dataset in enumerate(layout.datasets):
+        for column in range(count):
+            place = (column, row) if turned else (row, column)
+            ax = axes[row, column] = figure.add_subplot(upper[place])
+            pair = pairs[column] if pairs else ("", "")
+            own = losses[(losses["dataset"] == dataset) & (losses["first"] == pair[0]) & (losses["second"] == pair[1])]
+            _draw_losses(ax, own, pair, layout)
+    label = value_axis(list(axes.values()), losses["loss"], "loss, train + test (nat)")
+    grid = Grid(figure, axes)
+    for ax in axes.values():
+        if ax.get_subplotspec().colspan.start:  # type: ignore[union-attr]
+            ax.tick_params(axis="y", which="both", labelleft=False)
+    grid.heads([*layout.datasets.values()], [""] * count)
+    grid.labels("", label)
     epsilons = sorted(solutions["epsilon"].dropna().unique(), reverse=True)
-    pairs = losses[["first", "second"]].drop_duplicates().itertuples(index=False, name=None)
-    looks = {pair: LINES[position % len(LINES)] for position, pair in enumerate(pairs)}
-    for row, (dataset, label) in enumerate(layout.datasets.items()):
-        left, middle, right = (figure.add_subplot(spec[row, column]) for column in range(len(WIDTHS)))
-        panel_title(left, letter(row, label))
-        _draw_losses(left, losses[losses["dataset"] == dataset], layout, looks)
-        chosen = solutions[solutions["dataset"] == dataset]
-        _draw_solutions(middle, chosen.drop_duplicates("optimizer"), "lambda_1", 0, layout)
-        middle.set_ylabel(_value_axis(middle, chosen["lambda_1"], f"$\\lambda_1$ ({CURVATURE})"))
-        for rank, epsilon in enumerate(epsilons):
-            _draw_solutions(right, chosen[chosen["epsilon"] == epsilon], "sharpness", rank, layout)
-        right.set_ylabel(_value_axis(right, chosen["sharpness"], "$\\epsilon$-sharpness (%)"))
-    _legend(figure, losses, layout, looks, epsilons)
+    left, right = figure.add_subplot(lower[0]), figure.add_subplot(lower[1])
+    _draw_solutions(left, solutions.drop_duplicates(["dataset", "optimizer"]), "lambda_1", [None], layout)
+    left.set_ylabel(f"$\\lambda_1$ ({CURVATURE})")
+    _draw_solutions(right, solutions, "sharpness", epsilons, layout)
+    right.set_ylabel("$\\epsilon$-sharpness (%)")
+    bottom_legend(figure, _handles(epsilons, layout))
     return drawn(figure, _numbers(losses, solutions))
 
 
@@ -60,50 +72,52 @@ def _numbers(losses: pd.DataFrame, solutions: pd.DataFrame) -> pd.DataFrame:
     return numbers
 
 
-def _value_axis(ax: Axes, values: pd.Series, label: str) -> str:
-    """Scale a y axis; from 0, so that heights compare, unless it is logarithmic."""
-    label = value_axis([ax], values, label)
-    if ax.get_yscale() == "linear":
-        ax.set_ylim(min(0.0, float(values.min())) if values.notna().any() else 0.0, top_of(values.to_numpy(float)))
-    return label
-
-
-def _draw_losses(ax: Axes, losses: pd.DataFrame, layout: Layout, looks: Mapping[tuple[str, str], Any]) -> None:
+def _draw_losses(ax: Axes, losses: pd.DataFrame, pair: tuple[str, str], layout: Layout) -> None:
     colors = optimizer_colors(layout.optimizers)
-    for (first, second), look in looks.items():
-        line = losses[(losses["first"] == first) & (losses["second"] == second)].sort_values("alpha")
-        alpha = line["alpha"]
-        # The two halves meet at the grid point nearest to the middle.
-        middle = float(alpha.iloc[(alpha - 0.5).abs().argmin()]) if len(alpha) else 0.5
-        for optimizer, half in ((second, line[alpha <= middle]), (first, line[alpha >= middle])):
-            ax.plot(half["alpha"], half["loss"], color=colors.get(optimizer, NEUTRAL), linestyle=look, gid="data")
-    if losses["loss"].notna().sum() == 0:
+    line = losses.sort_values("alpha")
+    if line["loss"].notna().sum() == 0:
         no_data(ax)
-    for end in (0.0, 1.0):
-        ax.axvline(end, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=1)
-    ax.set_xlabel("$\\alpha$ (arrow: from 0 to 1)")
-    ax.set_ylabel(value_axis([ax], losses["loss"], "loss, train + test (nat)"))
+    ax.plot(line["alpha"], line["loss"], color=NEUTRAL, linewidth=0.9, gid="data")
+    # theta_A, at alpha = 1, is the first of the pair.
+    for end, optimizer in ((0.0, pair[1]), (1.0, pair[0])):
+        ax.axvline(end, color=colors.get(optimizer, NEUTRAL), linewidth=0.8, linestyle=":", zorder=1)
+    ax.set_xticks([0.0, 1.0], [_short_name(pair[1], layout), _short_name(pair[0], layout)])
 
 
-def _draw_solutions(ax: Axes, rows: pd.DataFrame, value: str, rank: int, layout: Layout) -> None:
+def _short_name(optimizer: str, layout: Layout) -> str:
+    """The label of an optimizer, or its name in the configuration where the label has no room below a panel."""
+    label = layout.optimizers.get(optimizer, "")
+    return label if len(label) <= ROOM else optimizer
+
+
+def _draw_solutions(ax: Axes, rows: pd.DataFrame, value: str, epsilons: "list[float | None]", layout: Layout) -> None:
+    """One marker a solution: its shape is the dataset, filled for the first epsilon and hollow for the others."""
     colors = optimizer_colors(layout.optimizers)
-    for position, optimizer in enumerate(layout.optimizers):
-        chosen = rows[rows["optimizer"] == optimizer]
-        look: dict[str, Any] = {"linestyle": "none", "marker": marker(rank), "markersize": 5}
-        ax.plot(np.full(len(chosen), position), chosen[value], color=colors[optimizer], gid=value, **look)
-    category_axis(ax, list(layout.optimizers.values()), 1.1)
+    for place, dataset in enumerate(layout.datasets):
+        for position, optimizer in enumerate(layout.optimizers):
+            own = rows[(rows["dataset"] == dataset) & (rows["optimizer"] == optimizer)]
+            for rank, epsilon in enumerate(epsilons):
+                chosen = own if epsilon is None else own[own["epsilon"] == epsilon]
+                fill = colors[optimizer] if rank == 0 else "white"
+                look: dict[str, Any] = {"linestyle": "none", "marker": marker(place), "markerfacecolor": fill}
+                x = position + 0.3 * (place - (len(layout.datasets) - 1) / 2)
+                ax.plot(np.full(len(chosen), x), chosen[value], color=colors[optimizer], gid=value, **look)
+    positive = rows.loc[rows[value] > 0, value]
+    if len(positive):
+        ax.set_yscale("log")
+        ax.set_ylim(float(positive.min()) / 2, float(positive.max()) * 2)
+        log_axis(ax.yaxis, ticks=4)
+    category_axis(ax, list(layout.optimizers.values()), 1.15)
 
 
-def _legend(
-    figure: Any, losses: pd.DataFrame, layout: Layout, looks: Mapping[tuple[str, str], Any], epsilons: list[float]
-) -> None:
-    colors = optimizer_colors(layout.optimizers)
-    handles: list[Any] = []
-    names: list[str] = []
-    for (first, second), look in looks.items():
-        halves = [Line2D([], [], color=colors.get(name, NEUTRAL), linestyle=look) for name in (second, first)]
-        handles.append(tuple(halves))
-        names.append(" \N{RIGHTWARDS ARROW} ".join(layout.optimizers.get(name, name) for name in (second, first)))
-    handles += [Line2D([], [], color=NEUTRAL, linestyle="none", marker=marker(r)) for r in range(len(epsilons))]
-    names += [f"$\\epsilon = ${number_label(epsilon)}" for epsilon in epsilons]
-    bottom_legend(figure, handles, labels=names, handler_map={tuple: HandlerTuple(ndivide=None, pad=0)}, handlelength=3)
+def _handles(epsilons: "list[float]", layout: Layout) -> list[Artist]:
+    look: dict[str, Any] = {"color": NEUTRAL, "linestyle": "none"}
+    handles: list[Artist] = [
+        Line2D([], [], marker=marker(place), label=label, **look)
+        for place, label in enumerate(layout.datasets.values())
+    ]
+    for rank, epsilon in enumerate(epsilons):
+        fill = NEUTRAL if rank == 0 else "white"
+        label = f"$\\epsilon = ${number_label(epsilon)}"
+        handles.append(Line2D([], [], marker="D", markerfacecolor=fill, label=label, **look))
+    return handles

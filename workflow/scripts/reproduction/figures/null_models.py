@@ -9,10 +9,11 @@ from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
 from eigendrift.sphere import mean_overlap, overlap_quantiles
+from reproduction.experiment import paper_numbers
 from reproduction.experiment.labels import Layout
-from reproduction.figures.axes import log_axis, no_data, panel_title
-from reproduction.figures.panels import Drawn, add_notes, bottom_legend, drawn, panel_grid
-from reproduction.figures.style import NEUTRAL, optimizer_colors, styled
+from reproduction.figures.axes import log_axis, no_data
+from reproduction.figures.panels import Drawn, add_notes, bottom_legend, drawn, panel_grid, paper_handle
+from reproduction.figures.style import NEUTRAL, PAPER, optimizer_colors, styled
 from reproduction.figures.summaries import in_order, unconverged_note
 
 PROBABILITIES = np.linspace(0.005, 0.995, 100)
@@ -21,24 +22,28 @@ INITIAL, SPHERE = "initialization", "sphere"
 
 @styled
 def null_models(initial: pd.DataFrame, permuted: pd.DataFrame, layout: Layout) -> Drawn:
-    """Figure S2: distribution functions of |cos| over all pairs of networks, one panel a dataset and i.
+    """Figure S2: distribution functions of |cos| of v_1 over all pairs of networks, one panel a dataset.
 
     `initial` holds the pairs of the baseline's initializations, `permuted` those of networks with permuted weights, by
-    the optimizer that trained them.
+    the optimizer that trained them. The numbers are those of v_2 and v_3 too.
     """
     rows = in_order(permuted, layout)
     numbers = pd.DataFrame(_curves(initial, rows, layout))
-    grid = panel_grid(len(layout.datasets), len(layout.leading), 1.6)
+    grid = panel_grid(1, len(layout.datasets), 1.4)
     looks = _looks(layout)
-    for row, (dataset, label) in enumerate(layout.datasets.items()):
-        for column, i in enumerate(layout.leading):
-            ax = grid.axes[row, column]
-            panel_title(ax, label, f"$i = {i}$")
-            chosen = numbers[(numbers["dataset"] == dataset) & (numbers["i"] == i)]
-            if chosen.empty:
-                no_data(ax)
-            for source, curve in chosen.groupby("source", sort=False):
-                ax.plot(curve["overlap"], curve["probability"], gid="data", **looks[str(source)])
+    for column, dataset in enumerate(layout.datasets):
+        ax = grid.axes[0, column]
+        # The others look alike; their numbers are in the table.
+        chosen = numbers[(numbers["dataset"] == dataset) & (numbers["i"] == 1)]
+        if chosen.empty:
+            no_data(ax)
+        for source, curve in chosen.groupby("source", sort=False):
+            ax.plot(curve["overlap"], curve["probability"], gid="data", **looks[str(source)])
+            # Where the mean is, of each source.
+            mean = float(curve["mean_overlap"].iloc[0])
+            ax.plot([mean], [0.02], marker="^", markersize=4, clip_on=False, zorder=6, **(looks[str(source)]))
+        if (theirs := paper_numbers.OVERLAP.get(dataset)) is not None:
+            ax.axvline(theirs, color=PAPER, linestyle=(0, (4, 1.5)), linewidth=0.9, gid="paper")
     positive = numbers.loc[numbers["overlap"] > 0, "overlap"]
     for ax in grid.flat():
         ax.set_xscale("log")
@@ -46,9 +51,14 @@ def null_models(initial: pd.DataFrame, permuted: pd.DataFrame, layout: Layout) -
         ax.set_xlim(max(float(positive.min()), 1e-4) / 1.2, min(1.05, float(positive.max()) * 1.4))
         ax.set_ylim(0, 1)
         log_axis(ax.xaxis)
-    grid.labels("$|\\cos|$ between $v_i$ of two networks", "share of pairs below")
+    grid.heads([""], list(layout.datasets.values()))
+    grid.labels("$|\\cos|$ of two networks", "share of pairs below")
     shown = set(numbers["source"])
-    bottom_legend(grid.figure, [_handle(look) for source, look in looks.items() if source in shown])
+    handles: list[Artist] = [_handle(look) for source, look in looks.items() if source in shown]
+    handles.append(Line2D([], [], color=NEUTRAL, marker="^", linestyle="none", label="mean"))
+    if any(dataset in paper_numbers.OVERLAP for dataset in layout.datasets):
+        handles.append(paper_handle("paper's mean $\\tau$"))
+    bottom_legend(grid.figure, handles)
     add_notes(grid.figure, unconverged_note(rows[rows["i"].isin(layout.leading)], "kept"))
     return drawn(grid.figure, numbers)
 

@@ -1,30 +1,225 @@
-"""What the answer owes to the choices that the paper leaves open: scaling, initialization, network (figure S1)."""
+"""Which reading of what the paper leaves open is its own: variants against the numbers that it gives (figure S1)."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 
+from reproduction.experiment import paper_numbers
 from reproduction.experiment.labels import Layout
-from reproduction.figures.axes import linear_axis, log_axis, no_data, panel_title, points
-from reproduction.figures.panels import Drawn, Grid, add_notes, band_handle, bottom_legend, drawn, panel_grid
-from reproduction.figures.style import BASELINE, NEUTRAL, marker, optimizer_colors, styled
+from reproduction.figures.axes import no_data
+from reproduction.figures.panels import Drawn, add_notes, bottom_legend, drawn, new_figure
+from reproduction.figures.style import COLUMN_WIDTH, styled
 from reproduction.figures.summaries import in_order, incomplete_note, unconverged_note
-from reproduction.files.tables import RUN_KEY
-from reproduction.statistics.localization import final_ipr
+from reproduction.files.final_eigenvectors import FinalEigenvectors
+from reproduction.statistics.localization import final_ipr, tail
 from reproduction.statistics.two_time import curves, final_step, last_third, late_waiting_time
 
-# Figures 3 and 2 of the paper: Adam's final IPR and run-mean gradient alignment, for its own network and data alone.
-PAPER_ADAM_IPR = 0.1
-PAPER_ADAM_ALIGNMENT = {"MNIST": 0.26}
-PAPER_PARAMETERS = 89_720
-VALUES = ("ipr", "displacement", "gradient_alignment")
-
 Settings = Mapping[str, Mapping[str, Any]]
+FIRST, LAST = "first", "last"
+# Colours of cells: within the tolerance of the paper's number, and up to these multiples of it.
+SHADES = ((1.0, "#A6DBC8"), (2.0, "#FDEBC8"), (4.0, "#FBC58A"), (math.inf, "#E8836B"))
+ABSENT = "#FFFFFF"
+# Inches of a row and of the names of columns.
+ROW, HEADS = 0.235, 0.62
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the paper says of a number: `value` within `tolerance`, or a bound that it keeps.
+
+    On a logarithmic scale the tolerance is a factor. Without a value the number lies between `low` and `high`, and the
+    tolerance is the unit in which it is measured how far outside it is.
+    """
+
+    tolerance: float
+    value: float = math.nan
+    low: float = -math.inf
+    high: float = math.inf
+    log: bool = True
+
+    def distance(self, measured: float) -> float:
+        """How far a number is off, in tolerances; 0 inside bounds, NaN for no number."""
+        if math.isnan(measured) or (self.log and measured <= 0):
+            return math.nan
+        if not math.isnan(self.value):
+            return self._between(measured, self.value)
+        nearest = min(max(measured, self.low), self.high)
+        return 0.0 if nearest == measured else self._between(measured, nearest)
+
+    def _between(self, first: float, second: float) -> float:
+        if self.log:
+            return abs(math.log(first / second)) / math.log(self.tolerance)
+        return abs(first - second) / self.tolerance
+
+    @property
+    def said(self) -> str:
+        """The paper's number in a few characters."""
+        if not math.isnan(self.value):
+            return short(self.value, 5 if self.value > 1e4 else 3)
+        return f">{short(self.low)}" if math.isinf(self.high) else f"<{short(self.high)}"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A number that the paper gives: of which dataset, how it is measured run by run, what the paper has."""
+
+    key: str
+    label: str
+    place: str
+    measure: Callable[["Runs", str, str], Mapping[int, float]]
+    target: Target
+    # How the seeds' values become one: the mean on the target's scale, or the smallest.
+    smallest: bool = False
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The tables of all variants' runs; of the baselines those of each variant, "" for the main runs'."""
+
+    ipr: pd.DataFrame
+    displacement: pd.DataFrame
+    alignment: pd.DataFrame
+    history: pd.DataFrame
+    vectors: Sequence[FinalEigenvectors]
+    baseline: pd.DataFrame
+
+    def seeds(self, frame: pd.DataFrame, dataset: str, variant: str, optimizer: str) -> dict[int, pd.DataFrame]:
+        """seed -> the rows of its run, of runs that reached their last step."""
+        own = frame[(frame["dataset"] == dataset) & (frame["variant"] == variant) & (frame["optimizer"] == optimizer)]
+        found = {int(str(seed)): run for seed, run in own.groupby("seed", observed=True)}
+        return {seed: run for seed, run in found.items() if _reach(run) >= run["steps"].max()}
+
+    def initializations(self, dataset: str, variant: str) -> pd.DataFrame:
+        """The row of v_1 of the baseline that a variant's runs have."""
+        of = self.baseline["variant"].fillna("") if "variant" in self.baseline else pd.Series("", self.baseline.index)
+        own = self.baseline[(self.baseline["dataset"] == dataset) & (self.baseline["i"] == 1)]
+        mine = own[of[own.index] == variant]
+        # A reference has the settings of the main runs.
+        return mine if len(mine) or variant not in ("main", "reference") else own[of[own.index] == ""]
+
+
+def _reach(run: pd.DataFrame) -> float:
+    return float(final_step(run)) if "lag" in run else float(run["step"].max())
+
+
+def _ipr(optimizer: str) -> Callable[[Runs, str, str], Mapping[int, float]]:
+    def measure(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+        found = runs.seeds(runs.ipr, dataset, variant, optimizer)
+        return {seed: final_ipr(run[(run["converged"] == 1) & (run["i"] == 1)]) for seed, run in found.items()}
+
+    return measure
+
+
+def _sam_over_sgd(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+    sam, sgd = (_ipr(optimizer)(runs, dataset, variant) for optimizer in ("sam", "sgd"))
+    return {seed: sam[seed] / sgd[seed] for seed in sam if sgd.get(seed, 0.0) > 0}
+
+
+def _aligned(column: str) -> Callable[[Runs, str, str], Mapping[int, float]]:
+    def measure(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+        found = runs.seeds(runs.alignment, dataset, variant, "adam")
+        return {s: float(run.loc[(run["converged"] == 1) & (run["i"] == 1), column].mean()) for s, run in found.items()}
+
+    return measure
+
+
+def _plateau(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+    tau = runs.initializations(dataset, variant)["displacement"]
+    if tau.empty:
+        return {}
+    found = runs.seeds(runs.displacement[runs.displacement["i"] == 1], dataset, variant, "adam")
+    return {seed: late_plateau(run) / float(tau.iloc[0]) for seed, run in found.items()}
+
+
+def late_plateau(run: pd.DataFrame) -> float:
+    """The plateau of D_1 of the claims, of pairs that converged: the mean over the last third of log lag."""
+    found = curves(run[run["converged"] == 1])
+    late = late_waiting_time(found)
+    return math.nan if math.isnan(late) else float(found[late][1][last_third(found[late][0])].mean())
+
+
+def _gap(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+    found = {}
+    for seed, run in runs.seeds(runs.ipr, dataset, variant, "adam").items():
+        table = run[run["i"] <= 2].pivot_table(index="step", columns="i", values="eigenvalue")
+        if {1, 2} <= set(table.columns):
+            found[seed] = float((table[1] - table[2]).min())
+    return found
+
+
+def _overlap(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+    return dict(enumerate(runs.initializations(dataset, variant)["mean_overlap"].astype(float)))
+
+
+def _parameters(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+    own = runs.ipr[(runs.ipr["dataset"] == dataset) & (runs.ipr["variant"] == variant)]
+    return {0: float(own["n_parameters"].iloc[0])} if len(own) else {}
+
+
+def _colour_range(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+    spans: dict[str, dict[int, float]] = {"adam": {}, "sgd": {}}
+    for vector in runs.vectors:
+        run = vector.identity
+        if run["dataset"] == dataset and run["variant"] == variant and run["optimizer"] in spans and vector.last.size:
+            spans[run["optimizer"]][int(run["seed"])] = float(np.ptp(vector.last))
+    return {seed: span / spans["sgd"][seed] for seed, span in spans["adam"].items() if seed in spans["sgd"]}
+
+
+def _gain(optimizer: str) -> Callable[[Runs, str, str], Mapping[int, float]]:
+    def measure(runs: Runs, dataset: str, variant: str) -> Mapping[int, float]:
+        late = [
+            {seed: 100 * float(tail(run)["test_accuracy"].mean()) for seed, run in found.items()}
+            for found in (runs.seeds(runs.history, dataset, variant, name) for name in (optimizer, "sgd"))
+        ]
+        return {seed: value - late[1][seed] for seed, value in late[0].items() if seed in late[1]}
+
+    return measure
+
+
+_ORDER = math.sqrt(10.0)
+_TENTH = Target(tolerance=0.1, low=0.0, log=False)
+FINGERPRINTS: tuple[Fingerprint, ...] = (
+    Fingerprint("ipr_adam", "IPR Adam", FIRST, _ipr("adam"), Target(2, paper_numbers.FINAL_IPR["adam"])),
+    Fingerprint("ipr_adam", "IPR Adam", LAST, _ipr("adam"), Target(2, paper_numbers.FINAL_IPR["adam"])),
+    Fingerprint("ipr_sgd", "IPR SGD", FIRST, _ipr("sgd"), Target(_ORDER, paper_numbers.FINAL_IPR["sgd"])),
+    Fingerprint("ipr_sgd", "IPR SGD", LAST, _ipr("sgd"), Target(_ORDER, paper_numbers.FINAL_IPR["sgd"])),
+    Fingerprint("ipr_sam_over_sgd", "IPR SAM/S", FIRST, _sam_over_sgd, Target(2, low=1)),
+    Fingerprint("ipr_sam_over_sgd", "IPR SAM/S", LAST, _sam_over_sgd, Target(2, low=1)),
+    Fingerprint(
+        "gradient_adam",
+        "$a_g$ Adam",
+        FIRST,
+        _aligned("gradient_alignment"),
+        Target(1.2, paper_numbers.GRADIENT_ALIGNMENT["MNIST", "adam"]),
+    ),
+    *(
+        Fingerprint("update_adam", "$a_u$ Adam", place, _aligned("update_alignment"), Target(1.5, value))
+        for place, value in ((FIRST, 0.05), (LAST, 0.05))
+    ),
+    Fingerprint("plateau_adam", "$D_1$ Adam", FIRST, _plateau, Target(2, low=0.5)),
+    Fingerprint("plateau_adam", "$D_1$ Adam", LAST, _plateau, Target(2, low=0.5)),
+    *(
+        Fingerprint(
+            "overlap", "$\\tau$", place, _overlap, Target(0.004, paper_numbers.OVERLAP[name], log=False), digits=3
+        )
+        for place, name in ((FIRST, "MNIST"), (LAST, "FashionMNIST"))
+    ),
+    Fingerprint("parameters", "$N$", FIRST, _parameters, Target(10, paper_numbers.PARAMETERS, log=False), digits=5),
+    Fingerprint("gap", "gap Adam", FIRST, _gap, Target(_ORDER, high=paper_numbers.SMALL_GAP), smallest=True),
+    Fingerprint("gap", "gap Adam", LAST, _gap, Target(_ORDER, low=paper_numbers.SMALL_GAP), smallest=True),
+    Fingerprint("colour_range", "range A/S", FIRST, _colour_range, Target(1.5, paper_numbers.COLOUR_RANGE_RATIO)),
+    Fingerprint("gain_adam", "acc. A-S", FIRST, _gain("adam"), _TENTH),
+    Fingerprint("gain_adam", "acc. A-S", LAST, _gain("adam"), _TENTH),
+    Fingerprint("gain_sam", "acc. SAM-S", LAST, _gain("sam"), _TENTH),
+)
 
 
 @styled
@@ -32,189 +227,146 @@ def sensitivity(
     ipr: pd.DataFrame,
     displacement: pd.DataFrame,
     alignment: pd.DataFrame,
+    history: pd.DataFrame,
+    final_eigenvector: Sequence[FinalEigenvectors],
     baseline: pd.DataFrame,
     layout: Layout,
     settings: Settings,
 ) -> Drawn:
-    """Figure S1: final IPR, late plateau of D_1 and run-mean gradient alignment of v_1 under each variant, one point a
-    seed, a bar at their mean.
+    """Figure S1: each number that the paper gives (rows) under each variant (columns): what was measured, its distance.
 
-    `settings` is variant -> {scaling, ...}, with the keys of `model`, from the top down; the first three tables
-    are those of its runs.
+    `settings` is variant -> {scaling, ...}, with the keys of `model`, from left to right; the tables are those of
+    its runs, and the baselines those of each variant.
     """
-    final = in_order(ipr[ipr["i"].isna() | (ipr["i"] == 1)], layout)
-    moved, aligned = (in_order(table[table["i"] == 1], layout) for table in (displacement, alignment))
-    numbers = _numbers(final, moved, aligned, settings)
-    numbers["even_spread"] = 1.0 / numbers["n_parameters"]
-    numbers["tau"] = numbers["dataset"].map(baseline[baseline["i"] == 1].set_index("dataset")["displacement"])
-    papers = numbers["n_parameters"] == PAPER_PARAMETERS
-    numbers["paper_adam_ipr"] = np.where(papers, PAPER_ADAM_IPR, np.nan)
-    numbers["paper_adam_alignment"] = numbers["dataset"].map(PAPER_ADAM_ALIGNMENT).where(papers)
-    grid = panel_grid(len(layout.datasets), len(VALUES), max(1.0, 0.3 + 0.26 * len(settings)), share_x=False)
-    for row, (dataset, label) in enumerate(layout.datasets.items()):
-        chosen = numbers[numbers["dataset"] == dataset]
-        for column, value in enumerate(VALUES):
-            ax = grid.axes[row, column]
-            panel_title(ax, label)
-            _draw(ax, chosen, value, layout, list(settings))
-        panels = [grid.axes[row, column] for column in range(len(VALUES))]
-        _references(panels, chosen, baseline[baseline["dataset"] == dataset])
-    _axes(grid, numbers, settings)
-    bottom_legend(grid.figure, _handles(numbers, layout))
-    hollow = "Hollow points, which the means leave out: where such a run ended."
-    ended = [f"{note} {hollow}" for note in incomplete_note(final, layout)]
-    add_notes(grid.figure, unconverged_note(final, "left out") + ended)
-    return drawn(grid.figure, numbers)
-
-
-def plateaus(displacement: pd.DataFrame) -> pd.DataFrame:
-    """Of each run: its late waiting time among those that all complete runs have, and the plateau of D_1 there.
-
-    The plateau is that of the claims: the mean over the last third of log lag. Both are NaN for a run without one.
-    """
-    rows = displacement[displacement["converged"] == 1]
-    runs = [
-        (key, curves(run), final_step(run) >= run["steps"].max()) for key, run in rows.groupby(RUN_KEY, observed=True)
-    ]
-    whole = [set(found) for _, found, complete in runs if complete]
-    shared = set.intersection(*whole) if whole else set()
-    table = []
-    for key, found, _ in runs:
-        late = late_waiting_time({waiting_time: found[waiting_time] for waiting_time in shared & set(found)})
-        lags, values = found.get(late, (np.array([1.0]), np.array([np.nan])))
-        table.append((*key, late, float(values[last_third(lags)].mean())))
-    return pd.DataFrame(table, columns=[*RUN_KEY, "waiting_time", "displacement"])
-
-
-def final_ratios(ipr: pd.DataFrame) -> pd.DataFrame:
-    """Of each run: its last step, whether that is its planned one, and the final IPR of v_1.
-
-    That is the one of the claims: the geometric mean over the last tenth of the steps, of pairs that converged.
-    """
-    table = []
-    for key, run in ipr.dropna(subset=["step"]).groupby(RUN_KEY, observed=True):
-        ratio = final_ipr(run[run["converged"] == 1])
-        reached = int(run["step"].max())
-        table.append((*key, int(run["n_parameters"].iloc[0]), reached, int(reached >= run["steps"].max()), ratio))
-    return pd.DataFrame(table, columns=[*RUN_KEY, "n_parameters", "step", "complete", "ipr"])
-
-
-def mean_alignments(alignment: pd.DataFrame) -> pd.DataFrame:
-    """Of each run, the mean gradient alignment of v_1 over its snapshots, of pairs that converged."""
-    runs = alignment[alignment["converged"] == 1].groupby(RUN_KEY, observed=True)
-    return runs["gradient_alignment"].mean().reset_index()
-
-
-def _numbers(
-    ipr: pd.DataFrame, displacement: pd.DataFrame, alignment: pd.DataFrame, settings: Settings
-) -> pd.DataFrame:
-    """One row a run: its variant, where it ends, its final IPR, its plateau, its alignment."""
-    names = {"dataset": str, "optimizer": str, "variant": str}
-    numbers = final_ratios(ipr).astype(names)
-    for found in (plateaus(displacement), mean_alignments(alignment)):
-        numbers = numbers.merge(found.astype(names), how="left", on=RUN_KEY)
-    for name in ("init", "scaling"):
-        numbers.insert(len(RUN_KEY), name, numbers["variant"].map({key: kept[name] for key, kept in settings.items()}))
-    order = numbers["variant"].map({variant: rank for rank, variant in enumerate(settings)})
-    return numbers.assign(order=order).sort_values(["dataset", "order", "optimizer", "seed"]).drop(columns="order")
-
-
-def _draw(ax: Axes, numbers: pd.DataFrame, value: str, layout: Layout, variants: list[str]) -> None:
-    if numbers[value].notna().sum() == 0:
+    ipr, displacement = in_order(ipr, layout), in_order(displacement, layout)
+    runs = Runs(ipr, displacement, in_order(alignment, layout), in_order(history, layout), final_eigenvector, baseline)
+    places = {FIRST: next(iter(layout.datasets)), LAST: list(layout.datasets)[-1]}
+    numbers = pd.DataFrame(_cells(runs, places, list(settings)), columns=list(_UNITS))
+    shown = [f for f in FINGERPRINTS if f.place == FIRST or len(layout.datasets) > 1]
+    figure = new_figure(COLUMN_WIDTH, ROW * (len(shown) + 1) + HEADS + 0.1)
+    ax = figure.add_subplot()
+    if numbers["value"].notna().sum() == 0:
         no_data(ax)
-    shown = [name for name in layout.optimizers if name in set(numbers["optimizer"])]
-    colors = optimizer_colors(layout.optimizers)
-    for rank, variant in enumerate(variants):
-        for position, optimizer in enumerate(shown):
-            seeds = numbers[(numbers["variant"] == variant) & (numbers["optimizer"] == optimizer)]
-            # Optimizers below each other within a variant, so that equal values do not hide each other.
-            height = rank + 0.5 * (position - (len(shown) - 1) / 2) / max(len(shown), 1)
-            y = pd.Series(height, index=seeds.index, dtype=float)
-            broken = 1 - seeds["complete"]
-            look: dict[str, Any] = {"marker": marker(list(layout.optimizers).index(optimizer)), "clip_on": False}
-            points(ax, seeds[value], y, broken, color=colors[optimizer], **look)
-            mean = seeds.loc[broken == 0, value].mean()
-            if np.isfinite(mean):
-                ax.plot([mean, mean], [height - 0.2, height + 0.2], color=colors[optimizer], linewidth=0.9, gid="mean")
+    _table(ax, numbers, shown, places, layout, settings)
+    labels = ["within the tolerance", "to 2", "to 4", "above 4 tolerances"]
+    handles: list[Artist] = [
+        Patch(facecolor=color, edgecolor="#888888", linewidth=0.4, label=label)
+        for (_, color), label in zip(SHADES, labels, strict=True)
+    ]
+    bottom_legend(figure, handles)
+    final = runs.ipr[runs.ipr["i"].isna() | (runs.ipr["i"] == 1)]
+    add_notes(figure, unconverged_note(final, "left out") + incomplete_note(final, layout))
+    return drawn(figure, numbers)
 
 
-def _references(panels: Sequence[Axes], numbers: pd.DataFrame, baseline: pd.DataFrame) -> None:
-    localized, moved, aligned = panels
-    for value in numbers["even_spread"].unique():
-        localized.axvline(value, color=NEUTRAL, linestyle=":", linewidth=1.0, gid="even_spread")
-    for ax, name in ((localized, "paper_adam_ipr"), (aligned, "paper_adam_alignment")):
-        for value in numbers[name].dropna().unique():
-            ax.axvline(value, color=NEUTRAL, linestyle="--", linewidth=1.0, gid="paper")
-    for _, row in baseline[baseline["i"] == 1].iterrows():
-        moved.axvline(row["displacement"], color=BASELINE, linestyle="--", linewidth=1.0, gid="baseline")
-        moved.axvspan(row["displacement_low"], row["displacement_high"], color=BASELINE, alpha=0.25, linewidth=0)
+_UNITS = {
+    **dict.fromkeys(("fingerprint", "dataset", "variant"), "name"),
+    **dict.fromkeys(("value", "low", "high", "n_seeds", "paper", "distance"), "1"),
+}
+
+
+def _cells(runs: Runs, places: Mapping[str, str], variants: Sequence[str]) -> list[tuple[Any, ...]]:
+    """One row a number and variant: mean over seeds, their range and count, the paper's value, the distance."""
+    rows = []
+    for fingerprint in FINGERPRINTS:
+        dataset = places[fingerprint.place]
+        target, compared = fingerprint.target, paper_numbers.is_the_papers(dataset)
+        for variant in variants:
+            values = [v for v in fingerprint.measure(runs, dataset, variant).values() if math.isfinite(v)]
+            value = _joined(values, fingerprint)
+            ends = (min(values), max(values)) if values else (math.nan, math.nan)
+            distance = target.distance(value) if compared else math.nan
+            theirs = target.value if compared else math.nan
+            rows.append((fingerprint.key, dataset, variant, value, *ends, len(values), theirs, distance))
+    return rows
+
+
+def _joined(values: Sequence[float], fingerprint: Fingerprint) -> float:
+    if not values:
+        return math.nan
+    if fingerprint.smallest:
+        return min(values)
+    if fingerprint.target.log and min(values) > 0:
+        return float(np.exp(np.mean(np.log(values))))
+    return float(np.mean(values))
+
+
+def _table(
+    ax: Axes,
+    numbers: pd.DataFrame,
+    shown: Sequence[Fingerprint],
+    places: Mapping[str, str],
+    layout: Layout,
+    settings: Settings,
+) -> None:
+    variants = list(settings)
+    keys = ["fingerprint", "dataset", "variant"]
+    cells = {tuple(row[key] for key in keys): row for row in numbers.to_dict("records")}
+    for row, fingerprint in enumerate(shown):
+        dataset = places[fingerprint.place]
+        said = fingerprint.target.said if paper_numbers.is_the_papers(dataset) else ""
+        ax.text(0, row, said, ha="center", va="center", gid="paper")
+        for column, variant in enumerate(variants, start=1):
+            cell = cells[fingerprint.key, dataset, variant]
+            color = ABSENT if math.isnan(cell["distance"]) else shade_of(float(cell["distance"]))
+            ax.add_patch(_rectangle(column, row, color))
+            if not math.isnan(cell["value"]):
+                off = "" if math.isnan(cell["distance"]) else f"\n{cell['distance']:.1f}"
+                text = f"{short(float(cell['value']), fingerprint.digits)}{off}"
+                ax.text(column, row, text, ha="center", va="center", linespacing=0.9, gid="data")
+    last = len(shown)
+    for column, variant in enumerate(variants, start=1):
+        own = numbers[(numbers["variant"] == variant) & numbers["distance"].notna()]
+        if len(own):
+            ax.text(column, last, f"{int((own['distance'] <= 1).sum())}/{len(own)}", ha="center", va="center")
+    short_names = {FIRST: "M", LAST: "F"} if all(map(paper_numbers.is_the_papers, places.values())) else {}
+    labels = [f"{f.label} {short_names.get(f.place, f.place)}" for f in shown]
+    ax.set_yticks(range(last + 1), [*labels, "within"])
+    ax.set_xticks(range(len(variants) + 1), ["paper", *variant_labels(settings)], rotation=90)
+    ax.tick_params(axis="x", labeltop=True, labelbottom=False, length=0)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlim(-0.5, len(variants) + 0.5)
+    ax.set_ylim(last + 0.5, -0.5)
+    ax.grid(visible=False)
+    ax.set_xlabel("variant; in a cell the value, and below it its distance")
+    ax.set_ylabel("number, dataset")
+
+
+def _rectangle(column: int, row: int, color: str) -> Patch:
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, edgecolor="white", linewidth=0.8, zorder=0)
+
+
+def shade_of(distance: float) -> str:
+    """The colour of a cell whose number is this many tolerances from the paper's."""
+    return next(color for end, color in SHADES if distance <= end)
+
+
+def short(number: float, digits: int = 2) -> str:
+    """A number in as few characters as a cell has room for: 0.016, 3.7e-4, 89720."""
+    if number != 0 and not 1e-2 <= abs(number) < 1e6:
+        mantissa, _, exponent = f"{number:.{digits - 1}e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
+    return f"{number:.{digits}g}"
 
 
 def variant_labels(settings: Settings) -> list[str]:
-    """Scaling and initialization of each variant, and what else it does not share with the first."""
+    """Of each variant what it does not share with the first, which is `main`."""
     first = next(iter(settings.values()))
     labels = []
     for own in settings.values():
         if "module" in own:
             changed = own["args"] if own["args"] != first["args"] else {}
-            labels.append(", ".join([own["scaling"], *(f"{key} {value}" for key, value in changed.items())]))
+            named = [own["scaling"]] if own["scaling"] != first["scaling"] else []
+            labels.append("\n".join([*named, *(f"{key} {value}" for key, value in changed.items())]) or "main runs")
             continue
-        parts = [own["scaling"], own["init"].replace("_", " ").capitalize()]
+        parts = [own["scaling"]] if own["scaling"] != first["scaling"] else []
+        if own["init"] != first["init"]:
+            parts.append(own["init"].replace("_", " "))
         if own["bias_init"] != first["bias_init"]:
             parts.append(f"{own['bias_init']} biases")
         if own["activation"] != first["activation"]:
             parts.append(own["activation"])
         if own["hidden"] != first["hidden"]:
             parts.append("-".join(map(str, own["hidden"])) or "no hidden layer")
-        labels.append(", ".join(parts))
+        labels.append("\n".join(parts) or "main runs")
     return labels
-
-
-def _axes(grid: Grid, numbers: pd.DataFrame, settings: Settings) -> None:
-    names = variant_labels(settings)
-    for ax in grid.flat():
-        ax.set_yticks(range(len(names)), names)
-        ax.set_ylim(len(names) - 0.5, -0.5)
-        ax.grid(visible=False, axis="y")
-    # Beside one or two variants the panels are lower than the label is long.
-    grid.labels("", "scaling, initialization" if len(names) > 2 else "variant")
-    for column, value in enumerate(VALUES):
-        panels = [ax for (_, place), ax in grid.axes.items() if place == column]
-        panels[-1].set_xlabel(_scale(panels, value, numbers))
-
-
-def _scale(panels: Sequence[Axes], value: str, numbers: pd.DataFrame) -> str:
-    """Give the panels of one value their common axis; its label."""
-    if value == "ipr":
-        shown = numbers[["ipr", "even_spread", "paper_adam_ipr"]].to_numpy(float)
-        shown = shown[np.isfinite(shown) & (shown > 0)]
-        for ax in panels if shown.size else []:
-            ax.set_xscale("log")
-            ax.set_xlim(shown.min() / 1.6, shown.max() * 1.6)
-            log_axis(ax.xaxis)
-        return "final IPR of $v_1$"
-    reference, label = {
-        "displacement": ("tau", "plateau of $D_1$"),
-        "gradient_alignment": ("paper_adam_alignment", "gradient alignment of $v_1$"),
-    }[value]
-    top = np.nanmax(numbers[[value, reference]].to_numpy(float), initial=0.0)
-    shown_label = label
-    for ax in panels:
-        ax.set_xlim(0, 1.06 * top if top > 0 else 1.0)
-        shown_label = linear_axis(ax.xaxis, label, top)
-    return shown_label
-
-
-def _handles(numbers: pd.DataFrame, layout: Layout) -> list[Artist]:
-    colors = optimizer_colors(layout.optimizers)
-    handles: list[Artist] = []
-    for position, (name, label) in enumerate(layout.optimizers.items()):
-        if name in set(numbers["optimizer"]):
-            handles.append(Line2D([], [], color=colors[name], marker=marker(position), linestyle="none", label=label))
-    handles.append(Line2D([], [], color=NEUTRAL, linestyle=":", label="$1/N$"))
-    if numbers["paper_adam_ipr"].notna().any():
-        handles.append(Line2D([], [], color=NEUTRAL, linestyle="--", label="Adam in the paper"))
-    if numbers["tau"].notna().any():
-        handles.append(Line2D([], [], color=BASELINE, linestyle="--", label="random baseline $\\tau_1$"))
-        handles.append(band_handle(BASELINE, "its 95% interval"))
-    return handles

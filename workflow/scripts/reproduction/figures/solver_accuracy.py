@@ -1,61 +1,72 @@
-"""Displacement of v_1 against the accuracy of its eigenpairs, and of the leading subspace beside it (figure S3)."""
+"""Displacement of v_1 against the accuracy of its eigenpairs (figure S3)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from reproduction.experiment.labels import Layout
-from reproduction.figures.axes import curve, linear_axis, log_axis, no_data, number_label, panel_title, rank_line
+from reproduction.figures.axes import curve, linear_axis, log_axis, no_data
 from reproduction.figures.panels import (
     Drawn,
-    Grid,
     add_notes,
     band_handle,
     bottom_legend,
     drawn,
     panel_grid,
-    rank_handles,
+    waiting_time_handles,
 )
-from reproduction.figures.style import NEUTRAL, optimizer_colors, sequence_colors, styled
+from reproduction.figures.style import NEUTRAL, sequence_colors, styled
 from reproduction.figures.summaries import in_order, notes, summarize
 
 # Waiting times whose curves are drawn: more would hide each other's bands.
 CURVES = 3
-# Tick labels that a panel's axis has room for.
-TICKS = 5
 
 
 @styled
 def displacement_and_accuracy(displacement: pd.DataFrame, layout: Layout) -> Drawn:
-    """Figure S3: two rows a dataset, one column an optimizer; means over seeds.
+    """Figure S3: D_1 with the range that the angle bounds leave open, by dataset and optimizer; means over seeds.
 
-    Above, D_1 with the range that the angle bounds leave open, and the displacement of the span of the leading vectors;
-    below, the share of each curve's lags at which v_i has moved by no more than its bounds.
+    The percentage is the share of all waiting times and lags at which v_1 has moved by no more than its bounds, so that
+    the solver's errors alone could explain it.
     """
     rows = in_order(displacement[displacement["i"].isna() | displacement["i"].isin(layout.leading)], layout)
     low, high = open_range(rows["displacement"], rows["angle_bound"], rows["n_parameters"])
     rows = rows.assign(displacement_low=low, displacement_high=high, within=(low == 0).astype(float))
-    values = ["displacement", "displacement_low", "displacement_high", "subspace_displacement", "within"]
+    values = ["displacement", "displacement_low", "displacement_high", "within"]
     numbers = summarize(rows, ["dataset", "optimizer", "i", "waiting_time", "lag"], values)
     waiting_times = sorted(map(int, numbers["waiting_time"].unique()))
     chosen = (
         waiting_times if len(waiting_times) <= CURVES else [waiting_times[j] for j in (0, len(waiting_times) // 2, -1)]
     )
-    grid = panel_grid(2 * len(layout.datasets), len(layout.optimizers), 1.4, share_x=False, share_y=False)
-    for row, (dataset, label) in enumerate(layout.datasets.items()):
-        for column, (optimizer, optimizer_label) in enumerate(layout.optimizers.items()):
-            own = numbers[(numbers["dataset"] == dataset) & (numbers["optimizer"] == optimizer)]
-            upper, lower = grid.axes[2 * row, column], grid.axes[2 * row + 1, column]
-            panel_title(upper, label, optimizer_label)
-            _curves(upper, own, chosen, layout)
-            _shares(lower, own, waiting_times, optimizer_colors(layout.optimizers)[optimizer], layout)
-    _axes(grid, numbers)
-    bottom_legend(grid.figure, _handles(chosen, layout))
+    colors = sequence_colors(chosen)
+    grid = panel_grid(len(layout.datasets), len(layout.optimizers), 1.0)
+    first = numbers[numbers["i"] == 1]
+    for row, dataset in enumerate(layout.datasets):
+        for column, optimizer in enumerate(layout.optimizers):
+            ax = grid.axes[row, column]
+            own = first[(first["dataset"] == dataset) & (first["optimizer"] == optimizer)]
+            if own.empty:
+                no_data(ax)
+                continue
+            _curves(ax, own, colors)
+            share = f"within {100 * own['within'].mean():.2g}%"
+            ax.text(0.05, 0.95, share, transform=ax.transAxes, va="top", gid="share")
+    top = float(np.nanmax(numbers["displacement_high"].to_numpy(float), initial=0.0))
+    longest = float(numbers["lag"].max()) if len(numbers) else 10.0
+    label = "$D_1$"
+    for ax in grid.flat():
+        ax.set_xscale("log")
+        ax.set_xlim(0.8, max(1.25 * longest, 2.0))
+        ax.set_ylim(0, 1.3 * top if top > 0 else 1.0)
+        log_axis(ax.xaxis, ticks=4)
+        label = linear_axis(ax.yaxis, "$D_1$", top)
+    grid.heads(list(layout.datasets.values()), list(layout.optimizers.values()))
+    grid.labels("lag $t$ (steps)", label)
+    bottom_legend(grid.figure, [*waiting_time_handles(colors), band_handle(NEUTRAL, "left open by the solver")])
     add_notes(grid.figure, notes(rows, layout))
     return drawn(grid.figure, numbers)
 
@@ -78,58 +89,11 @@ def open_range(
     return low, high
 
 
-def _curves(ax: Axes, numbers: pd.DataFrame, waiting_times: list[int], layout: Layout) -> None:
-    first, widest = numbers[numbers["i"] == 1], numbers[numbers["i"] == max(layout.leading)]
-    if first.empty:
-        no_data(ax)
-    colors = sequence_colors(waiting_times)
-    for waiting_time in waiting_times:
-        own, span = (rows[rows["waiting_time"] == waiting_time] for rows in (first, widest))
-        look: dict[str, Any] = {"color": colors[waiting_time], "linewidth": 1.0}
+def _curves(ax: Axes, numbers: pd.DataFrame, colors: Mapping[int, str]) -> None:
+    for waiting_time, color in colors.items():
+        own = numbers[numbers["waiting_time"] == waiting_time]
+        look: dict[str, Any] = {"color": color, "linewidth": 0.9}
         ax.fill_between(
-            own["lag"], own["displacement_low"], own["displacement_high"], alpha=0.22, linewidth=0, color=look["color"]
+            own["lag"], own["displacement_low"], own["displacement_high"], alpha=0.22, linewidth=0, color=color
         )
         curve(ax, own, "lag", "displacement", **look)
-        ax.plot(span["lag"], span["subspace_displacement"], gid="span", linestyle="--", **look)
-
-
-def _shares(ax: Axes, numbers: pd.DataFrame, waiting_times: list[int], color: str, layout: Layout) -> None:
-    shares = numbers.groupby(["i", "waiting_time"])["within"].mean()
-    for i in reversed(layout.leading):
-        known = [(j, shares[i, tw]) for j, tw in enumerate(waiting_times) if (i, tw) in shares.index]
-        look = rank_line(color, i, layout.leading)
-        ax.plot(*zip(*known, strict=True) if known else ([], []), gid="share", marker="o", markersize=2.5, **look)
-    ticks = range(0, len(waiting_times), max(1, -(-len(waiting_times) // TICKS)))
-    ax.set_xticks(list(ticks), [number_label(waiting_times[j]) for j in ticks])
-    ax.set_xlim(-0.5, max(len(waiting_times), 1) - 0.5)
-    ax.set_ylim(-0.04, 1.04)
-
-
-def _axes(grid: Grid, numbers: pd.DataFrame) -> None:
-    upper = Grid(grid.figure, {place: ax for place, ax in grid.axes.items() if place[0] % 2 == 0})
-    lower = Grid(grid.figure, {place: ax for place, ax in grid.axes.items() if place[0] % 2 == 1})
-    top = float(np.nanmax(numbers[["displacement_high", "subspace_displacement"]].to_numpy(float), initial=0.0))
-    longest = float(numbers["lag"].max()) if len(numbers) else 10.0
-    label = "$D$"
-    for ax in upper.flat():
-        ax.set_xscale("log")
-        ax.set_xlim(0.8, max(1.25 * longest, 2.0))
-        ax.set_ylim(0, 1.06 * top if top > 0 else 1.0)
-        log_axis(ax.xaxis)
-        label = linear_axis(ax.yaxis, "$D$", top)
-    upper.labels("lag $t$ (steps)", label)
-    lower.labels("waiting time $t_w$ (steps)", "share within bounds")
-    for ax in grid.flat():
-        if not ax.get_ylabel():
-            ax.tick_params(axis="y", which="both", labelleft=False)
-
-
-def _handles(waiting_times: list[int], layout: Layout) -> list[Artist]:
-    colors = sequence_colors(waiting_times)
-    handles: list[Artist] = [
-        Line2D([], [], color=colors[tw], linewidth=2.2, label=f"$t_w = ${number_label(tw)}") for tw in waiting_times
-    ]
-    handles.append(Line2D([], [], color=NEUTRAL, label="$v_1$"))
-    handles.append(band_handle(NEUTRAL, "left open by the solver"))
-    handles.append(Line2D([], [], color=NEUTRAL, linestyle="--", label=f"span of $v_1$ to $v_{max(layout.leading)}$"))
-    return handles + (rank_handles(layout.leading) if len(layout.leading) > 1 else [])

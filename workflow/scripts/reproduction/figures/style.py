@@ -9,11 +9,11 @@ import matplotlib
 from matplotlib import colormaps
 from matplotlib.colors import ListedColormap, to_hex, to_rgb
 
-# LaTeX's usual \textwidth on letter paper with one-inch margins is 6.5 to 6.75 in; \columnwidth is half of it.
-TEXT_WIDTH = 6.75
-COLUMN_WIDTH = 3.375
-FONT_SIZE = 8.0
-DPI = 300
+# Every figure is as wide as a column of a two-column page, and its type is legible there at its own size.
+COLUMN_WIDTH = 3.25
+FONT_SIZE = 6.5
+# Of the PNG, which pages show wider than a column.
+DPI = 400
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -37,27 +37,34 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "pdf.compression": 6,
-    "axes.linewidth": 0.6,
-    "axes.titlepad": 4.0,
+    "axes.linewidth": 0.5,
+    "axes.titlepad": 2.5,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.use_mathtext": True,
     "axes.formatter.useoffset": False,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.4,
-    "lines.linewidth": 1.0,
-    "lines.markersize": 4.0,
+    "lines.linewidth": 0.9,
+    "lines.markersize": 3.2,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "xtick.minor.width": 0.4,
     "ytick.minor.width": 0.4,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.minor.size": 1.5,
-    "ytick.minor.size": 1.5,
+    "xtick.major.size": 2.0,
+    "ytick.major.size": 2.0,
+    "xtick.minor.size": 1.2,
+    "ytick.minor.size": 1.2,
     "legend.frameon": False,
-    "legend.handlelength": 1.8,
-    "legend.columnspacing": 1.4,
+    "xtick.major.pad": 2.0,
+    "ytick.major.pad": 2.0,
+    "axes.labelpad": 2.0,
+    "legend.handlelength": 1.5,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.0,
+    "legend.borderpad": 0.2,
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.02,
     "savefig.dpi": DPI,
     "figure.dpi": DPI,
 }
@@ -69,6 +76,8 @@ _FURTHER = ("#CC79A7", "#56B4E9", "#332288", "#999933", "#882255")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
 BASELINE = "#CC3311"
 NEUTRAL = "#555555"
+# Numbers that the paper gives.
+PAPER = "#7A3B8F"
 # The unit of an eigenvalue of the Hessian, for axis labels.
 CURVATURE = "nat/param.$^2$"
 UNCONVERGED = "#000000"
@@ -107,7 +116,7 @@ def optimizer_colors(optimizers: Iterable[str]) -> dict[str, str]:
 
 def line_width(position: int) -> float:
     """The width of the line at `position`: each thinner than the one that it is drawn over, so that both are seen."""
-    return max(1.7 - 0.4 * position, 0.7)
+    return max(1.4 - 0.3 * position, 0.6)
 
 
 def marker(position: int) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import gaussian_filter1d
 
 from reproduction.experiment.labels import MAIN, Layout
 from reproduction.files.tables import RUN_KEY
@@ -20,8 +19,10 @@ def in_order(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     return frame
 
 
-def summarize(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str], *, spread: bool = False) -> pd.DataFrame:
-    """One row for each combination of the columns `by`, sorted: the mean of every column of `values`.
+def summarize(
+    frame: pd.DataFrame, by: Sequence[str], values: Sequence[str], *, spread: bool = False, median: bool = False
+) -> pd.DataFrame:
+    """One row for each combination of the columns `by`, sorted: the mean, or the median, of every column of `values`.
 
     `spread` adds the smallest and largest value (suffixes _min, _max). Missing values (a gradient that is zero has no
     direction) are left out of all three. `n` counts the rows that went in, `n_nan` those with a missing value, and
@@ -32,7 +33,7 @@ def summarize(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str], *, 
     groups = rows.groupby(list(by), sort=True, observed=True)
     columns: dict[str, pd.Series] = {}
     for value in values:
-        columns[value] = groups[value].mean()
+        columns[value] = groups[value].median() if median else groups[value].mean()
         if spread:
             columns[f"{value}_min"] = groups[value].min()
             columns[f"{value}_max"] = groups[value].max()
@@ -79,20 +80,28 @@ def summarize_runs(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]
     return result.drop(columns=["n_unconverged", "n_nan"]).merge(sums, on=list(by), how="left")
 
 
-def smooth(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str], sigma: float) -> pd.DataFrame:
-    """Smooth each column of `values` along the rows of each group with a Gaussian of `sigma` rows.
+def on_grid(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows at equal intervals of each run, and at its last step: those at lags after waiting times are left out.
 
-    Missing values stay missing and have no part in the others.
+    The interval is the smallest step all of whose multiples have a row. Rows without a step stay.
     """
-    result = frame.copy()
-    for _, group in frame.groupby(list(by), sort=False):
-        for value in values:
-            finite = group[value].notna()
-            index = group.index[finite]
-            if len(index):
-                known = group.loc[index, value].to_numpy(float)
-                result.loc[index, value] = gaussian_filter1d(known, sigma, mode="nearest")
-    return result
+    if frame.empty:
+        return frame
+    kept = frame["step"].isna()
+    for _, steps in frame.groupby([key for key in RUN_KEY if key in frame], observed=True)["step"]:
+        taken = np.unique(steps.dropna().to_numpy())
+        if not taken.size:
+            continue
+        last = taken[-1]
+        every = next((s for s in taken[taken > 0] if np.isin(np.arange(s, last + 1, s), taken).all()), 1)
+        kept.loc[steps.index] = (steps % every == 0) | (steps == last)
+    return frame[kept]
+
+
+def standard_error(values: pd.Series) -> float:
+    """Standard error of the mean of independent values; NaN for one."""
+    known = values.dropna()
+    return float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else float("nan")
 
 
 CROSS = "\N{MULTIPLICATION SIGN}"

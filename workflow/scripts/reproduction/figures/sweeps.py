@@ -1,8 +1,14 @@
-"""The runs of a sweep over batch size or learning rate: their values, and what the figures call them."""
+"""The runs of a sweep over batch size or learning rate: their values, how they are drawn and what they are called."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.lines import Line2D
 
 from reproduction.figures.axes import number_label
+from reproduction.figures.style import sequence_colors
 
 NAMES = {"batch_size": "batch size", "learning_rate": "learning rate"}
 
@@ -32,17 +38,30 @@ def is_full_batch(rows: pd.DataFrame) -> bool:
 
 
 def value_label(rows: pd.DataFrame, sweep: str) -> str:
-    """What a legend calls the value that these rows share; a learning rate as a factor on the optimizer's own."""
+    """What a legend titled by the sweep calls the value that these rows share; a learning rate as a factor."""
     value = float(rows["value"].iloc[0])
     if sweep == "learning_rate":
-        return f"learning rate \N{MULTIPLICATION SIGN} {value:g}"
-    return f"full batch ({value:.0f})" if is_full_batch(rows) else f"batch size {value:.0f}"
+        return f"\N{MULTIPLICATION SIGN} {value:g}"
+    return f"full ({value:.0f})" if is_full_batch(rows) else f"{value:.0f}"
 
 
-def value_title(rows: pd.DataFrame, sweep: str) -> str:
-    """What a panel title calls the value that these rows of one optimizer share; a learning rate as it is."""
-    if rows.empty:
-        return ""
-    if sweep == "batch_size":
-        return value_label(rows, sweep)
-    return f"lr {number_label(float(rows['learning_rate'].iloc[0]))}"
+def sweep_looks(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Variant -> how its line is drawn, by ascending value; the full batch is black and dashed."""
+    variants = sweep_variants(rows)
+    colors = sequence_colors(range(len(variants)), "plasma")
+    looks: dict[str, dict[str, Any]] = {variant: {"color": colors[rank]} for rank, variant in enumerate(variants)}
+    for variant in variants:
+        if is_full_batch(rows[rows["variant"] == variant]):
+            looks[variant] = {"color": "black", "linestyle": "--"}
+    return looks
+
+
+def value_handles(rows: pd.DataFrame, sweep: str, looks: Mapping[str, Mapping[str, Any]]) -> list[Artist]:
+    """A legend entry for each value; of runs that are shorter than the longest it says to which step they go."""
+    longest = rows["steps"].max()
+    handles: list[Artist] = []
+    for variant, look in looks.items():
+        facts = rows[rows["variant"] == variant]
+        end = "" if facts["steps"].max() == longest else f", to step {number_label(float(facts['steps'].max()))}"
+        handles.append(Line2D([], [], linewidth=1.6, label=f"{value_label(facts, sweep)}{end}", **look))
+    return handles

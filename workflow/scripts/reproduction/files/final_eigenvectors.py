@@ -48,10 +48,15 @@ class FinalEigenvectors:
         """v_1 at the last snapshot, (N,); empty for a run without one."""
         return self.vectors[0] if len(self.vectors) else np.zeros(0)
 
-    def blocks(self) -> list[Floats]:
-        """The entries of `last` in the shape of each of the network's parameters."""
+    @property
+    def shown(self) -> Floats:
+        """v_1 at the snapshot with the median IPR of the last tenth, (N,), or at the last one where it is not kept."""
+        return self.vectors[1] if len(self.vectors) > 1 else self.last
+
+    def blocks(self, vector: Floats | None = None) -> list[Floats]:
+        """The entries of a vector (N,), by default `last`, in the shape of each of the network's parameters."""
         ends = np.cumsum([math.prod(shape) for _, shape in self.layers])
-        parts = np.split(self.last, ends[:-1])
+        parts = np.split(self.last if vector is None else vector, ends[:-1])
         return [part.reshape(shape) for part, (_, shape) in zip(parts, self.layers, strict=True)]
 
 

@@ -28,7 +28,7 @@ from reproduction.claims.scoring import DIRECTION, NOT_ASSESSED, NOT_REPRODUCED,
 from reproduction.errors import DataError
 from reproduction.experiment.labels import MAIN
 from reproduction.latex import plain_interval, plain_number
-from reproduction.publication.exchanges import D_1, PLANE, SPAN, late_plateaus
+from reproduction.statistics.exchanges import D_1, PLANE, SPAN, late_plateaus
 
 _MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->)(?:(?!<!--).)*(?P<end><!-- / -->)?", re.DOTALL)
 
