@@ -6,7 +6,7 @@ SNAKEMAKE := $(VENV)/bin/snakemake
 # Only the library is installed: the reproduction is run from where it lies.
 PACKAGES := PYTHONPATH="$(CURDIR)/src:$(CURDIR)/workflow/scripts"
 
-.PHONY: all environment demo paper publish published keep restore check test lint coverage format docs benchmark
+.PHONY: all environment demo paper publish published refresh draft keep restore check test lint coverage format docs benchmark
 
 all: demo
 
@@ -38,6 +38,15 @@ publish: environment
 
 published: environment
 	$(PACKAGES) $(VENV)/bin/python -m reproduction.publication.publish redraw
+
+# After an edit of a figure, a test or a page: what is published becomes what this version makes of the same tables.
+refresh: environment
+	$(PACKAGES) $(VENV)/bin/python -m reproduction.publication.publish refresh
+
+# Figures, grades and paper of the runs that paper/runs/NAME holds so far, in paper/generated: make draft NAME=cpu
+draft: environment
+	@test -n "$(NAME)" || { echo "NAME: not given; name a run below paper/runs, as in make draft NAME=cpu"; exit 1; }
+	$(PACKAGES) $(VENV)/bin/python -m reproduction.publication.publish draft $(NAME)
 
 # Finished tables of a run that still proceeds go into paper/runs/NAME, and come back on another machine: make keep NAME=cpu,
 # make restore NAME=cpu. For a name without config/NAME.yaml give CONFIG=overlay.yaml. OPTIONS=--replace keeps what differs

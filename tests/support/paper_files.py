@@ -22,14 +22,16 @@ LAYOUT = {
     "dense_seed": 0,
     "k": 3,
 }
-CONFIG = {
+CONFIG: dict[str, Any] = {
+    "datasets": ["digits", "digits_noisy"],
     "data": {"root": "/home/someone/data", "scaling": "standard"},
     "model": {"hidden": [100, 100], "activation": "relu", "init": "xavier_uniform", "bias_init": "zero"},
-    "training": {"batch_size": 128},
+    "training": {"batch_size": 128, "steps": 100_000, "seeds": [0, 1]},
     "eigen": {"k": 3, "tolerance": 1e-3, "dense_tolerance": 1e-4},
-    "optimizers": {"sam": {"rho": 0.05}},
+    "optimizers": {"sgd": {"lr": 0.01}, "adam": {"lr": 0.001}, "sam": {"rho": 0.05}},
     "snapshots": {"every": 100, "waiting_times": [0, 10, 100], "lags_per_decade": 3},
-    "sweeps": {"dataset": "digits", "learning_rate": {"0.3": 2000}},
+    "sweeps": {"dataset": "digits", "seeds": [0], "batch_size": {}, "learning_rate": {"0.3": 2000}},
+    "sensitivity": {"variants": {}, "optimizers": [], "seeds": [], "steps": 100_000},
 }
 # What `train` writes of the machine into every identity.
 MADE_WITH = {"device": "cpu", "torch": "2.14.0+cpu", "threads": 1}
@@ -160,8 +162,10 @@ def build_figure_set(root: Path, environment: Mapping[str, str] | None = None) -
     """Run the rules `claims` and `figure_set` on small tables; the folder figure_set/ under `root`."""
     tables, figures = write_results(root / "tables"), write_figures(root)
     claims = {name: str(root / "claims" / f"claims.{name}") for name in ("csv", "md", "tex")}
+    claims |= {"grades": str(root / "claims" / "grades.csv"), "grades_tex": str(root / "claims" / "grades.tex")}
     params: dict[str, Any] = {"layout": LAYOUT, "roles": ROLES, "scale": {"steps": 3000, "n_seeds": 2}}
-    inputs = {**tables, "claims": str(REPOSITORY / "paper" / "claims.yaml")}
+    files = {"claims": "claims.yaml", "primary": "primary_tests.yaml"}
+    inputs = {**tables, **{key: str(REPOSITORY / "paper" / name) for key, name in files.items()}}
     done = run_script("claims", root, inputs=inputs, output=claims, params=params, environment=environment)
     assert done.returncode == 0, done.stderr
     folder = root / "figure_set"
@@ -169,6 +173,7 @@ def build_figure_set(root: Path, environment: Mapping[str, str] | None = None) -
         "figures_tex": "figures.tex",
         "numbers_tex": "numbers.tex",
         "claims_tex": "claims.tex",
+        "grades_tex": "grades.tex",
         "manifest": "manifest.json",
     }
     output: dict[str, Any] = {name: str(folder / file) for name, file in names.items()}
@@ -180,6 +185,8 @@ def build_figure_set(root: Path, environment: Mapping[str, str] | None = None) -
             **figures,
             "claims_csv": claims["csv"],
             "claims_tex": claims["tex"],
+            "grades": claims["grades"],
+            "grades_tex": claims["grades_tex"],
             **{name: tables[name] for name in ("history", "ipr", "baseline")},
         },
         output=output,

@@ -45,7 +45,8 @@ def test_what_is_published(published: Path, tiny_run: TinyRun) -> None:
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{n}.{k}" for n in FIGURE_NAMES for k in ("pdf", "png", "csv.gz")
     }
-    assert {path.name for path in (folder / "claims").iterdir()} == {f"claims.{kind}" for kind in ("csv", "md", "tex")}
+    claims = {f"claims.{kind}" for kind in ("csv", "md", "tex")} | {f"grades.{kind}" for kind in ("csv", "tex")}
+    assert {path.name for path in (folder / "claims").iterdir()} == claims
     for path in (folder / "tables").rglob("*.gz"):
         original = tiny_run.results / path.relative_to(folder / "tables").with_suffix("")
         assert gzip.decompress(path.read_bytes()) == original.read_bytes()

@@ -124,6 +124,11 @@ def figure_inputs(number):
     return {kind: tables(kind, selections) for kind, selections in entry(number)["inputs"].items()}
 
 
+def drawn_already(*names):
+    """Those of the figures that there are."""
+    return [path for name in names if os.path.exists(path := f"{RESULTS}/figures/{name}.pdf")]
+
+
 LINES = None
 if workflow.is_main_process and not (workflow.output_settings.dryrun or workflow.output_settings.verbose):
     LINES = follow(logger, lambda: results_line(RESULTS), quiet=bool(workflow.output_settings.quiet))

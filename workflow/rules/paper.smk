@@ -13,11 +13,14 @@ rule claims:
     input:
         **ALL_TABLES,
         claims=source("paper/claims.yaml"),
+        primary=source("paper/primary_tests.yaml"),
         modules=library("claims"),
     output:
         csv=f"{RESULTS}/claims/claims.csv",
         md=report(f"{RESULTS}/claims/claims.md", category="Claims"),
         tex=f"{RESULTS}/claims/claims.tex",
+        grades=f"{RESULTS}/claims/grades.csv",
+        grades_tex=f"{RESULTS}/claims/grades.tex",
     log:
         f"{LOGS}/claims.log",
     benchmark:
@@ -43,6 +46,8 @@ rule figure_set:
         captions=[source(f"workflow/report/{name}.rst") for name in FIGURE_NAMES],
         claims_csv=rules.claims.output.csv,
         claims_tex=rules.claims.output.tex,
+        grades=rules.claims.output.grades,
+        grades_tex=rules.claims.output.grades_tex,
         history=ALL_TABLES["history"],
         ipr=ALL_TABLES["ipr"],
         baseline=ALL_TABLES["baseline"],
@@ -54,6 +59,7 @@ rule figure_set:
         figures_tex=f"{FIGURE_SET}/figures.tex",
         numbers_tex=f"{FIGURE_SET}/numbers.tex",
         claims_tex=f"{FIGURE_SET}/claims.tex",
+        grades_tex=f"{FIGURE_SET}/grades.tex",
         manifest=f"{FIGURE_SET}/manifest.json",
     log:
         f"{LOGS}/figure_set.log",
@@ -80,6 +86,8 @@ rule paper:
         main=source("paper/main.tex"),
         references=source("paper/refs.bib"),
         figure_set=rules.figure_set.output,
+        # S4 is drawn from the main runs; the text does without those that wait for runs of the supplement.
+        supplement=[f"{RESULTS}/figures/figS4.pdf", *drawn_already("figS1")],
         modules=library("paper"),
     output:
         pdf=f"{RESULTS}/paper.pdf",

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reproduction.claims.grades import GRADES_UNITS, grades_table, latex_tables
+from reproduction.claims.primary import load_primary_tests
 from reproduction.claims.report import CLAIMS_UNITS, claims_table, latex, markdown
 from reproduction.claims.definition import load_claims
 from reproduction.claims.evidence import load_evidence
@@ -20,12 +22,13 @@ from reproduction.files.tables import write_table
 def run(
     tables: Mapping[str, Sequence[str]],
     claims: str,
+    primary: str,
     output: Mapping[str, str],
     layout: Mapping[str, Any],
     roles: Mapping[str, str],
     scale: Mapping[str, Any],
 ) -> None:
-    """Score `claims` on `tables` and write the outputs csv, md and tex."""
+    """Score `claims` and grade the tests of `primary` on `tables`: outputs csv, md, tex; grades and grades_tex."""
     evidence = load_evidence(
         tables,
         datasets=list(layout["datasets"]),
@@ -44,6 +47,11 @@ def run(
         "bootstrap": {"resamples": RESAMPLES, "seed": BOOTSTRAP_SEED},
     }
     write_table(output["csv"], claims_table(scored), kind="claims", identity=identity, units=CLAIMS_UNITS)
+    tests = load_primary_tests(primary)
+    grades = grades_table(tests, evidence)
+    texts["grades_tex"] = latex_tables(grades, tests).encode()
+    sealed = {"sha256": hashlib.sha256(texts["grades_tex"]).hexdigest(), "scale": dict(scale)}
+    write_table(output["grades"], grades, kind="grades", identity=sealed, units=GRADES_UNITS)
     for name, text in texts.items():
         with atomic_path(output[name], len(text)) as part:
             part.write_bytes(text)
@@ -54,9 +62,10 @@ def _listed(value: str | Sequence[str]) -> list[str]:
 
 
 run(
-    {kind: _listed(paths) for kind, paths in snakemake.input.items() if kind not in ("claims", "modules")},
+    {kind: _listed(paths) for kind, paths in snakemake.input.items() if kind not in ("claims", "primary", "modules")},
     snakemake.input.claims,
-    {name: snakemake.output[name] for name in ("csv", "md", "tex")},
+    snakemake.input.primary,
+    {name: snakemake.output[name] for name in ("csv", "md", "tex", "grades", "grades_tex")},
     snakemake.params.layout,
     snakemake.params.roles,
     snakemake.params.scale,

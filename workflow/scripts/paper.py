@@ -11,7 +11,7 @@ from reproduction.publication.compile import compile_paper
 compile_paper(
     main=Path(snakemake.input.main),
     references=Path(snakemake.input.references),
-    figure_set=[Path(path) for path in snakemake.input.figure_set],
+    figure_set=[Path(path) for path in (*snakemake.input.figure_set, *snakemake.input.supplement)],
     build=Path(snakemake.params.build),
     pdf=Path(snakemake.output.pdf),
 )

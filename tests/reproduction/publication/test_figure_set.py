@@ -14,7 +14,9 @@ from experiments import CLAIM_NUMBERS, FIGURE_NAMES
 from paper_files import CONFIG, LAYOUT, build_figure_set, pdf, write_figures
 from refusals import refused
 
+from reproduction.claims.grades import GRADES_UNITS
 from reproduction.errors import DamagedFileError, DataError
+from reproduction.experiment.runs import Experiment
 from reproduction.files.tables import read_table
 from reproduction.latex import latex_integer
 from reproduction.publication.figure_set import (
@@ -25,7 +27,7 @@ from reproduction.publication.figure_set import (
     portable,
     write_figure_set,
 )
-from reproduction.publication.quoted_numbers import PAPER, collect_numbers, numbers_tex
+from reproduction.publication.quoted_numbers import PAPER, collect_numbers, missing_runs, numbers_tex
 
 MAIN_TEX = Path(__file__).parents[3] / "paper" / "main.tex"
 
@@ -44,7 +46,7 @@ def _numbers(folder: Path) -> dict[str, str]:
 
 
 def test_set_is_complete(folder: Path) -> None:
-    texts = ["claims.tex", "figures.tex", "manifest.json", "numbers.tex"]
+    texts = ["claims.tex", "figures.tex", "grades.tex", "manifest.json", "numbers.tex"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*texts, *(f"{name}.pdf" for name in FIGURE_NAMES)])
 
 
@@ -133,9 +135,11 @@ def test_the_text_quotes_known_numbers_only(folder: Path) -> None:
 def test_the_text_types_no_number() -> None:
     """Digits stand in formulas, dimensions and references only; what is left has none."""
     text = MAIN_TEX.read_text(encoding="utf-8")
-    body = re.sub(r"(?<!\\)%.*", "", text[text.index(r"\begin{abstract}") :])
+    body = re.sub(r"(?<!\\)%.*", "", text[text.index(r"\begin{document}") :])
     body = re.sub(r"\\eigendrift(?:Or)?\{[^}]+\}(?:\{[^}]*\})?", "", body)
-    body = re.sub(r"\\(?:label|ref|eqref|citep|texttt|hypersetup)\{[^}]*\}", "", body)
+    body = re.sub(r"\\(?:label|ref|eqref|citep|texttt|hypersetup|eigendrift\w+|shown|supplemented)\{[^}]*\}", "", body)
+    # The number of a figure closes its macro; the paper is named by its own.
+    body = re.sub(r"\}\{\d+\}", "", body).replace("arXiv:2606.30226", "")
     body = re.sub(r"\$[^$]*\$|\\begin\{equation\}.*?\\end\{equation\}", "", body, flags=re.DOTALL)
     body = re.sub(r"[LY]?\{[\d.]+\\linewidth\}|\{\d+pt\}", "", body)
     assert re.findall(r"\d+", body) == []
@@ -182,13 +186,14 @@ def test_a_figure_without_its_parts_is_named(tmp_path: Path, lacking: str) -> No
     named["pdfs"] = [str(tmp_path / "set" / Path(path).name) for path in named["figures"]]
     named[lacking] = named[lacking][:-1]
     (tmp_path / "claims.tex").write_text("")
-    names = ("figures_tex", "numbers_tex", "claims_tex", "manifest")
+    names = ("figures_tex", "numbers_tex", "claims_tex", "grades_tex", "manifest")
     with pytest.raises(DataError, match="fig21: needs"):
         write_figure_set(
             figures=named["figures"],
             captions=named["captions"],
             pdfs=named["pdfs"],
             claims_tex=str(tmp_path / "claims.tex"),
+            grades_tex=str(tmp_path / "claims.tex"),
             numbers_tex="",
             provenance={},
             outputs={name: str(tmp_path / name) for name in names},
@@ -236,6 +241,7 @@ def _collected(**changes: Any) -> dict[str, str]:
     }
     given: dict[str, Any] = {
         "claims": pd.DataFrame(columns=["claim", "part", "verdict", "dataset", "value", "low", "high", "paper_value"]),
+        "grades": pd.DataFrame(columns=list(GRADES_UNITS)).astype({"decides": str}),
         "history": stack(history(**run) for run in runs),
         "ipr": stack(pairs(**run) for run in runs),
         "baseline": baseline("digits"),
@@ -290,3 +296,11 @@ def test_the_papers_numbers_are_the_specification() -> None:
 def test_two_files_of_one_name_are_refused() -> None:
     with refused(DataError, "a/fig01.pdf", "b/fig01.pdf"):
         by_stem(["a/fig01.pdf", "b/fig01.pdf"], "figures")
+
+
+def test_missing_runs_are_counted() -> None:
+    runs = [run for run in Experiment(CONFIG).select() if run.optimizer != "sam"]
+    there = [{"dataset": r.dataset, "optimizer": r.optimizer, "variant": r.variant, "seed": r.seed} for r in runs]
+    assert missing_runs(CONFIG, there) == "4 of 12 main runs and 3 of 3 sweep runs"
+    every = [vars(run) for run in Experiment(CONFIG)]
+    assert missing_runs(CONFIG, every) == "none"

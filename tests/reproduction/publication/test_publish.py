@@ -21,7 +21,7 @@ from reproduction.errors import DataError
 from reproduction.experiment.figure_catalogue import FIGURES, figure_name
 from reproduction.experiment.table_catalogue import KEPT_TABLES
 from reproduction.publication import publish
-from reproduction.publication.publish import different, fill, filled_page, hours, redraw
+from reproduction.publication.publish import different, fill, filled_pages, hours, redraw
 
 ROOT = Path(__file__).parents[3]
 NAMES = [figure_name(number) for number in FIGURES]
@@ -74,17 +74,19 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw(synthetic, folder)
     tables = {k: synthetic.paths(k, [{"variants": "all"}]) for k in ("history", "ipr", "alignment", "displacement")}
     tables |= {kind: synthetic.paths(kind, [{}]) for kind in ("baseline", "interpolation", "solutions")}
-    tables["final_eigenvector"] = synthetic.paths("final_eigenvector", [{"seeds": "dense"}])
+    tables["final_eigenvector"] = synthetic.paths("final_eigenvector", [{"variants": "main"}])
     for kind in KEPT_TABLES:
         synthetic.paths(kind, [{"variants": "all"}])
     experiment = synthetic.experiment
     params: dict[str, Any] = {"layout": experiment.layout(), "roles": experiment.roles()}
     claims = {kind: str(folder / "claims" / f"claims.{kind}") for kind in ("csv", "md", "tex")}
-    inputs: dict[str, Any] = {**tables, "claims": str(ROOT / "paper" / "claims.yaml")}
+    claims |= {"grades": str(folder / "claims" / "grades.csv"), "grades_tex": str(folder / "claims" / "grades.tex")}
+    files = {"claims": "claims.yaml", "primary": "primary_tests.yaml"}
+    inputs: dict[str, Any] = {**tables, **{key: str(ROOT / "paper" / name) for key, name in files.items()}}
     scale = {"scale": experiment.scale()}
     done = run_script("claims", folder, inputs=inputs, output=claims, params={**params, **scale})
     assert done.returncode == 0, done.stderr
-    texts = {"figures_tex": "figures.tex", "numbers_tex": "numbers.tex", "claims_tex": "claims.tex"}
+    texts = {f"{name}_tex": f"{name}.tex" for name in ("figures", "numbers", "claims", "grades")}
     output: dict[str, Any] = {key: str(folder / "figure_set" / name) for key, name in texts.items()}
     output |= {"manifest": str(folder / "figure_set" / "manifest.json")}
     output |= {"pdfs": [str(folder / "figure_set" / f"{name}.pdf") for name in NAMES]}
@@ -92,6 +94,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs |= {"figures": [str(folder / "figures" / f"{name}.pdf") for name in NAMES]}
     inputs |= {"captions": [str(ROOT / "workflow" / "report" / f"{name}.rst") for name in NAMES]}
     inputs |= {"claims_csv": claims["csv"], "claims_tex": claims["tex"]}
+    inputs |= {name: claims[name] for name in ("grades", "grades_tex")}
     params |= {"config": experiment.config, "scratch": str(folder / "scratch")}
     done = run_script("figure_set", folder, inputs=inputs, output=output, params=params)
     assert done.returncode == 0, done.stderr
@@ -113,7 +116,13 @@ def published(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_published(published: Path, results: Path) -> None:
     figures = {f"{name}.{kind}" for name in NAMES for kind in ("pdf", "png", "csv.gz")}
     assert {path.name for path in (published / "figures").iterdir()} == figures
-    assert {path.name for path in (published / "claims").iterdir()} == {"claims.csv", "claims.md", "claims.tex"}
+    assert {path.name for path in (published / "claims").iterdir()} == {
+        "claims.csv",
+        "claims.md",
+        "claims.tex",
+        "grades.csv",
+        "grades.tex",
+    }
     packed = list((published / "tables").rglob("*.gz"))
     assert len(packed) > 20
     for path in packed:
@@ -156,7 +165,8 @@ def test_everything_comes_back_to_the_byte_without_torch(published: Path, tmp_pa
     assert (build / "figures" / "fig01.csv").is_file()
     (build / "figures" / "fig03.png").write_bytes(b"other")
     (build / "figure_set" / "numbers.tex").write_bytes(b"other")
-    assert list(different(published, build)) == ["figures/fig03.png", "numbers.tex"]
+    (build / "claims" / "grades.csv").write_bytes(b"other")
+    assert list(different(published, build)) == ["figures/fig03.png", "claims/grades.csv", "numbers.tex"]
 
 
 def test_the_page_beside_it_gets_its_numbers(published: Path, tmp_path: Path) -> None:
@@ -167,23 +177,22 @@ def test_the_page_beside_it_gets_its_numbers(published: Path, tmp_path: Path) ->
     assert list(different(folder, folder_of_figures(published, tmp_path))) == ["REPRODUCTION.md"]
 
 
-def test_the_page_s_plateaus_are_those_of_the_claims(published: Path, tmp_path: Path) -> None:
+def test_the_page_s_layers_and_causes(published: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     one = "<!-- value displacement-saturation sgd-below-baseline first --><!-- / -->"
-    marks = ("exchanges", "layers", "causes", "cause 9")
+    marks = ("layers", "causes", "cause 9")
     page.write_text("\n".join([one, *(f"<!-- {mark} --><!-- / -->" for mark in marks)]))
-    claim, *lines = filled_page(page, published).splitlines()
+    claim, *lines = filled_pages([page], published)[page].splitlines()
     experiment = json.loads((published / "provenance.json").read_text())["config"]
     rows = [line.split(" | ") for line in lines if line.startswith(f"| {experiment['datasets'][0]} | sgd | ")]
     mean = claim.split("-->")[1].split(" ")[0]
     assert float(mean) > 0
-    assert rows[0][2].startswith(f"{mean} [")
     causes = load_claims(ROOT / "paper" / "causes.yaml")
     listed = [line.replace("\\_", "_").split(" | ")[1] for line in lines if re.match(r"\| \d+ \| ", line)]
     assert listed == [cause.title for cause in causes]
     assert re.search(r"<!-- cause 9 -->\*\*(yes|in part|no|not assessed)\*\*<!-- / -->", lines[-1])
     # Two layers at least, of a unit vector.
-    assert sum(map(float, rows[1][2 : 2 + (len(rows[1]) - 2) // 2])) == pytest.approx(1.0, abs=0.02)
+    assert sum(map(float, rows[0][2 : 2 + (len(rows[0]) - 2) // 2])) == pytest.approx(1.0, abs=0.02)
 
 
 def folder_of_figures(published: Path, tmp_path: Path) -> Path:
@@ -192,6 +201,7 @@ def folder_of_figures(published: Path, tmp_path: Path) -> Path:
     shutil.copytree(published / "figures", build / "figures")
     for path in (build / "figures").glob("*.gz"):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    shutil.copytree(published / "claims", build / "claims")
     (build / "figure_set").mkdir()
     for name in ("numbers.tex", "manifest.json"):
         shutil.copy(published / name, build / "figure_set")

@@ -1,9 +1,14 @@
 """The page's numbers, from a claims table and figures of a few rows."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from reproduction.claims.primary import load_primary_tests
 from reproduction.errors import DataError
 from reproduction.publication.reproduction_page import Numbers, fill_page
 
@@ -31,16 +36,12 @@ RECORD = {
 }
 SENSITIVITY = pd.DataFrame(
     {
+        "fingerprint": ["ipr_adam", "ipr_adam", "gap", "gap"],
         "dataset": "MNIST",
-        "optimizer": ["adam", "adam", "adam", "sgd"],
-        "scaling": ["unit", "unit", "unit", "unit"],
-        "init": "xavier_uniform",
-        "seed": [0, 1, 2, 0],
-        "complete": [1, 1, 0, 1],
-        "ipr": [0.02, 0.04, 9.0, 1e-4],
-        "displacement": [1e-5, 1e-5, 1e-5, 1e-6],
-        "tau": 2e-5,
-        "gradient_alignment": [0.25, 0.35, 9.0, 0.125],
+        "variant": ["main", "unit", "main", "unit"],
+        "value": [0.025, np.nan, 1e-4, 0.02],
+        "paper": [0.1, 0.1, np.nan, np.nan],
+        "distance": [2.0, np.nan, 0.0, 1.25],
     }
 )
 NULLS = pd.DataFrame(
@@ -60,25 +61,49 @@ ENTRIES = pd.DataFrame(
 )
 
 
-def displacement_rows(seed: int, plateau: tuple[float, float, float]) -> pd.DataFrame:
-    """D_1 and the displacement of the spans of two and of three vectors, flat at their plateaus."""
-    first, plane, span = plateau
-    columns = {"displacement": [first, 9.0, 9.0], "subspace_displacement": [first, plane, span]}
-    grid = [(tw, lag, i, seed) for tw in (0, 10, 100) for lag in (1, 10, 100) for i in (1, 2, 3)]
-    rows = pd.DataFrame(grid, columns=["waiting_time", "lag", "i", "seed"])
-    values = {name: [column[i - 1] for i in rows["i"]] for name, column in columns.items()}
-    return rows.assign(dataset="MNIST", optimizer="adam", variant="main", **values)
-
-
-DISPLACEMENT = pd.concat([displacement_rows(0, (8e-6, 2e-6, 3e-6)), displacement_rows(1, (1.2e-5, 4e-6, 3e-6))])
-NUMBERS = Numbers(
-    claims=CLAIMS,
-    record=RECORD,
-    scale="steps 100000, seeds 3",
-    plotted={"fig16": ENTRIES, "figS1": SENSITIVITY, "figS2": NULLS, "figS3": ACCURACY},
-    causes=(),
-    displacement=DISPLACEMENT,
+EXCHANGES = pd.DataFrame(
+    {
+        "dataset": "MNIST",
+        "optimizer": ["sgd", "adam", "adam"],
+        **{f"late_{name}{end}": [0.25, 0.5, 0.5] for name in ("v1", "plane", "span") for end in ("", "_min", "_max")},
+        **{
+            f"{name}{end}": [np.nan, 0.125, 0.125]
+            for name in ("late_direction", "decided")
+            for end in ("", "_min", "_max")
+        },
+        "exchange": [np.nan, 0.75, 0.75],
+        "exchange_min": [np.nan, 0.7, 0.7],
+        "exchange_max": [np.nan, 0.8, 0.8],
+    }
 )
+TESTS = load_primary_tests(Path(__file__).parents[3] / "paper" / "primary_tests.yaml")
+HEAD = {"statement": "It is 0.1.", "test": "ipr-adam", "decides": "H2b, claim 6", "reason": ""}
+GRADES = pd.DataFrame(
+    [
+        {**HEAD, "dataset": "MNIST", "value": 0.09, "low": 0.07, "high": 0.12, "n": 5, "grade": "confirmed"},
+        {**HEAD, "dataset": "FashionMNIST", "value": 0.3, "low": 0.15, "high": 0.6, "n": 3, "grade": "inconclusive"},
+        {**HEAD, "dataset": "all", "grade": "inconclusive"},
+    ]
+).assign(paper=[0.1, 0.1, np.nan], region="0.05 to 0.2", n_planned=5)
+
+
+def made(**changes: Any) -> Numbers:
+    """What a page is filled from, with these changes."""
+    given: dict[str, Any] = {
+        "claims": CLAIMS,
+        "record": RECORD,
+        "scale": "steps 100000, seeds 3",
+        "plotted": {"fig16": ENTRIES, "figS1": SENSITIVITY, "figS2": NULLS, "figS3": ACCURACY, "figS4": EXCHANGES},
+        "causes": (),
+        "grades": GRADES,
+        "tests": replace(TESTS, headlines={"H2b": ("ipr-adam",)}),
+        "missing": "none",
+        "n_parameters": 89_720,
+    }
+    return Numbers(**{**given, **changes})
+
+
+NUMBERS = made()
 
 
 def filled(mark: str, numbers: Numbers = NUMBERS) -> str:
@@ -98,12 +123,9 @@ def between(mark: str, numbers: Numbers = NUMBERS) -> str:
         ("verdict falls below first", "reproduced"),
         ("verdict falls", "not reproduced"),
         ("verdict null", "direction only"),
-        ("reading first unit xavier_uniform adam ipr", "0.0300 [0.0200, 0.0400]"),
-        ("reading first unit xavier_uniform sgd gradient_alignment", "0.125 [0.125, 0.125]"),
-        ("reading first unit xavier_normal adam ipr", "not drawn"),
-        ("reading last unit xavier_uniform adam ipr", "not drawn"),
-        # Of the seed that both have.
-        ("reading first unit xavier_uniform adam-over-sgd ipr", "200 [200, 200]"),
+        ("grade ipr-adam", "*inconclusive*"),
+        ("measured ipr-adam first", "0.0900 [0.0700, 0.1200]"),
+        ("missing", "All main and sweep runs are here."),
     ],
 )
 def test_one_number(mark: str, text: str) -> None:
@@ -127,27 +149,39 @@ def test_the_runs() -> None:
 
 def test_the_supplement() -> None:
     sensitivity = between("sensitivity")
-    # The run that ended early is left out.
-    assert (
-        "| MNIST | adam | unit | xavier\\_uniform | 2 | 0.0300 [0.0200, 0.0400] | 0.500 [0.500, 0.500] "
-        "| 0.300 [0.250, 0.350] |" in sensitivity
-    )
-    assert "| MNIST | sgd | unit | xavier\\_uniform | 1 | 1.00e-04 [1.00e-04, 1.00e-04] | 0.0500" in sensitivity
+    assert "| number | dataset | paper | main | unit |" in sensitivity
+    assert "| ipr\\_adam | MNIST | 0.1 | 0.025 (2.0) |  |" in sensitivity
+    assert "| gap | MNIST |  | 0.0001 (0.0) | 0.02 (1.2) |" in sensitivity
     assert "| MNIST | sphere | 0.00270 | 0.00280 |" in between("null_models")
     # Lag 0 is no movement at all.
     assert "| MNIST | sgd | 0.250 |" in between("accuracy")
-    bare = Numbers(CLAIMS, RECORD, "", {}, (), DISPLACEMENT)
-    for name in ("sensitivity", "null_models", "accuracy", "layers"):
-        assert between(name, bare) == "\nNot drawn from these runs.\n"
-    assert between("reading first unit xavier_uniform adam ipr", bare) == "not drawn"
+    for name in ("sensitivity", "null_models", "accuracy", "layers", "exchanges"):
+        assert between(name, made(plotted={})) == "\nNot drawn from these runs.\n"
 
 
-def test_plateaus_of_the_spans_are_in_units_of_the_baseline() -> None:
-    tau = {"claim": "null-model", "part": "displacement", "dataset": "MNIST", "value": 2e-5}
-    claims = pd.concat([CLAIMS, pd.DataFrame([tau])], ignore_index=True)
-    text = between("exchanges", Numbers(claims, RECORD, "", {}, (), DISPLACEMENT))
-    assert "| dataset | optimizer | v\\_1 | span of v\\_1, v\\_2 | span of v\\_1 to v\\_3 |\n" in text
-    assert "| MNIST | adam | 0.500 [0.400, 0.600] | 0.150 [0.100, 0.200] | 0.150 [0.150, 0.150] |\n" in text
+def test_how_much_is_exchange() -> None:
+    text = between("exchanges")
+    assert "| MNIST | adam | 0.500 [0.500, 0.500] | 0.125 [0.125, 0.125] |" in text
+    assert "| 0.750 [0.700, 0.800] | 0.125 [0.125, 0.125] |\n" in text
+    # Without the table of identities nothing is said of the direction.
+    assert "| MNIST | sgd | 0.250 [0.250, 0.250] | -- |" in text
+
+
+def test_a_graded_statement_shows_each_dataset_and_how_many_seeds_there_are() -> None:
+    (row,) = [line for line in between("grades headlines").splitlines() if "It is" in line]
+    cells = row.strip("| ").split(" | ")
+    assert cells[0] == "It is 0.1."
+    assert cells[1] == "0.1 (asked: 0.05 to 0.2)"
+    assert cells[2] == "MNIST: 0.0900 [0.0700, 0.1200]<br>FashionMNIST: 0.300 [0.150, 0.600], 3 of 5"
+    assert cells[3] == "inconclusive (MNIST: confirmed; FashionMNIST: inconclusive)"
+
+
+def test_another_network_and_missing_runs_are_said() -> None:
+    config = {**RECORD["config"], "model": {"hidden": [100, 100]}}  # type: ignore[dict-item]
+    other = made(n_parameters=89_610, record={**RECORD, "config": config}, missing="2 of 30 main runs")
+    assert "89 610" in between("network", other)
+    assert between("network", other) != between("network", made(record={**RECORD, "config": config}))
+    assert "2 of 30 main runs" in between("missing", other)
 
 
 def test_the_final_eigenvector_layer_by_layer() -> None:
@@ -172,8 +206,9 @@ def test_what_is_not_marked_stays_and_filling_again_changes_nothing() -> None:
         ("value falls", "takes CLAIM PART PLACE"),
         ("verdict rises", "no claim rises"),
         ("cause 1", "takes the NUMBER of a claim with a cause"),
-        ("reading first unit xavier_uniform adam", "takes PLACE SCALING INIT OPTIMIZER and one of ipr"),
-        ("reading first unit xavier_uniform adam weight", "takes PLACE SCALING INIT OPTIMIZER and one of ipr"),
+        ("grades all", "takes one of headlines"),
+        ("grade nothing", "takes the id of a primary TEST"),
+        ("measured ipr-adam middle", "takes the id of a primary TEST"),
         ("colour falls", "unknown; known are value, paper"),
     ],
 )
@@ -192,6 +227,4 @@ def test_a_mark_that_is_not_closed_swallows_nothing() -> None:
 
 def test_text_in_tables_is_shown_as_it_is() -> None:
     claims = CLAIMS.assign(title="v_1 | *all* < 1")
-    assert r"| 1 | v\_1 \| \*all\* \< 1 | not reproduced |" in between(
-        "verdicts", Numbers(claims, RECORD, "", {}, (), DISPLACEMENT)
-    )
+    assert r"| 1 | v\_1 \| \*all\* \< 1 | not reproduced |" in between("verdicts", made(claims=claims))

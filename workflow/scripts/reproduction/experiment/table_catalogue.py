@@ -107,7 +107,7 @@ TABLES: Mapping[str, Table] = {
         row="snapshot",
         content="v_1 at the last snapshot and at one with the median IPR of the last tenth",
         units=_numbers("vectors", "scales"),
-        scored={"seeds": "dense"},
+        scored={"variants": "main"},
     ),
     "overlaps": Table(
         path="overlaps.csv",

@@ -26,7 +26,6 @@ from reproduction.figures.style import (
     FONT_SIZE,
     NEUTRAL,
     PAPER,
-    TEXT_WIDTH,
     optimizer_colors,
     sequence,
     styled,

@@ -33,13 +33,16 @@ def save(drawn: Drawn, drawing: Drawing, output: Outputs, sources: Mapping[str, 
     title, figure = drawing["title"], drawn.figure
     # Straight to the canvases: Figure.savefig would draw everything five times, and lay it out for each file anew.
     figure.set_dpi(DPI)
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+    # The layout's solver leaves rounding of its own, which differs from process to process: it would show in the pixels
+    # of an image, and as -0 in a PDF.
+    for axes in figure.axes:
+        left, bottom, width, height = (round(value, 6) for value in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
     with atomic_path(output.png) as part:
         FigureCanvasAgg(figure).print_png(part, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    figure.set_layout_engine("none")
-    # The layout's solver leaves rounding of its own, which differs from process to process and can show as -0 in a PDF.
-    for axes in figure.axes:
-        left, bottom, width, height = (round(value, 9) for value in axes.get_position(original=True).bounds)
-        axes.set_position((left, bottom, width, height))
     figure.set_dpi(IMAGE_DPI)
     metadata = {"Title": title, "Creator": None, "Producer": None, "CreationDate": None}
     with atomic_path(output.pdf) as part:

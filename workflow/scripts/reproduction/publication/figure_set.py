@@ -22,6 +22,10 @@ PREAMBLE = r"""% Written by the rule `figure_set`: one environment a figure, fig
 % For articles of one and of two columns, and for beamer, where figure* is figure.
 %   \input{figures.tex}                                          all figures
 %   {\def\eigendriftonly{fig03}\input{figures.tex}}              one of them
+% A figure with \eigendriftskip{figNN} before this file is read is left out here: the text shows it itself.
+\providecommand*\eigendriftskip[1]{\expandafter\def\csname eigendrift@skip@#1\endcsname{}}
+% \eigendriftnumber{N} stands before each caption: a text that wants the paper's numbers defines it.
+\providecommand*\eigendriftnumber[1]{}
 \providecommand*\eigendriftfigure[1]{%
   \begingroup
   \sbox0{\includegraphics{#1}}%
@@ -34,7 +38,8 @@ PREAMBLE = r"""% Written by the rule `figure_set`: one environment a figure, fig
 \newif\ifeigendriftshown\newif\ifeigendriftany\eigendriftanyfalse
 \def\eigendriftselect#1{%
   \def\eigendriftthis{#1}\eigendriftshownfalse
-  \ifx\eigendriftwanted\eigendriftall\eigendriftshowntrue\fi
+  \ifx\eigendriftwanted\eigendriftall
+    \ifcsname eigendrift@skip@#1\endcsname\else\eigendriftshowntrue\fi\fi
   \ifx\eigendriftwanted\eigendriftthis\eigendriftshowntrue\fi
   \ifeigendriftshown\eigendriftanytrue\fi}
 """
@@ -61,10 +66,12 @@ def _environment(name: str, caption: str, wide: bool) -> str:
         raise DataError(f"caption of {name}: {error}") from None
     if not text:
         raise DataError(f"caption of {name}: empty")
+    number = re.sub("[^0-9]", "", name) or "0"
     return (
         f"\n\\eigendriftselect{{{name}}}\\ifeigendriftshown\n"
         f"\\begin{{{environment}}}[htbp]\n  \\centering\n  \\eigendriftfigure{{{name}.pdf}}\n"
-        f"  \\caption{{{text}}}\n  \\label{{fig:{name}}}\n\\end{{{environment}}}\n\\fi\n"
+        f"  \\eigendriftnumber{{{int(number)}}}\\caption{{{text}}}\n"
+        f"  \\label{{fig:{name}}}\n\\end{{{environment}}}\n\\fi\n"
     )
 
 
@@ -79,9 +86,17 @@ def is_wide(pdf: Path) -> bool:
 
 def check_claims_tex(claims_csv: str, claims_tex: str) -> None:
     """`DamagedFileError` if the claims in LaTeX are not those that the claims table was written with."""
-    expected = read_header(claims_csv, kind="claims")["identity"]["sha256"]["tex"]
-    if hashlib.sha256(Path(claims_tex).read_bytes()).hexdigest() != expected:
-        raise DamagedFileError(f"{claims_tex}: fails its checksum in {claims_csv}; delete both and run again")
+    _check_tex(claims_csv, claims_tex, read_header(claims_csv, kind="claims")["identity"]["sha256"]["tex"])
+
+
+def check_grades_tex(grades: str, grades_tex: str) -> None:
+    """`DamagedFileError` if the grades in LaTeX are not those that the table of grades was written with."""
+    _check_tex(grades, grades_tex, read_header(grades, kind="grades")["identity"]["sha256"])
+
+
+def _check_tex(table: str, tex: str, expected: str) -> None:
+    if hashlib.sha256(Path(tex).read_bytes()).hexdigest() != expected:
+        raise DamagedFileError(f"{tex}: fails its checksum in {table}; delete both and run again")
 
 
 def by_stem(paths: Sequence[str], what: str) -> dict[str, Path]:
@@ -99,16 +114,17 @@ def write_figure_set(
     figures: Sequence[str],
     captions: Sequence[str],
     claims_tex: str,
+    grades_tex: str,
     numbers_tex: str,
     provenance: Mapping[str, Any],
     pdfs: Sequence[str],
     outputs: Mapping[str, str],
 ) -> None:
-    """Write figures, figures.tex, numbers.tex, claims.tex and manifest.json.
+    """Write figures, figures.tex, numbers.tex, claims.tex, grades.tex and manifest.json.
 
     `figures` and `pdfs` are the PDFs and where they go, matched by name; `captions` the .rst file of each; `claims_tex`
-    the file of the rule `claims`, `numbers_tex` source text; `outputs` has figures_tex, numbers_tex, claims_tex and
-    manifest. All lie in one folder.
+    and `grades_tex` the files of the rule `claims`, `numbers_tex` source text; `outputs` has figures_tex, numbers_tex,
+    claims_tex, grades_tex and manifest. All lie in one folder.
     """
     sources, targets, texts = by_stem(figures, "figures"), by_stem(pdfs, "outputs"), by_stem(captions, "captions")
     for name in sorted(set(sources) | set(targets)):
@@ -116,8 +132,9 @@ def write_figure_set(
             raise DataError(f"{name}: needs a figure, an output and a caption (workflow/report/{name}.rst)")
     rst = {name: texts[name].read_text(encoding="utf-8") for name in sources}
     wide = {name: is_wide(sources[name]) for name in sources}
-    written = [Path(outputs["figures_tex"]), Path(outputs["numbers_tex"]), Path(outputs["claims_tex"])]
-    for path, text in zip(written, (figures_tex(rst, wide), numbers_tex, _read(claims_tex)), strict=True):
+    written = [Path(outputs[name]) for name in ("figures_tex", "numbers_tex", "claims_tex", "grades_tex")]
+    contents = (figures_tex(rst, wide), numbers_tex, _read(claims_tex), _read(grades_tex))
+    for path, text in zip(written, contents, strict=True):
         _write(path, text)
     for name, source in sources.items():
         with atomic_path(targets[name]) as part:

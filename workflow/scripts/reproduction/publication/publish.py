@@ -3,6 +3,8 @@
 With src and workflow/scripts in PYTHONPATH, as `make publish` and `make published` have them:
 python -m reproduction.publication.publish fill results/NAME    tables, figures, claims, provenance to paper/published/
 python -m reproduction.publication.publish redraw               all of it from these tables again, compared with them
+python -m reproduction.publication.publish refresh              the same, put in the place of what came out different
+python -m reproduction.publication.publish draft NAME           what paper/runs/NAME gives so far, to paper/generated
 """
 
 import argparse
@@ -11,7 +13,7 @@ import os
 import runpy
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +24,7 @@ import pandas as pd
 
 from reproduction.claims.definition import load_claims
 from reproduction.claims.evidence import Evidence, load_evidence
+from reproduction.claims.primary import load_primary_tests
 from reproduction.claims.report import scale_line
 from reproduction.claims.scoring import score_claims
 from reproduction.errors import DataError, EigendriftError
@@ -35,19 +38,21 @@ from reproduction.jobs.checkout import SCRIPTS, use_this_copy
 from reproduction.latex import latex_integer
 from reproduction.publication import machine_readable
 from reproduction.publication.compile import INSTALL
-from reproduction.publication.figure_set import by_stem, check_claims_tex, write_figure_set
+from reproduction.publication.figure_set import by_stem, check_claims_tex, check_grades_tex, write_figure_set
+from reproduction.publication.kept import STORE, configured
 from reproduction.publication.packed import pack, unpack, write_whole
-from reproduction.publication.quoted_numbers import numbers_of, numbers_tex
+from reproduction.publication.quoted_numbers import missing_runs, numbers_of, numbers_tex
 from reproduction.publication.reproduction_page import Numbers, fill_page
 
 ROOT = SCRIPTS.parents[1]
 CAPTIONS, PAPER = ROOT / "workflow" / "report", ROOT / "paper"
 PUBLISHED, BUILD = PAPER / "published", PAPER / "generated" / "published"
 ALL: tuple[int | str, ...] = (*FIGURES, *SUPPLEMENT)
-PAGE = "REPRODUCTION.md"
-CLAIMS = ("claims.csv", "claims.md", "claims.tex")
+# What a reader gets, and its long tables.
+PAGES = PAGE, DETAILS = ("REPRODUCTION.md", "DETAILS.md")
+CLAIMS = ("claims.csv", "claims.md", "claims.tex", "grades.csv", "grades.tex")
 # What the page takes its tables from.
-_PLOTTED = ("fig16", "figS1", "figS2", "figS3")
+_PLOTTED = ("fig16", "figS1", "figS2", "figS3", "figS4")
 _RESTORE = "bring it back with git checkout, or publish again"
 # Tables that the numbers of the text are taken from, besides those of the figures.
 _NUMBERS: dict[str, list[dict[str, str]]] = {
@@ -60,24 +65,25 @@ _NUMBERS: dict[str, list[dict[str, str]]] = {
 def fill(results: Path, published: Path = PUBLISHED) -> int:
     """Put a finished results folder in the place of `published`, all of it or nothing; the number of bytes in it.
 
-    The numbers in the page REPRODUCTION.md beside it become those of these results, and the checkout's descriptions for
-    machines become theirs.
+    The numbers in the `PAGES` beside it become those of these results, and the checkout's descriptions for machines
+    become theirs.
     """
     manifest = results / "figure_set" / "manifest.json"
     if not manifest.is_file():
         raise DataError(f"{manifest}: no such file; let the workflow of {results} run to its end first")
     record = json.loads(manifest.read_text(encoding="utf-8"))["provenance"]
     experiment = Experiment(validate(record["config"]))
-    part, page = published.with_name(f".{published.name}.part"), published.with_name(PAGE)
+    part = published.with_name(f".{published.name}.part")
+    pages = [page for page in map(published.with_name, PAGES) if page.is_file()]
     shutil.rmtree(part, ignore_errors=True)
     try:
         _gather(results, experiment, record, part)
-        text = filled_page(page, part) if page.is_file() else None
+        texts = filled_pages(pages, part)
         shutil.rmtree(published, ignore_errors=True)
         part.replace(published)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    if text is not None:
+    for page, text in texts.items():
         write_whole(page, text.encode())
     if published == PUBLISHED:
         machine_readable.write()
@@ -103,23 +109,34 @@ def _gather(results: Path, experiment: Experiment, record: dict[str, Any], folde
     write_whole(folder / "provenance.json", f"{text}\n".encode())
 
 
-def filled_page(page: Path, published: Path) -> str:
-    """The page with the numbers of what is published."""
+def filled_pages(pages: Sequence[Path], published: Path) -> dict[Path, str]:
+    """Each page with the numbers of what is published."""
+    if not pages:
+        return {}
     claims = str(published / "claims" / "claims.csv")
     figures = {name: published / f"figures/{name}.csv.gz" for name in _PLOTTED}
     record = _record(published)
     experiment, evidence = Experiment(validate(record["config"])), published_evidence(published)
     labels = {**experiment.layout()["datasets"], **experiment.layout()["optimizers"]}
-    causes = score_claims(load_claims(PAPER / "causes.yaml"), evidence, labels)
+    there = [path.parent for path in (published / "tables").rglob("history.csv.gz")]
     numbers = Numbers(
         claims=read_table(claims, kind="claims"),
         record=record,
         scale=scale_line(read_header(claims, kind="claims")["identity"]["scale"]),
         plotted={name: pd.read_csv(path, skiprows=1) for name, path in figures.items() if path.is_file()},
-        causes=causes,
-        displacement=evidence.displacement,
+        causes=score_claims(load_claims(PAPER / "causes.yaml"), evidence, labels),
+        grades=read_table(str(published / "claims" / "grades.csv"), kind="grades"),
+        tests=load_primary_tests(PAPER / "primary_tests.yaml"),
+        missing=missing_runs(record["config"], [_run_of(path) for path in there]),
+        n_parameters=experiment.n_parameters(experiment.datasets()[0]),
     )
-    return fill_page(page.read_text(encoding="utf-8"), numbers)
+    return {page: fill_page(page.read_text(encoding="utf-8"), numbers) for page in pages}
+
+
+def _run_of(folder: Path) -> dict[str, Any]:
+    """Whose run a folder of tables is."""
+    dataset, optimizer, variant, seed = folder.parts[-4:]
+    return {"dataset": dataset, "optimizer": optimizer, "variant": variant, "seed": int(seed.removeprefix("seed"))}
 
 
 def published_evidence(published: Path) -> Evidence:
@@ -175,37 +192,96 @@ def hours(benchmarks: Path) -> dict[str, float]:
 
 
 def redraw(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1) -> list[str]:
-    """Draw all figures and write figure set and paper into `build`; names of published files that came out different.
-
-    Without TeX the paper is omitted, with a message.
+    """Score and draw everything and write figure set and paper into `build`; names of published files that came out
+    different. Without TeX the paper is omitted, with a message.
     """
     record = _record(published)
     record.pop("hours")
-    experiment = Experiment(validate(record["config"]))
     shutil.rmtree(build, ignore_errors=True)
     _unpack(published, build)
-    names = sorted(path.stem for path in (published / "figures").glob("*.pdf"))
-    numbers = [number for number in ALL if figure_name(number) in names]
+    numbers = [number for number in ALL if (published / "figures" / f"{figure_name(number)}.pdf").is_file()]
+    _make(Experiment(validate(record["config"])), numbers, build, record, processes)
+    return list(different(published, build))
+
+
+def _make(
+    experiment: Experiment, numbers: Sequence[int | str], build: Path, record: dict[str, Any], processes: int
+) -> None:
+    """Claims, figures, figure set and paper from the tables in `build`, which may be those of some runs only."""
     use_this_copy()
     # Processes of their own, since each script sends its output to its own log.
     with get_context("spawn").Pool(processes) as pool:
-        pool.map(run_script, [_figure_job(experiment, number, build) for number in numbers], chunksize=1)
-        _figure_set(experiment, published, build, record)
+        jobs = [_claims_job(experiment, build), *(_figure_job(experiment, number, build) for number in numbers)]
+        pool.map(run_script, jobs, chunksize=1)
+        _figure_set(experiment, build, record)
         if all(map(shutil.which, ("latexmk", "pdflatex"))):
             pool.apply(run_script, [_paper_job(build)])
         else:
             print(f"paper.pdf: left out, without latexmk and pdflatex; {INSTALL}", file=sys.stderr)
-    return list(different(published, build))
+
+
+def refresh(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1) -> list[str]:
+    """Put what this version of the project makes of the published tables in the place of what is published.
+
+    All figures of the catalogue are drawn, those too that were not published before. The names of what changed.
+    """
+    record = _record(published)
+    plain = {key: value for key, value in record.items() if key != "hours"}
+    shutil.rmtree(build, ignore_errors=True)
+    _unpack(published, build)
+    _make(Experiment(validate(record["config"])), ALL, build, plain, processes)
+    changed = []
+    kinds = {f"figures/{figure_name(number)}.{kind}": kind for number in ALL for kind in ("pdf", "png", "csv")}
+    copies = {name: f"{name}.gz" if kind == "csv" else name for name, kind in kinds.items()}
+    copies |= {f"claims/{name}": f"claims/{name}" for name in CLAIMS}
+    copies |= {f"figure_set/{name}": name for name in ("numbers.tex", "manifest.json")}
+    copies |= {"paper.pdf": "paper.pdf"} if (build / "paper.pdf").is_file() else {}
+    for source, name in copies.items():
+        content, target = (build / source).read_bytes(), published / name
+        before = target.read_bytes() if target.is_file() else None
+        if name.endswith(".gz"):
+            pack(target, content)
+        else:
+            write_whole(target, content)
+        changed += [name] if target.read_bytes() != before else []
+    pages = [page for page in map(published.with_name, PAGES) if page.is_file()]
+    for page, text in filled_pages(pages, published).items():
+        write_whole(page, text.encode())
+    return changed
+
+
+def draft(name: str, build: Path | None = None, processes: int = 1) -> Path:
+    """What the kept tables of a run that proceeds give so far: figures, grades and paper, which say what is missing.
+
+    Needs the baselines and one run; a figure without any of its runs is empty. The folder that it is written to.
+    """
+    store, folder = STORE / name, build or PAPER / "generated" / f"draft-{name}"
+    config = configured(name, [])
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in (path for path in store.rglob("*") if path.suffix in (".gz", ".xz")):
+        write_whole(folder / path.relative_to(store).with_suffix(""), unpack(path, _RESTORE))
+    if not list(folder.rglob("history.csv")):
+        raise DataError(f"{store}: holds no run; keep one first: make keep NAME={name}")
+    experiment = Experiment(config)
+    numbers = [number for number in ALL if _has_tables(experiment, number, folder)]
+    _make(experiment, numbers, folder, {"config": experiment.recorded()}, processes)
+    return folder
+
+
+def _has_tables(experiment: Experiment, number: int | str, folder: Path) -> bool:
+    """Whether there is a table of each kind, but identities, that a figure is drawn from."""
+    kinds = {kind: table_paths(experiment, kind, chosen) for kind, chosen in entry(number)["inputs"].items()}
+    return all(any((folder / path).is_file() for path in paths) for kind, paths in kinds.items() if kind != "identity")
 
 
 def different(published: Path, build: Path) -> Iterator[str]:
-    """Names of published figures, numbers, manifest and PDF whose redrawn file has other bytes, and of a page with
-    numbers that are not those of the claims.
+    """Names of published figures, claims, numbers, manifest and PDF whose redrawn file has other bytes, and of pages
+    with numbers that are not those of the tables.
     """
-    files = [*sorted((published / "figures").iterdir()), published / "numbers.tex", published / "manifest.json"]
-    for path in files:
+    files = [*sorted((published / "figures").iterdir()), *sorted((published / "claims").iterdir())]
+    for path in [*files, published / "numbers.tex", published / "manifest.json"]:
         name, content = path.relative_to(published), path.read_bytes()
-        again = build / (name if name.parts[0] == "figures" else Path("figure_set") / name)
+        again = build / (name if name.parts[0] in ("figures", "claims") else Path("figure_set") / name)
         if path.suffix == ".gz":
             again, content = again.with_suffix(""), unpack(path, _RESTORE)
         if again.read_bytes() != content:
@@ -213,9 +289,10 @@ def different(published: Path, build: Path) -> Iterator[str]:
     pdf, again = published / "paper.pdf", build / "paper.pdf"
     if pdf.is_file() and again.is_file() and pdf.read_bytes() != again.read_bytes():
         yield pdf.name
-    page = published.with_name(PAGE)
-    if page.is_file() and page.read_text(encoding="utf-8") != filled_page(page, published):
-        yield page.name
+    pages = [page for page in map(published.with_name, PAGES) if page.is_file()]
+    for page, text in filled_pages(pages, published).items():
+        if page.read_text(encoding="utf-8") != text:
+            yield page.name
     if published == PUBLISHED:
         made = machine_readable.records()
         yield from (name for name, content in made.items() if (ROOT / name).read_bytes() != content)
@@ -240,7 +317,7 @@ def _figure_job(experiment: Experiment, number: int | str, build: Path) -> dict[
     paths = {kind: table_paths(experiment, kind, chosen) for kind, chosen in entry(number)["inputs"].items()}
     return {
         "rule": name,
-        "input": {kind: [str(build / path) for path in listed] for kind, listed in paths.items()},
+        "input": {kind: _present(build, listed) for kind, listed in paths.items()},
         "script": "draw_figure",
         "params": {"layout": experiment.layout(), "figure": drawing(number, experiment.settings)},
         "output": {kind: str(build / "figures" / f"{name}.{kind}") for kind in ("pdf", "png", "csv")},
@@ -248,10 +325,35 @@ def _figure_job(experiment: Experiment, number: int | str, build: Path) -> dict[
     }
 
 
+def _present(build: Path, paths: Sequence[str]) -> list[str]:
+    """Those of the tables that there are: older results lack kinds, unfinished ones runs."""
+    return [str(build / path) for path in paths if (build / path).is_file()]
+
+
+def _claims_job(experiment: Experiment, build: Path) -> dict[str, Any]:
+    """What the rule of the claims gives to its script."""
+    tables = {kind: _present(build, table_paths(experiment, kind, [of])) for kind, of in SCORED_TABLES.items()}
+    files = {"claims": str(PAPER / "claims.yaml"), "primary": str(PAPER / "primary_tests.yaml")}
+    names = dict(zip(("csv", "md", "tex", "grades", "grades_tex"), CLAIMS, strict=True))
+    return {
+        "rule": "claims",
+        "input": {**tables, **files},
+        "params": {"layout": experiment.layout(), "roles": experiment.roles(), "scale": experiment.scale()},
+        "output": {key: str(build / "claims" / name) for key, name in names.items()},
+        "log": [str(build / "logs" / "claims.log")],
+    }
+
+
 def _paper_job(build: Path) -> dict[str, Any]:
     """What the rule of the paper gives to its script."""
+    supplement = [build / "figures" / f"{figure_name(number)}.pdf" for number in SUPPLEMENT]
     figure_set = [str(path) for path in sorted((build / "figure_set").iterdir())]
-    sources = {"main": str(PAPER / "main.tex"), "references": str(PAPER / "refs.bib"), "figure_set": figure_set}
+    sources = {
+        "main": str(PAPER / "main.tex"),
+        "references": str(PAPER / "refs.bib"),
+        "figure_set": figure_set,
+        "supplement": [str(path) for path in supplement if path.is_file()],
+    }
     return {
         "rule": "paper",
         "input": sources,
@@ -261,33 +363,48 @@ def _paper_job(build: Path) -> dict[str, Any]:
     }
 
 
+class _Named(SimpleNamespace):
+    """What Snakemake gives to a script by name: attributes that can be listed too."""
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        return vars(self).items()
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self)[name]
+
+
 def run_script(job: dict[str, Any]) -> None:
     """Run the script of a rule as Snakemake would, in this process, whose output then goes to the rule's log."""
-    named = {key: SimpleNamespace(**value) if isinstance(value, dict) else value for key, value in job.items()}
+    named = {key: _Named(**value) if isinstance(value, dict) else value for key, value in job.items()}
     script = SCRIPTS / f"{job.get('script', job['rule'])}.py"
     runpy.run_path(str(script), init_globals={"snakemake": SimpleNamespace(**named)})
 
 
-def _figure_set(experiment: Experiment, published: Path, build: Path, record: dict[str, Any]) -> None:
-    paths = {
-        kind: [str(build / path) for path in table_paths(experiment, kind, chosen)] for kind, chosen in _NUMBERS.items()
-    }
+def _figure_set(experiment: Experiment, build: Path, record: dict[str, Any]) -> None:
+    paths = {kind: _present(build, table_paths(experiment, kind, chosen)) for kind, chosen in _NUMBERS.items()}
+    claims = {name: str(build / "claims" / name) for name in CLAIMS}
     found, _ = numbers_of(
-        claims=str(published / "claims" / "claims.csv"),
+        claims=claims["claims.csv"],
+        grades=claims["grades.csv"],
         **paths,
         layout=experiment.layout(),
         roles=experiment.roles(),
         # The record of the runs, not one of this checkout.
         provenance=lambda identities: record,
     )
-    check_claims_tex(str(published / "claims" / "claims.csv"), str(published / "claims" / "claims.tex"))
-    figures = [str(build / "figures" / f"{figure_name(number)}.pdf") for number in FIGURES]
+    check_claims_tex(claims["claims.csv"], claims["claims.tex"])
+    check_grades_tex(claims["grades.csv"], claims["grades.tex"])
+    drawn = [build / "figures" / f"{figure_name(number)}.pdf" for number in FIGURES]
+    figures = [str(path) for path in drawn if path.is_file()]
     target = build / "figure_set"
-    texts = {"figures_tex": "figures.tex", "numbers_tex": "numbers.tex", "claims_tex": "claims.tex"}
+    texts = {
+        name: f"{name.removesuffix('_tex')}.tex" for name in ("figures_tex", "numbers_tex", "claims_tex", "grades_tex")
+    }
     write_figure_set(
         figures=figures,
         captions=[str(CAPTIONS / f"{name}.rst") for name in by_stem(figures, "figures")],
-        claims_tex=str(published / "claims" / "claims.tex"),
+        claims_tex=claims["claims.tex"],
+        grades_tex=claims["grades.tex"],
         numbers_tex=numbers_tex({**found, "figures": latex_integer(len(figures))}),
         provenance=record,
         pdfs=[str(target / Path(path).name) for path in figures],
@@ -307,10 +424,18 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fill", help="fill paper/published from a finished run").add_argument("results", type=Path)
     commands.add_parser("redraw", help="draw it all again from its tables and compare")
+    commands.add_parser("refresh", help="draw it all again and publish that")
+    commands.add_parser("draft", help="figures and paper of the runs that are kept so far").add_argument("name")
     given = parser.parse_args(arguments)
     try:
         if given.command == "fill":
             print(f"{PUBLISHED}: {fill(given.results) / 1e6:.1f} MB")
+            return 0
+        if given.command == "draft":
+            print(draft(given.name, processes=os.cpu_count() or 1))
+            return 0
+        if given.command == "refresh":
+            print(f"{PUBLISHED}: {len(refresh(processes=os.cpu_count() or 1))} files changed")
             return 0
         changed = redraw(processes=os.cpu_count() or 1)
     except EigendriftError as error:

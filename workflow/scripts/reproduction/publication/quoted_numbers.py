@@ -13,11 +13,15 @@ from typing import Any
 import pandas as pd
 
 from reproduction.claims.evidence import OPTIMIZER_ROLES
+from reproduction.claims.grades import OTHER_DATA
+from reproduction.claims.grades import WHOLE as WHOLE_TEST
+from reproduction.claims.grading import GRADES
 from reproduction.claims.report import WHOLE
 from reproduction.claims.scoring import VERDICTS
 from reproduction.claims.statistics import Measurement, estimate
 from reproduction.errors import DataError
 from reproduction.experiment.labels import MAIN
+from reproduction.experiment.runs import Experiment
 from reproduction.files.tables import RUN_KEY, read_header, read_table, read_tables
 from reproduction.latex import escape, latex_given, latex_integer, latex_interval, latex_number
 from reproduction.statistics.localization import final_ipr
@@ -65,6 +69,7 @@ def numbers_tex(numbers: Mapping[str, str]) -> str:
 def collect_numbers(
     *,
     claims: pd.DataFrame,
+    grades: pd.DataFrame,
     history: pd.DataFrame,
     ipr: pd.DataFrame,
     baseline: pd.DataFrame,
@@ -75,8 +80,9 @@ def collect_numbers(
 ) -> dict[str, str]:
     """All numbers by key.
 
-    `claims` is the claims table; `history` and `ipr` hold all runs, `baseline` all datasets; `identities` are those of
-    the history tables, one a run; `layout` and `roles` are the parameters of the rule `claims`.
+    `claims` is the claims table, `grades` that of the primary tests; `history` and `ipr` hold all runs, `baseline` all
+    datasets; `identities` are those of the history tables, one a run; `layout` and `roles` are the parameters of the
+    rule `claims`.
     """
     datasets = list(layout["datasets"])
     diverged = [identity for identity in identities if identity.get("diverged_at") is not None]
@@ -85,6 +91,8 @@ def collect_numbers(
     numbers = {**_scale(history, ipr, identities), **_datasets(layout["datasets"]), **_flat("", provenance)}
     numbers |= {f"paper.{key}": _text(value) for key, value in PAPER.items()}
     numbers |= _claims(claims, places)
+    numbers |= _grades(grades)
+    numbers["network.note"] = _network_note(numbers, int(baseline["n_parameters"].iloc[0]))
     for place, dataset in places.items():
         numbers |= {f"{place}.{key}": text for key, text in _dataset(dataset, layout, baseline, identities).items()}
         for role in OPTIMIZER_ROLES:
@@ -98,6 +106,7 @@ def collect_numbers(
 def numbers_of(
     *,
     claims: str,
+    grades: str,
     history: Sequence[str],
     ipr: Sequence[str],
     baseline: Sequence[str],
@@ -111,6 +120,7 @@ def numbers_of(
     record = provenance(identities)
     numbers = collect_numbers(
         claims=read_table(claims, kind="claims"),
+        grades=read_table(grades, kind="grades"),
         history=read_tables(paths, kind="history"),
         ipr=read_tables(sorted(ipr), kind="ipr"),
         baseline=read_tables(sorted(baseline), kind="baseline"),
@@ -119,7 +129,50 @@ def numbers_of(
         roles=roles,
         provenance=record,
     )
+    numbers["missing"] = escape(missing_runs(record["config"], identities))
     return numbers, record
+
+
+def _grades(grades: pd.DataFrame) -> dict[str, str]:
+    """Counts of grades among headlines (H) and claims, and of each test its grade and what it measured."""
+    whole = grades[grades["dataset"] == WHOLE_TEST]
+    numbers = {}
+    for group, prefix in (("headlines", "H"), ("claims", "claim ")):
+        own = whole[whole["decides"].str.contains(f"(?:^|, ){prefix}", regex=True)]
+        numbers[f"grades.{group}.all"] = latex_integer(len(own))
+        for grade in (*GRADES, OTHER_DATA):
+            name = grade.partition(",")[0].replace(" ", "")
+            numbers[f"grades.{group}.{name}"] = latex_integer(int((own["grade"] == grade).sum()))
+    for row in grades.to_dict("records"):
+        if row["dataset"] == WHOLE_TEST:
+            numbers[f"grade.{row['test']}"] = escape(str(row["grade"]))
+            continue
+        place = {"MNIST": "first", "FashionMNIST": "last"}[row["dataset"]]
+        key = f"grade.{row['test']}.{place}"
+        numbers[key] = latex_interval(float(row["value"]), float(row["low"]), float(row["high"]))
+        numbers[f"{key}.grade"] = escape(str(row["grade"]))
+    return numbers
+
+
+def _network_note(numbers: Mapping[str, str], n_parameters: int) -> str:
+    """What a reader must know of runs of another network than the paper's; empty for the paper's."""
+    if n_parameters == PAPER["parameters"]:
+        return ""
+    return (
+        f"The runs of this document are of a network of {latex_integer(n_parameters)} parameters, not of the paper's "
+        f"{numbers['paper.parameters']}: their grades are a rehearsal."
+    )
+
+
+def missing_runs(config: Mapping[str, Any], identities: Sequence[Mapping[str, Any]]) -> str:
+    """Which of the configured runs have no table here, in words; "none" if all are there."""
+    experiment = Experiment(config)
+    there = {tuple(identity[key] for key in RUN_KEY) for identity in identities}
+    said = []
+    for name, runs in (("main", experiment.select()), ("sweep", [r for r in experiment if r.variant != MAIN])):
+        gone = sum((run.dataset, run.optimizer, run.variant, run.seed) not in there for run in runs)
+        said += [f"{gone} of {len(runs)} {name} runs"] if gone else []
+    return " and ".join(said) or "none"
 
 
 def _scale(history: pd.DataFrame, ipr: pd.DataFrame, identities: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -154,14 +207,16 @@ def _dataset(
     dataset: str, layout: Mapping[str, Any], baseline: pd.DataFrame, identities: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
     own = [identity for identity in identities if identity["dataset"] == dataset]
-    if not own:
-        raise DataError(f"numbers: no history table of the dataset {dataset!r}")
-    row = baseline[(baseline["dataset"] == dataset) & (baseline["i"] == 1)].iloc[0]
+    rows = baseline[(baseline["dataset"] == dataset) & (baseline["i"] == 1)]
+    if rows.empty:
+        raise DataError(f"numbers: no baseline of the dataset {dataset!r}")
+    row = rows.iloc[0]
     return {
         "label": escape(layout["datasets"][dataset]),
-        "parameters": latex_integer(int(own[0]["n_parameters"])),
-        "samples": _text(own[0].get("n_train")),
-        "uniform": latex_number(1.0 / int(own[0]["n_parameters"])),
+        "parameters": latex_integer(int(row["n_parameters"])),
+        # Of a dataset without a run yet nothing says it.
+        "samples": _text(own[0].get("n_train")) if own else "--",
+        "uniform": latex_number(1.0 / int(row["n_parameters"])),
         "tau": latex_interval(row["mean_overlap"], row["overlap_low"], row["overlap_high"]),
         "tauone": latex_interval(row["displacement"], row["displacement_low"], row["displacement_high"]),
         "initializations": latex_integer(int(row["n_initializations"])),

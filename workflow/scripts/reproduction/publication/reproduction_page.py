@@ -6,15 +6,17 @@
     <!-- verdicts --> all claims <!-- / -->
     <!-- runs --> scale, hours, device, versions <!-- / -->
     <!-- causes --> what paper/causes.yaml gives; <!-- cause NUMBER --> its answer for one claim <!-- / -->
+    <!-- grades GROUP --> statement, paper, ours, grade; GROUP is headlines, claims or statements <!-- / -->
+    <!-- grade TEST --> the grade of one primary test; <!-- measured TEST PLACE --> what it measured <!-- / -->
+    <!-- tally --> how many tests have which grade; <!-- network --> whether it is the paper's network <!-- / -->
+    <!-- missing --> which of the configured runs are not here <!-- / -->
     <!-- sensitivity --> figure S1 as a table; <!-- null_models --> figure S2; <!-- accuracy --> figure S3 <!-- / -->
-    <!-- reading PLACE SCALING INIT OPTIMIZER STATISTIC --> one number of that table <!-- / -->
-    <!-- exchanges --> late plateaus of v_1 and of the spans it lies in; <!-- layers --> figure 16 by layer <!-- / -->
+    <!-- exchanges --> figure S4: late plateaus of v_1, of the direction that it was, of spans <!-- / -->
+    <!-- layers --> figure 16 by layer <!-- / -->
 
-PLACE is `first` or `last`: the dataset that plays MNIST, or FashionMNIST. OPTIMIZER may be `adam-over-sgd`: the ratio
-of the two, seed by seed.
+PLACE is `first` or `last`: the dataset that plays MNIST, or FashionMNIST.
 """
 
-import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,12 +25,15 @@ from typing import Any
 
 import pandas as pd
 
+from reproduction.claims.grades import WHOLE as ALL
+from reproduction.claims.grades import markdown_table
+from reproduction.claims.grading import GRADES
+from reproduction.claims.primary import PrimaryTests
 from reproduction.claims.report import WHOLE, markdown_row
 from reproduction.claims.scoring import DIRECTION, NOT_ASSESSED, NOT_REPRODUCED, REPRODUCED, VERDICTS, ScoredClaim
 from reproduction.errors import DataError
-from reproduction.experiment.labels import MAIN
+from reproduction.experiment import paper_numbers
 from reproduction.latex import plain_interval, plain_number
-from reproduction.statistics.exchanges import D_1, PLANE, SPAN, late_plateaus
 
 _MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->)(?:(?!<!--).)*(?P<end><!-- / -->)?", re.DOTALL)
 
@@ -36,8 +41,8 @@ _MARKED = re.compile(r"(<!-- (?P<what>\w+)(?P<of>(?: [\w.-]+)*) -->)(?:(?!<!--).
 @dataclass(frozen=True)
 class Numbers:
     """What the page is filled from: claims table, provenance record with its hours, scale of the runs in words, by name
-    (figS1) the plotted numbers of those figures that were drawn, paper/causes.yaml scored, and the evidence's table of
-    displacements.
+    (figS1) the plotted numbers of those figures that were drawn, paper/causes.yaml scored, the table of grades with
+    the tests, and which of the configured runs are not there.
     """
 
     claims: pd.DataFrame
@@ -45,7 +50,10 @@ class Numbers:
     scale: str
     plotted: Mapping[str, pd.DataFrame]
     causes: Sequence[ScoredClaim]
-    displacement: pd.DataFrame
+    grades: pd.DataFrame
+    tests: PrimaryTests
+    missing: str
+    n_parameters: int
 
     def part(self, keys: Sequence[str]) -> "pd.Series[Any]":
         """The row of one part: CLAIM PART PLACE."""
@@ -80,7 +88,7 @@ def fill_page(page: str, numbers: Numbers) -> str:
                 raise DataError("not closed; write <!-- / --> after it")
             return match[1] + writer(numbers, keys) + match["end"]
         except DataError as error:
-            raise DataError(f"REPRODUCTION.md: mark {match[1]!r}: {error}") from error
+            raise DataError(f"page: mark {match[1]!r}: {error}") from error
 
     return _MARKED.sub(write, page)
 
@@ -129,45 +137,82 @@ def _runs(numbers: Numbers, keys: Sequence[str]) -> str:
     return "\n".join(["", *lines, ""])
 
 
-_READING = {
-    "ipr": "final IPR of v_1",
-    "plateau": "plateau of D_1 / tau_1",
-    "gradient_alignment": "gradient alignment of v_1",
-}
+def _groups(tests: PrimaryTests) -> dict[str, list[str]]:
+    return {
+        "headlines": [name for ids in tests.headlines.values() for name in ids],
+        "claims": list(dict.fromkeys(name for ids in tests.claims.values() for name in ids)),
+        "statements": list(tests.statements),
+    }
 
 
-def _readings(numbers: Numbers) -> pd.DataFrame | None:
-    """One row a run of figure S1, in the configuration's order of datasets."""
-    table = numbers.plotted.get("figS1")
-    if table is None:
-        return None
-    table = table[table["complete"] == 1].assign(plateau=lambda rows: rows["displacement"] / rows["tau"])
-    datasets = numbers.record["config"]["datasets"]
-    return table.sort_values("dataset", key=lambda names: names.map(datasets.index), kind="stable")
+def _grades(numbers: Numbers, keys: Sequence[str]) -> str:
+    groups = _groups(numbers.tests)
+    if len(keys) != 1 or keys[0] not in groups:
+        raise DataError(f"takes one of {', '.join(groups)}")
+    labels = {role: role for role in ("MNIST", "FashionMNIST")}
+    return f"\n{markdown_table(numbers.grades, groups[keys[0]], labels)}\n"
+
+
+def _grade(numbers: Numbers, keys: Sequence[str]) -> str:
+    rows = numbers.grades[(numbers.grades["dataset"] == ALL) & numbers.grades["test"].isin(keys)]
+    if len(keys) != 1 or len(rows) != 1:
+        raise DataError("takes the id of a primary TEST")
+    return f"*{rows['grade'].iloc[0]}*"
+
+
+def _measured(numbers: Numbers, keys: Sequence[str]) -> str:
+    roles = {"first": "MNIST", "last": "FashionMNIST"}
+    if len(keys) != 2 or keys[1] not in roles:
+        raise DataError("takes the id of a primary TEST and first or last")
+    rows = numbers.grades[(numbers.grades["test"] == keys[0]) & (numbers.grades["dataset"] == roles[keys[1]])]
+    if len(rows) != 1:
+        raise DataError(f"no primary test {keys[0]} on {roles[keys[1]]}")
+    row = rows.iloc[0]
+    found = plain_interval(float(row["value"]), float(row["low"]), float(row["high"]))
+    return found if math.isfinite(float(row["value"])) else "no run yet"
+
+
+def _tally(numbers: Numbers, keys: Sequence[str]) -> str:
+    said = []
+    for group, ids in _groups(numbers.tests).items():
+        own = numbers.grades[(numbers.grades["dataset"] == ALL) & numbers.grades["test"].isin(ids)]["grade"]
+        counts = ", ".join(f"{(own == grade).sum()} {grade}" for grade in GRADES)
+        said.append(f"- {len(own)} tests of {group}: {counts}")
+    return "\n" + "\n".join(said) + "\n"
+
+
+def _network(numbers: Numbers, keys: Sequence[str]) -> str:
+    hidden = "-".join(map(str, numbers.record["config"]["model"].get("hidden", ["of a module"])))
+    count = f"{numbers.n_parameters:,}".replace(",", " ")
+    if numbers.n_parameters == paper_numbers.PARAMETERS:
+        return f"These runs are of the paper's network: hidden layers {hidden}, {count} parameters."
+    return (
+        f"**These runs are of another network than the paper's: hidden layers {hidden}, {count} parameters, where the "
+        "paper's numbers imply 89 720. The tests were fixed with these runs known, for runs that are still to come: "
+        "their grades here are a rehearsal.**"
+    )
+
+
+def _missing(numbers: Numbers, keys: Sequence[str]) -> str:
+    return "All main and sweep runs are here." if numbers.missing == "none" else f"Missing: {numbers.missing}."
 
 
 def _sensitivity(numbers: Numbers, keys: Sequence[str]) -> str:
-    table = _readings(numbers)
+    table = numbers.plotted.get("figS1")
     if table is None:
         return _NOT_DRAWN
-    rows = []
-    for key, runs in table.groupby(["dataset", "optimizer", "scaling", "init"], sort=False):
-        rows.append((*key, len(runs), *(_range(runs[value]) for value in _READING)))
-    heads = ("dataset", "optimizer", "scaling", "initialization", "seeds", *_READING.values())
-    return _table(heads, rows)
-
-
-def _reading(numbers: Numbers, keys: Sequence[str]) -> str:
-    if len(keys) != 5 or keys[4] not in _READING:
-        raise DataError(f"takes PLACE SCALING INIT OPTIMIZER and one of {', '.join(_READING)}")
-    place, scaling, init, optimizers, statistic = keys
-    table = _readings(numbers)
-    if table is None:
-        return "not drawn"
-    own = table[(table["dataset"] == numbers.dataset(place)) & (table["scaling"] == scaling) & (table["init"] == init)]
-    over, *under = (own[own["optimizer"] == name].set_index("seed")[statistic] for name in optimizers.split("-over-"))
-    found = over / under[0] if under else over
-    return _range(found) if found.notna().any() else "not drawn"
+    variants = list(dict.fromkeys(table["variant"]))
+    rows: list[list[str]] = []
+    for (name, dataset), cells in table.groupby(["fingerprint", "dataset"], sort=False):
+        by = cells.drop_duplicates("variant").set_index("variant")
+        paper = by["paper"].iloc[0]
+        row = [str(name), str(dataset), "" if math.isnan(paper) else f"{paper:g}"]
+        for variant in variants:
+            value, distance = float(by.loc[variant, "value"]), float(by.loc[variant, "distance"])
+            off = "" if math.isnan(distance) else f" ({distance:.1f})"
+            row.append("" if math.isnan(value) else f"{value:.4g}{off}")
+        rows.append(row)
+    return _table(("number", "dataset", "paper", *variants), rows)
 
 
 def _null_models(numbers: Numbers, keys: Sequence[str]) -> str:
@@ -209,19 +254,23 @@ def _cause(numbers: Numbers, keys: Sequence[str]) -> str:
 
 
 def _exchanges(numbers: Numbers, keys: Sequence[str]) -> str:
-    displacement = numbers.displacement
-    plateaus = late_plateaus(displacement[displacement["variant"] == MAIN])
-    claims = numbers.claims
-    tau_1 = claims[(claims["claim"] == "null-model") & (claims["part"] == "displacement")]
-    tau = {str(row["dataset"]): float(row["value"]) for row in tau_1.to_dict("records")}
+    table = numbers.plotted.get("figS4")
+    if table is None:
+        return _NOT_DRAWN
+    heads = {
+        "late_v1": "v_1",
+        "late_direction": "direction that v_1 was",
+        "late_plane": "span of v_1, v_2",
+        "late_span": "span of v_1 to v_3",
+        "exchange": "share that is exchange",
+        "decided": "decided by the solver's bounds",
+    }
     rows = []
-    config = numbers.record["config"]
-    for dataset, optimizer in itertools.product(config["datasets"], config["optimizers"]):
-        runs = plateaus[(plateaus["dataset"] == dataset) & (plateaus["optimizer"] == optimizer)]
-        unit = tau.get(str(dataset), math.nan)
-        if len(runs):
-            rows.append((dataset, optimizer, *(_range(runs[column] / unit) for column in (D_1, PLANE, SPAN))))
-    return _table(("dataset", "optimizer", D_1, PLANE, SPAN), rows)
+    for key, own in table.groupby(["dataset", "optimizer"], sort=False):
+        first = own.iloc[0]
+        cells = (tuple(float(first[f"{name}{end}"]) for end in ("", "_min", "_max")) for name in heads)
+        rows.append((*key, *("--" if math.isnan(cell[0]) else plain_interval(*cell) for cell in cells)))
+    return _table(("dataset", "optimizer", *heads.values()), rows)
 
 
 def _layers(numbers: Numbers, keys: Sequence[str]) -> str:
@@ -243,11 +292,6 @@ _ANSWERS = {REPRODUCED: "yes", DIRECTION: "in part", NOT_REPRODUCED: "no", NOT_A
 _NOT_DRAWN = "\nNot drawn from these runs.\n"
 
 
-def _range(values: "pd.Series[float]") -> str:
-    """Mean over seeds, with their range."""
-    return plain_interval(float(values.mean()), float(values.min()), float(values.max()))
-
-
 def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [markdown_row(heads), "|" + "---|" * len(heads), *(markdown_row([*map(str, row)]) for row in rows)]
     return "\n".join(["", *lines, ""])
@@ -260,7 +304,12 @@ _WRITERS: Mapping[str, Callable[[Numbers, Sequence[str]], str]] = {
     "verdicts": _verdicts,
     "runs": _runs,
     "sensitivity": _sensitivity,
-    "reading": _reading,
+    "grades": _grades,
+    "grade": _grade,
+    "measured": _measured,
+    "tally": _tally,
+    "network": _network,
+    "missing": _missing,
     "null_models": _null_models,
     "accuracy": _accuracy,
     "causes": _causes,
