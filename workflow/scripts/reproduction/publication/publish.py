@@ -247,6 +247,8 @@ def refresh(published: Path = PUBLISHED, build: Path = BUILD, processes: int = 1
     pages = [page for page in map(published.with_name, PAGES) if page.is_file()]
     for page, text in filled_pages(pages, published).items():
         write_whole(page, text.encode())
+    if published == PUBLISHED:
+        machine_readable.write()
     return changed
 
 
