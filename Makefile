@@ -27,6 +27,8 @@ environment: $(VENV)/.installed
 
 demo: environment
 	$(SNAKEMAKE) --cores $(CORES)
+	$(SNAKEMAKE) --report results/demo/report.html
+	@echo "All of it on one page: results/demo/report.html"
 
 paper: environment
 	$(SNAKEMAKE) --cores $(CORES) paper
@@ -37,6 +39,7 @@ publish: environment
 	$(PACKAGES) $(VENV)/bin/python -m reproduction.publication.publish fill results/$(NAME)
 
 published: environment
+	@echo "Every published figure is drawn again, in a minute or two."
 	$(PACKAGES) $(VENV)/bin/python -m reproduction.publication.publish redraw
 
 # After an edit of a figure, a test or a page: what is published becomes what this version makes of the same tables.

@@ -7,7 +7,6 @@ import math
 import re
 import shutil
 import subprocess
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import torch
 import yaml
 from conftest import IN_CI, TinyRun
 from experiments import CLAIM_NUMBERS, FIGURE_NAMES, TABLE_RULES, overlaid, read
-from snakemake_process import TINY, run_snakemake
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.figure_catalogue import FIGURES
@@ -67,7 +65,7 @@ def test_the_files_are_those_that_the_rules_declare(results: Path, tiny_run: Tin
     expected = {f"figures/{name}.{kind}" for name in FIGURE_NAMES for kind in ("pdf", "png", "csv")}
     expected |= {f"figure_set/{name}.pdf" for name in FIGURE_NAMES}
     expected |= {f"figure_set/{name}" for name in ("figures.tex", "numbers.tex", "claims.tex", "manifest.json")}
-    expected |= {f"claims/claims.{kind}" for kind in ("csv", "md", "tex")}
+    expected |= {f"claims/claims.{kind}" for kind in ("csv", "md", "html", "tex")}
     expected |= {f"data/{d}.safetensors" for d in DATASETS}
     # The permuted networks are of the supplement.
     of_data_sets = [path for kind, path in DATASET_TABLES.items() if TABLES[kind].rule != "permuted"]
@@ -105,7 +103,7 @@ def test_the_terminal_shows_how_far_the_run_is_and_where_its_results_are(tiny_ru
     assert counts == sorted(counts)
     assert any(re.search(r"train digits\w*/\w+/[\w.-]+/seed\d", match[3]) for match in seen)
     last = lines[-1]
-    for path in ("figures", "claims/claims.md", "figure_set"):
+    for path in ("figures", "claims/claims.html", "figure_set"):
         assert f"results/tiny/{path}" in last
     # What is not shown is in Snakemake's log.
     (log, *_) = sorted((tiny_run.folder / ".snakemake" / "log").glob("*.log"))
@@ -191,19 +189,6 @@ def test_the_compiled_paper_holds_all_figures(results: Path, tiny_run: TinyRun) 
     assert "??" not in text
     images = subprocess.run(["pdffonts", str(pdf)], capture_output=True, text=True, check=True).stdout
     assert "Type 3" not in images
-
-
-def test_a_report_holds_all_figures(tiny_run: TinyRun, tmp_path: Path) -> None:
-    path = tmp_path / "report.zip"
-    # No server is reached: the page's own scripts come with Snakemake.
-    blocked = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    run_snakemake(tiny_run.folder, "--report", str(path), *TINY, **blocked)
-    with zipfile.ZipFile(path) as archive:
-        names = {Path(name).name: name for name in archive.namelist()}
-        assert {f"{name}.png" for name in FIGURE_NAMES} | {"claims.md", "report.html"} <= set(names)
-        for name in FIGURE_NAMES:
-            png = (tiny_run.results / "figures" / f"{name}.png").read_bytes()
-            assert archive.read(names[f"{name}.png"]) == png, name
 
 
 # Tables

@@ -1,13 +1,11 @@
 """The page about a tracked run, in a browser."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import IN_CI
+from chromium import shown_title
 from torch import nn
 from training_loops import data, plain, train
 
@@ -33,33 +31,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return track.report(folder / "report.html")
 
 
-def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        (pytest.fail if IN_CI else pytest.skip)("no Chromium here")
-    return str(found)
-
-
 @pytest.mark.parametrize("width", [500, 1200])
 def test_every_image_is_shown_and_nothing_is_wider_than_the_window(report: Path, width: int, tmp_path: Path) -> None:
     measured = tmp_path / "page.html"
     measured.write_text(report.read_text(encoding="utf-8").replace("</body>", MEASURE), encoding="utf-8")
-    done = subprocess.run(
-        [
-            browser(),
-            *("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            f"--window-size={width},900",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            measured.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    found = re.search(r"<title>(\{.*?\})</title>", done.stdout)
-    assert found is not None, done.stdout[:2000]
-    assert '"images":[true,true,true]' in found[1]
-    shown = re.search(r'"width":(\d+)', found[1])
+    found = shown_title(measured, width, tmp_path / "profile")
+    assert '"images":[true,true,true]' in found
+    shown = re.search(r'"width":(\d+)', found)
     assert shown is not None
     assert int(shown[1]) <= width

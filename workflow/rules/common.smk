@@ -8,7 +8,17 @@ from reproduction.experiment.config import validate
 from reproduction.errors import ConfigError
 from reproduction.experiment.datasets import loader_modules
 from reproduction.jobs.slurm import watch
-from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, drawn_by, entry, figure_name
+from reproduction.experiment.figure_catalogue import (
+    CLAIMS_PART,
+    FIGURES,
+    PROVENANCE_PART,
+    SUPPLEMENT,
+    drawing,
+    drawn_by,
+    entry,
+    figure_name,
+    part_of,
+)
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.dependencies import library_files
 from reproduction.jobs.terminal import follow, results_line
@@ -127,6 +137,11 @@ def figure_inputs(number):
 def drawn_already(*names):
     """Those of the figures that there are."""
     return [path for name in names if os.path.exists(path := f"{RESULTS}/figures/{name}.pdf")]
+
+
+def figure_labels(number):
+    """How the report lists a figure."""
+    return {"figure": f"Figure {number}", "shows": entry(number)["title"]}
 
 
 LINES = None

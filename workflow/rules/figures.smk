@@ -13,7 +13,10 @@ for number in FIGURES:
         output:
             pdf=f"{RESULTS}/figures/fig{number:02d}.pdf",
             png=report(
-                f"{RESULTS}/figures/fig{number:02d}.png", caption=f"../report/fig{number:02d}.rst", category="Figures"
+                f"{RESULTS}/figures/fig{number:02d}.png",
+                caption=f"../report/fig{number:02d}.rst",
+                category=part_of(number),
+                labels=figure_labels(number),
             ),
             csv=f"{RESULTS}/figures/fig{number:02d}.csv",
         log:

@@ -17,7 +17,13 @@ rule claims:
         modules=library("claims"),
     output:
         csv=f"{RESULTS}/claims/claims.csv",
-        md=report(f"{RESULTS}/claims/claims.md", category="Claims"),
+        md=f"{RESULTS}/claims/claims.md",
+        html=report(
+            f"{RESULTS}/claims/claims.html",
+            caption="../report/claims.rst",
+            category=CLAIMS_PART,
+            labels={"page": "Claims of the paper", "shows": "Verdict of each claim and of its parts"},
+        ),
         tex=f"{RESULTS}/claims/claims.tex",
         grades=f"{RESULTS}/claims/grades.csv",
         grades_tex=f"{RESULTS}/claims/grades.tex",
@@ -60,7 +66,12 @@ rule figure_set:
         numbers_tex=f"{FIGURE_SET}/numbers.tex",
         claims_tex=f"{FIGURE_SET}/claims.tex",
         grades_tex=f"{FIGURE_SET}/grades.tex",
-        manifest=f"{FIGURE_SET}/manifest.json",
+        manifest=report(
+            f"{FIGURE_SET}/manifest.json",
+            caption="../report/manifest.rst",
+            category=PROVENANCE_PART,
+            labels={"file": "manifest.json", "shows": "Configuration, versions, device, commit, checksums"},
+        ),
     log:
         f"{LOGS}/figure_set.log",
     benchmark:

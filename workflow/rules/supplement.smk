@@ -50,7 +50,10 @@ for number in SUPPLEMENT:
         output:
             pdf=f"{RESULTS}/figures/fig{number}.pdf",
             png=report(
-                f"{RESULTS}/figures/fig{number}.png", caption=f"../report/fig{number}.rst", category="Supplement"
+                f"{RESULTS}/figures/fig{number}.png",
+                caption=f"../report/fig{number}.rst",
+                category=part_of(number),
+                labels=figure_labels(number),
             ),
             csv=f"{RESULTS}/figures/fig{number}.csv",
         log:

@@ -10,7 +10,7 @@ from typing import Any
 
 from reproduction.claims.grades import GRADES_UNITS, grades_table, latex_tables
 from reproduction.claims.primary import load_primary_tests
-from reproduction.claims.report import CLAIMS_UNITS, claims_table, latex, markdown
+from reproduction.claims.report import CLAIMS_UNITS, claims_table, latex, markdown, page
 from reproduction.claims.definition import load_claims
 from reproduction.claims.evidence import load_evidence
 from reproduction.claims.scoring import score_claims
@@ -28,7 +28,9 @@ def run(
     roles: Mapping[str, str],
     scale: Mapping[str, Any],
 ) -> None:
-    """Score `claims` and grade the tests of `primary` on `tables`: outputs csv, md, tex; grades and grades_tex."""
+    """Score `claims` and grade the tests of `primary` on `tables`: outputs csv, md, tex, grades and grades_tex, and the
+    report's page html if wanted.
+    """
     evidence = load_evidence(
         tables,
         datasets=list(layout["datasets"]),
@@ -47,6 +49,8 @@ def run(
         "bootstrap": {"resamples": RESAMPLES, "seed": BOOTSTRAP_SEED},
     }
     write_table(output["csv"], claims_table(scored), kind="claims", identity=identity, units=CLAIMS_UNITS)
+    if "html" in output:
+        texts["html"] = page(scored, labels, scale).encode()
     tests = load_primary_tests(primary)
     grades = grades_table(tests, evidence)
     texts["grades_tex"] = latex_tables(grades, tests).encode()
@@ -65,7 +69,11 @@ run(
     {kind: _listed(paths) for kind, paths in snakemake.input.items() if kind not in ("claims", "primary", "modules")},
     snakemake.input.claims,
     snakemake.input.primary,
-    {name: snakemake.output[name] for name in ("csv", "md", "tex", "grades", "grades_tex")},
+    {
+        name: getattr(snakemake.output, name)
+        for name in ("csv", "md", "tex", "html", "grades", "grades_tex")
+        if hasattr(snakemake.output, name)
+    },
     snakemake.params.layout,
     snakemake.params.roles,
     snakemake.params.scale,

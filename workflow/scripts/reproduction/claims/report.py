@@ -1,13 +1,15 @@
-"""The scored claims as a table (CSV), as Markdown and as LaTeX."""
+"""The scored claims as a table (CSV), as Markdown, as a page of HTML and as LaTeX."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape as html_escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reproduction.claims.scoring import VERDICTS, Part, ScoredClaim
+from reproduction.claims.scoring import DIRECTION, NOT_REPRODUCED, REPRODUCED, VERDICTS, Part, ScoredClaim
 from reproduction.latex import escape, latex_given, latex_interval, plain_interval
 
 CLAIMS_UNITS = {
@@ -29,6 +31,7 @@ CLAIMS_UNITS = {
 }
 # The row that holds a claim's own verdict.
 WHOLE = "claim"
+_COLOURS = {REPRODUCED: "good", DIRECTION: "partly", NOT_REPRODUCED: "bad"}
 _SHORT = {verdict: verdict.partition(" at ")[0] for verdict in VERDICTS}
 
 
@@ -105,6 +108,67 @@ def markdown_row(cells: Sequence[str]) -> str:
 
 def _markdown_text(text: str) -> str:
     return "".join(f"\\{character}" if character in "\\|<>*_" else character for character in text)
+
+
+# Only what lies in the element .claims: Snakemake's report shows the page within its own start page too.
+_STYLE = """<style>
+.claims { font: 16px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; max-width: 60rem; }
+.claims .scroll { overflow-x: auto; }
+.claims table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; width: 100%; }
+.claims th, .claims td { padding: 0.3rem 0.5rem; text-align: left; vertical-align: top; }
+.claims tr { border-bottom: 1px solid #ddd; }
+.claims details { border-bottom: 1px solid #ddd; padding: 0.4rem 0; } .claims summary { cursor: pointer; }
+.claims .verdict { white-space: nowrap; border-radius: 0.3rem; padding: 0.05rem 0.4rem; background: #e8e8ed; }
+.claims .good { background: #d3f2d9; } .claims .partly { background: #fdf0c4; }
+.claims .bad { background: #fadbd8; }
+</style>"""
+
+
+def page(scored: Sequence[ScoredClaim], labels: Mapping[str, str], scale: Mapping[str, Any]) -> str:
+    """The claims with their verdicts and the parts of each, as a page that fits a narrow window too."""
+    counts = Counter(item.verdict for item in scored)
+    tally = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    lines = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>The paper\'s claims</title>',
+        f'{_STYLE}\n</head>\n<body>\n<div class="claims">',
+        f"<p>Of the paper's {len(scored)} claims: <strong>{html_escape(tally)}</strong>. "
+        f"Scale of these runs: {html_escape(scale_line(scale))}. A claim has the worst verdict of its parts. Values "
+        "are means over seeds with a 95% bootstrap interval; the tests stand in paper/claims.yaml. Open a claim to see "
+        "its parts.</p>",
+    ]
+    for item in scored:
+        figures = ", ".join(map(str, item.claim.figures))
+        lines += [
+            f"<details><summary>{item.claim.number}. {_html(item.claim.title)} {_badge(item.verdict)}</summary>",
+            f"<p>{_html(item.claim.statement)} (Figure {figures}; parts: {_html(item.tally)}.)</p>",
+            '<div class="scroll"><table><thead>',
+            _html_row(("dataset", "quantity", "ours", "paper", "unit", "test", "verdict", "note"), "th"),
+            "</thead><tbody>",
+            *(_html_part(part, labels) for part in item.parts),
+            "</tbody></table></div></details>",
+        ]
+    return "\n".join([*lines, "</div>\n</body>\n</html>"]) + "\n"
+
+
+def _html_part(part: Part, labels: Mapping[str, str]) -> str:
+    ours = plain_interval(part.estimate.value, part.estimate.low, part.estimate.high)
+    paper = f"{part.paper:.5g}" if np.isfinite(part.paper) else ""
+    texts = [labels.get(part.dataset, part.dataset), part.quantity, ours, paper, part.unit, part.test]
+    return _html_row([*map(_html, texts), _badge(part.verdict), _html("; ".join(part.notes))])
+
+
+def _html_row(cells: Iterable[str], kind: str = "td") -> str:
+    return f"<tr>{''.join(f'<{kind}>{cell}</{kind}>' for cell in cells)}</tr>"
+
+
+def _html(text: str) -> str:
+    """Plain text, indices such as that of v_1 below the line."""
+    return re.sub(r"\b(v|D|t|tau|lambda)_(\w+)\b", r"\1<sub>\2</sub>", html_escape(text))
+
+
+def _badge(verdict: str) -> str:
+    return f'<span class="verdict {_COLOURS.get(verdict, "")}">{html_escape(verdict)}</span>'
 
 
 def latex(scored: Sequence[ScoredClaim], labels: Mapping[str, str], scale: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def verify(path: Path, expected: str, dataset: str, shown: Path | None = None) -
     if found != expected:
         raise DataError(
             f"{shown}: md5 {found}, expected {expected}: {_identify(found) or 'damaged or not the published file'}; "
-            f"delete it and set data.download: true, or set data.root to a folder that holds {dataset}/raw"
+            f"delete it and let data.download: true fetch it, or set data.root to a folder that holds {dataset}/raw"
         )
 
 

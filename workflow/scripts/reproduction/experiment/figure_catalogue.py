@@ -209,6 +209,25 @@ SUPPLEMENT: Mapping[str, FigureEntry] = {
 }
 
 
+# The parts of the report, in the paper's order: the last figure of each, and its name.
+PARTS: Mapping[int, str] = {
+    3: "1 Main text",
+    8: "2 Performance and spectrum (appendix B)",
+    11: "3 Displacement (appendix C)",
+    14: "4 Alignment (appendix D)",
+    16: "5 Localization (appendix E)",
+    21: "6 Batch size and learning rate (appendix F)",
+}
+SUPPLEMENT_PART, CLAIMS_PART, PROVENANCE_PART = "7 Supplement", "8 Claims", "9 Provenance"
+
+
+def part_of(number: int | str) -> str:
+    """The part of the report that a figure belongs to."""
+    if isinstance(number, str):
+        return SUPPLEMENT_PART
+    return next(name for last, name in PARTS.items() if number <= last)
+
+
 def figure_name(number: int | str) -> str:
     """The name of a figure's rule and files: fig01 for 1, figS1 for S1."""
     return f"fig{number:02d}" if isinstance(number, int) else f"fig{number}"

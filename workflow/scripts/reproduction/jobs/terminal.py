@@ -24,7 +24,8 @@ _SCRIPTS_END = re.compile(
 _CHATTER = re.compile(
     r"Building DAG|Using shell|Conda environments: ignored|Singularity containers|Group jobs: inactive|Select jobs"
     r"|Removing (output files of failed job|temporary output)|Shutting down, this|Complete log|Elapsed time"
-    r"|Exiting because a job|At least one job did not complete|WorkflowError:\s+At least one job"
+    r"|Exiting because a job|Loading script code|Adding \S+ \([0-9.]+ \w+\)\."
+    r"|At least one job did not complete|WorkflowError:\s+At least one job"
 )
 _OF_JOBS = {
     "workflow_started",
@@ -258,7 +259,7 @@ def results_line(folder: str, command: list[str] = sys.argv) -> str:
     """Where a person finds what a run has left in its folder; only what is there."""
     found = {
         "figures": f"{folder}/figures",
-        "claims": f"{folder}/claims/claims.md",
+        "claims": f"{folder}/claims/claims.html",
         "figure set": f"{folder}/figure_set",
         "paper": f"{folder}/paper.pdf",
         "report": f"{folder}/report.html",
