@@ -59,18 +59,19 @@ def test_a_convolutional_network_has_every_figure(convolutional: Path) -> None:
 
 def test_an_edit_of_the_network_runs_again_what_is_computed_with_it(convolutional: Path) -> None:
     assert planned_rules(run_snakemake(convolutional, "-n", *CONV)) == {}
-    file = convolutional / "examples" / "conv.py"
-    before = file.read_text(encoding="utf-8")
+    file, other = (convolutional / "examples" / name for name in ("conv.py", "transformer.py"))
+    before, other_before = (each.read_text(encoding="utf-8") for each in (file, other))
     try:
         file.write_text(before + "\n# another line\n", encoding="utf-8")
         again = set(planned_rules(run_snakemake(convolutional, "-n", *CONV)))
         assert {"train", "eigensnapshot", "baseline", "interpolation", *TABLE_RULES, *FIGURE_NAMES} <= again
         assert "prepare_data" not in again
         # The other example does not have this file.
-        (convolutional / "examples" / "transformer.py").write_text("broken", encoding="utf-8")
+        other.write_text("broken", encoding="utf-8")
         assert set(planned_rules(run_snakemake(convolutional, "-n", *CONV))) == again
     finally:
         file.write_text(before, encoding="utf-8")
+        other.write_text(other_before, encoding="utf-8")
 
 
 def test_a_network_that_cannot_be_used_is_one_line_before_any_work(
