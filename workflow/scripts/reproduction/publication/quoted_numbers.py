@@ -166,6 +166,9 @@ def _network_note(numbers: Mapping[str, str], n_parameters: int) -> str:
 
 def missing_runs(config: Mapping[str, Any], identities: Sequence[Mapping[str, Any]]) -> str:
     """Which of the configured runs have no table here, in words; "none" if all are there."""
+    if config.get("trajectories"):
+        # Recorded runs are never drawn in part.
+        return "none"
     experiment = Experiment(config)
     there = {tuple(identity[key] for key in RUN_KEY) for identity in identities}
     said = []
