@@ -106,11 +106,11 @@ def kill_group(process: "subprocess.Popen[str]") -> str:
     return "".join(process.communicate())
 
 
-def jobs_begun(folder: Path) -> int:
-    """Number of jobs that all Snakemakes in a folder have begun, by their logs."""
+def jobs_begun(folder: Path, rule: str = r"\w+") -> int:
+    """Number of jobs, of this rule alone if it is given, that all Snakemakes in a folder have begun, by their logs."""
     logs = (folder / ".snakemake" / "log").glob("*.log")
     texts = (log.read_text(encoding="utf-8", errors="replace") for log in logs)
-    return sum(len(re.findall(r"^(?:local)?rule \w+:$", text, re.MULTILINE)) for text in texts)
+    return sum(len(re.findall(rf"^(?:local)?rule {rule}:$", text, re.MULTILINE)) for text in texts)
 
 
 def script_of(folder: Path, log: Path) -> int | None:

@@ -92,7 +92,14 @@ class Workflow:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *TINY, "--", *self.targets]
         with open(said_in, "wb") as said:
             process = subprocess.Popen(
-                command, cwd=self.folder, env=environment(**ELSEWHERE), stdout=said, stderr=said, start_new_session=True
+                command,
+                cwd=self.folder,
+                env=environment(**ELSEWHERE),
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+                # A shell that runs the tests in the background has them ignore Ctrl-C.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self.sessions.append(Session(process, said_in, self.folder, begun))
         return self.sessions[-1]

@@ -42,8 +42,10 @@ def published(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_what_is_published(published: Path, tiny_run: TinyRun) -> None:
     folder = published / "paper" / "published"
+    # The paper shows figure S4 too.
+    names = [*FIGURE_NAMES, *(["figS4"] if tiny_run.has_paper else [])]
     assert {path.name for path in (folder / "figures").iterdir()} == {
-        f"{n}.{k}" for n in FIGURE_NAMES for k in ("pdf", "png", "csv.gz")
+        f"{n}.{k}" for n in names for k in ("pdf", "png", "csv.gz")
     }
     claims = {f"claims.{kind}" for kind in ("csv", "md", "tex")} | {f"grades.{kind}" for kind in ("csv", "tex")}
     assert {path.name for path in (folder / "claims").iterdir()} == claims
