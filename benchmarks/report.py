@@ -161,6 +161,17 @@ def times(product: pd.DataFrame, runs: pd.DataFrame) -> str:
     )
 
 
+def libraries(solvers: pd.DataFrame, others: pd.DataFrame) -> str:
+    """The other libraries' times over ours, of docs/performance.md: of the fully connected network, and of others."""
+    table = solvers[["method", "ratio_of_means"]].rename(columns={"ratio_of_means": "fully connected, mean"})
+    for (network, stage), rows in others.groupby(["network", "stage"], sort=False):
+        ratios = rows[["method", "cpu_ratio_to_ours"]].rename(columns={"cpu_ratio_to_ours": f"{network}, {stage}"})
+        table = table.merge(ratios, how="outer", on="method", sort=False)
+    known = [OURS, f"{OURS}, no surrogate", CURVLINOPS, "hessian-eigenthings", "PyHessian", BASE, f"{BASE}, graph kept"]
+    table = table.set_index("method").reindex([name for name in known if name in set(table["method"])])
+    return markdown(table.reset_index())
+
+
 def _between(text: str, match: re.Match[str]) -> str:
     return f"{match[1]}{text}{match[2]}"
 
@@ -182,6 +193,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if {"product", "solvers_runs"} <= tables.keys():
             shown = times(tables["product"], tables["solvers_runs"])
             TIMES.write_text(fill(TIMES.read_text(encoding="utf-8"), {"times": shown}), encoding="utf-8")
+        if {"solvers", "any_module"} <= tables.keys():
+            beside = libraries(tables["solvers"], tables["any_module"])
+            TIMES.write_text(fill(TIMES.read_text(encoding="utf-8"), {"libraries": beside}), encoding="utf-8")
 
 
 if __name__ == "__main__":
