@@ -161,7 +161,7 @@ def write_figures(root: Path) -> dict[str, list[str]]:
 def build_figure_set(root: Path, environment: Mapping[str, str] | None = None) -> Path:
     """Run the rules `claims` and `figure_set` on small tables; the folder figure_set/ under `root`."""
     tables, figures = write_results(root / "tables"), write_figures(root)
-    claims = {name: str(root / "claims" / f"claims.{name}") for name in ("csv", "md", "tex")}
+    claims = {name: str(root / "claims" / f"claims.{name}") for name in ("csv", "md", "html", "tex")}
     claims |= {"grades": str(root / "claims" / "grades.csv"), "grades_tex": str(root / "claims" / "grades.tex")}
     params: dict[str, Any] = {"layout": LAYOUT, "roles": ROLES, "scale": {"steps": 3000, "n_seeds": 2}}
     files = {"claims": "claims.yaml", "primary": "primary_tests.yaml"}

@@ -21,7 +21,7 @@ from reproduction.experiment.figure_catalogue import (
 )
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.dependencies import library_files
-from reproduction.jobs.terminal import follow, results_line
+from reproduction.jobs.terminal import drawn_over, follow, results_line
 from reproduction.experiment.resources import JobResources, gpus
 from reproduction.experiment.result_paths import table_paths, variant_table_paths
 from reproduction.experiment.table_catalogue import KEPT_TABLES, SCORED_TABLES, TABLES, columns
@@ -156,6 +156,8 @@ onstart:
     if limiter is not None and limiter.max_jobs == 100:
         workflow.scheduler.job_rate_limiter = None
         logger.debug("No limit on jobs a second.")
+    if (warning := drawn_over(RESULTS, EXPERIMENT.recorded())) is not None:
+        logger.warning(warning)
     # A local job reports its failure itself, in one line.
     if workflow.non_local_exec:
         watch(logger, Path.cwd())

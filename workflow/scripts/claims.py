@@ -1,4 +1,4 @@
-"""Score the paper's claims on the tables of one results folder: CSV, Markdown and LaTeX."""
+"""Score the paper's claims on the tables of one results folder: CSV, Markdown, a page of HTML and LaTeX."""
 
 from reproduction.jobs.script import start
 
@@ -28,8 +28,8 @@ def run(
     roles: Mapping[str, str],
     scale: Mapping[str, Any],
 ) -> None:
-    """Score `claims` and grade the tests of `primary` on `tables`: outputs csv, md, tex, grades and grades_tex, and the
-    report's page html if wanted.
+    """Score `claims` and grade the tests of `primary` on `tables`: outputs csv, md, html, tex, grades and
+    grades_tex.
     """
     evidence = load_evidence(
         tables,
@@ -49,8 +49,7 @@ def run(
         "bootstrap": {"resamples": RESAMPLES, "seed": BOOTSTRAP_SEED},
     }
     write_table(output["csv"], claims_table(scored), kind="claims", identity=identity, units=CLAIMS_UNITS)
-    if "html" in output:
-        texts["html"] = page(scored, labels, scale).encode()
+    texts["html"] = page(scored, labels, scale).encode()
     tests = load_primary_tests(primary)
     grades = grades_table(tests, evidence)
     texts["grades_tex"] = latex_tables(grades, tests).encode()
@@ -69,11 +68,7 @@ run(
     {kind: _listed(paths) for kind, paths in snakemake.input.items() if kind not in ("claims", "primary", "modules")},
     snakemake.input.claims,
     snakemake.input.primary,
-    {
-        name: getattr(snakemake.output, name)
-        for name in ("csv", "md", "tex", "html", "grades", "grades_tex")
-        if hasattr(snakemake.output, name)
-    },
+    {name: snakemake.output[name] for name in ("csv", "md", "html", "tex", "grades", "grades_tex")},
     snakemake.params.layout,
     snakemake.params.roles,
     snakemake.params.scale,

@@ -1,5 +1,6 @@
 """What a person sees of a run, from the records of Snakemake's logger."""
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from reproduction.jobs import terminal
-from reproduction.jobs.terminal import RunLines, duration, follow, results_line
+from reproduction.jobs.terminal import RunLines, drawn_over, duration, follow, results_line
 
 END = "RuleException:\nCalledProcessError in file train.smk, line 9:\nCommand 'python tmp_a.{}.py' {}"
 
@@ -159,6 +160,19 @@ def test_the_last_line_names_what_is_there(tmp_path: Path) -> None:
 def test_nothing_to_do_still_says_where_results_are(run: Run) -> None:
     run.logger.info("Nothing to be done (all requested files are present and up to date).")
     assert run.shown[-1] == "Results: here"
+
+
+def test_a_run_that_draws_over_another_one_says_so(tmp_path: Path) -> None:
+    config = {"training": {"steps": 5}, "optimizers": {"sgd": {"lr": 0.1}}, "data": {"root": "/mine/data"}}
+    assert drawn_over(str(tmp_path), config) is None
+    (tmp_path / "figure_set").mkdir()
+    recorded = {**config, "data": {"root": ".../data"}}
+    (tmp_path / "figure_set" / "manifest.json").write_text(json.dumps({"provenance": {"config": recorded}}))
+    assert drawn_over(str(tmp_path), config) is None
+    said = drawn_over(str(tmp_path), {**config, "optimizers": {"adam": {"lr": 0.1}}})
+    assert said is not None
+    assert "optimizers" in said
+    assert "training" not in said
 
 
 @pytest.mark.parametrize(

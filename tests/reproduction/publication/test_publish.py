@@ -79,7 +79,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         synthetic.paths(kind, [{"variants": "all"}])
     experiment = synthetic.experiment
     params: dict[str, Any] = {"layout": experiment.layout(), "roles": experiment.roles()}
-    claims = {kind: str(folder / "claims" / f"claims.{kind}") for kind in ("csv", "md", "tex")}
+    claims = {kind: str(folder / "claims" / f"claims.{kind}") for kind in ("csv", "md", "html", "tex")}
     claims |= {"grades": str(folder / "claims" / "grades.csv"), "grades_tex": str(folder / "claims" / "grades.tex")}
     files = {"claims": "claims.yaml", "primary": "primary_tests.yaml"}
     inputs: dict[str, Any] = {**tables, **{key: str(ROOT / "paper" / name) for key, name in files.items()}}

@@ -4,6 +4,7 @@ Snakemake's own lines, a dozen for each job, go to its log alone. All is done by
 Snakemake's logger and a filter of its terminal's handler; with `--verbose` and in dry-runs neither is there.
 """
 
+import json
 import logging
 import re
 import signal
@@ -276,6 +277,23 @@ def name_of_signal(end: "re.Match[str] | None") -> str:
         return ""
     status = int(end["status"] or 0)
     return str(end["signal"] or (signal.Signals(status - 128).name if status > 128 else ""))
+
+
+def drawn_over(folder: str, config: Mapping[str, Any]) -> str | None:
+    """A warning if a finished run of another configuration lies in a results folder; `config` as results record it."""
+    try:
+        manifest = json.loads(Path(folder, "figure_set", "manifest.json").read_text(encoding="utf-8"))
+        before: dict[str, Any] = manifest["provenance"]["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # Where raw data lie changes nothing, and is recorded without its folder.
+    keys = sorted(key for key in {*before, *config} - {"data", "storage"} if before.get(key) != config.get(key))
+    if not keys:
+        return None
+    return (
+        f"{folder} has the figures of another configuration ({', '.join(keys)} differ), which this run draws over; "
+        "a name of its own in the configuration would keep both"
+    )
 
 
 def has_content(log: str) -> bool:
