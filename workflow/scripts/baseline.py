@@ -35,7 +35,7 @@ if fresh is not None:
             {
                 "baseline": dict(baseline),
                 **problem.depends_on,
-                "made_with": numerical_environment(device, snakemake.threads),
+                "made_with": numerical_environment(problem.operator.device, snakemake.threads),
                 **own_code(snakemake.input),
             },
         ),

@@ -26,7 +26,7 @@ depends_on = {
     "eigen": dict(eigen),
     "trajectory": trajectory.sha256,
     **problem.depends_on,
-    "made_with": numerical_environment(device, snakemake.threads),
+    "made_with": numerical_environment(problem.operator.device, snakemake.threads),
     **own_code(snakemake.input),
 }
 numbers, vectors = solve(

@@ -42,7 +42,7 @@ for path in snakemake.input.final_weights:
         "permuted": dict(options),
         "weights": file.sha256,
         **problem.depends_on,
-        "made_with": numerical_environment(device, snakemake.threads),
+        "made_with": numerical_environment(problem.operator.device, snakemake.threads),
         **own_code(snakemake.input),
     }
     numbers, vectors = solve(

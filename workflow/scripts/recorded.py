@@ -15,10 +15,11 @@ from reproduction.measure.recorded import losses, operator_of, rows_of
 from reproduction.training.loop import HISTORY
 
 output, run = snakemake.output, snakemake.params.run
-device = prepare_torch(snakemake.threads, wanted_device(snakemake))
+prepare_torch(snakemake.threads, wanted_device(snakemake))
+operator = operator_of(run["problem"])
 trajectory = Trajectory(run["folder"])
 rows, steps = rows_of(trajectory, run["steps"]), np.asarray(run["steps"], dtype=np.int64)
-identity = {**run["identity"], "diverged_at": None, **numerical_environment(device, snakemake.threads)}
+identity = {**run["identity"], "diverged_at": None, **numerical_environment(operator.device, snakemake.threads)}
 weights = trajectory.weights[rows].astype(np.float32)
 # What was not recorded is missing: no alignment with it is drawn.
 both = [getattr(trajectory, name)[rows].astype(np.float32) for name in ("gradients", "updates") if run["has_steps"]]
@@ -38,6 +39,6 @@ write_arrays(
     units={"weights": "1"},
 )
 history = pd.DataFrame(np.nan, index=range(len(rows)), columns=list(HISTORY))
-history["train_loss"] = losses(operator_of(run["problem"]), trajectory, rows)
+history["train_loss"] = losses(operator, trajectory, rows)
 history.insert(0, "step", steps)
 write_table(output.history, history, kind="history", identity=identity)

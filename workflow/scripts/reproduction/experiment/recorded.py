@@ -93,7 +93,7 @@ class RecordedExperiment(Experiment):
         last = max(each.steps[-1] for each in self.trajectories.values())
         super().__init__(
             {
-                **{key: value for key, value in config.items() if key != "trajectories"},
+                **config,
                 "datasets": [RECORDED],
                 "optimizers": {n: {"class": "recorded", "lr": t.learning_rate} for n, t in self.trajectories.items()},
                 "training": {**config["training"], "steps": last, "seeds": [seed]},
