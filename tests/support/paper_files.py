@@ -40,7 +40,10 @@ _RUNNER = """
 import json, runpy, sys
 from types import SimpleNamespace
 class Named(dict):
-    __getattr__ = dict.__getitem__
+    def __getattr__(self, name):
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
 spec = json.load(open(sys.argv[2]))
 spec = {k: Named(v) if isinstance(v, dict) else v for k, v in spec.items()}
 runpy.run_path(sys.argv[1], init_globals={"snakemake": SimpleNamespace(**spec)}, run_name="__main__")
