@@ -111,7 +111,7 @@ def weights(
     key = hashlib.sha256(f"{steps}{len(images)}{LEARNING_RATE}{BATCH_SIZE}{data.image_shape}".encode()).hexdigest()[:12]
     kept = cache / "runs" / f"{name}-{key}.pt"
     if kept.exists():
-        found: dict[str, Tensor] = torch.load(kept)
+        found: dict[str, Tensor] = torch.load(kept, weights_only=True)
         return found
     model, last = NETWORKS[name](data), max(steps.values())
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)

@@ -238,12 +238,9 @@ def test_hosts_that_do_not_answer_are_named(tmp_path: Path) -> None:
         fetch(tmp_path / "file", MD5, ["http://127.0.0.1:9/file"], QUICK)
 
 
-def test_an_endless_answer_is_cut_at_the_size_limit(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reproduction.data.download._LARGEST", 1 << 20)
+def test_an_endless_answer_is_cut_at_the_size_limit(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"more than {1 << 20} bytes"):
-        fetch(tmp_path / "file", MD5, [f"{server.base}/endless/file"], QUICK)
+        fetch(tmp_path / "file", MD5, [f"{server.base}/endless/file"], QUICK, largest=1 << 20)
 
 
 def test_a_full_disk_or_a_foreign_folder_is_one_error(server: Server, tmp_path: Path) -> None:

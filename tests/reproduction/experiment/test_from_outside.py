@@ -195,7 +195,14 @@ def test_a_record_has_one_source() -> None:
 
 def naming(name: str) -> set[str]:
     """The sources, schema among them, in which a text is this name; without what the paper says of its data sets."""
-    papers = {*(SCRIPTS / "reproduction" / "claims").glob("*.py"), SCRIPTS / "reproduction/figures/sensitivity.py"}
+    reproduction = SCRIPTS / "reproduction"
+    others = (
+        "figures/sensitivity",
+        "experiment/paper_numbers",
+        "publication/quoted_numbers",
+        "publication/reproduction_page",
+    )
+    papers = {*(reproduction / "claims").glob("*.py"), *(reproduction / f"{name}.py" for name in others)}
     found = {path.name for path in set(SCRIPTS.rglob("*.py")) - papers if name in texts(path)}
     return found | ({SCHEMA.name} if f"'{name}'" in schema_text() else set())
 
