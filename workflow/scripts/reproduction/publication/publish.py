@@ -32,7 +32,7 @@ from reproduction.experiment.config import validate
 from reproduction.experiment.figure_catalogue import FIGURES, SUPPLEMENT, drawing, entry, figure_name
 from reproduction.experiment.result_paths import table_paths
 from reproduction.experiment.runs import Experiment
-from reproduction.experiment.table_catalogue import KEPT_TABLES, RUN_TABLES, SCORED_TABLES
+from reproduction.experiment.table_catalogue import KEPT_TABLES, RUN_TABLES, SCORED_TABLES, TABLES
 from reproduction.files.tables import read_header, read_table
 from reproduction.jobs.checkout import SCRIPTS, use_this_copy
 from reproduction.latex import latex_integer
@@ -262,7 +262,7 @@ def draft(name: str, build: Path | None = None, processes: int = 1) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     for path in (path for path in store.rglob("*") if path.suffix in (".gz", ".xz")):
         write_whole(folder / path.relative_to(store).with_suffix(""), unpack(path, _RESTORE))
-    if not list(folder.rglob("history.csv")):
+    if not list(folder.rglob(TABLES["history"].path)):
         raise DataError(f"{store}: holds no run; keep one first: make keep NAME={name}")
     experiment = Experiment(config)
     numbers = [number for number in ALL if _has_tables(experiment, number, folder)]
