@@ -144,6 +144,7 @@ def test_a_figure_plans_only_what_it_needs(clean_checkout: Path) -> None:
         "train": 18,
         "eigensnapshot": 18,
         "alignment": 18,
+        "displacement": 18,
         "fig07": 1,
     }
     jobs = planned_jobs(run_snakemake(clean_checkout, "-n", "fig16"))
