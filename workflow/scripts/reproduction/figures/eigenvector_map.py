@@ -20,6 +20,7 @@ from reproduction.files.final_eigenvectors import FinalEigenvectors
 COLORS = "RdBu_r"
 # Of a deeper network the layers with the largest share of the vector are shown.
 MOST_LAYERS = 8
+LONGEST_NAME = 14  # characters of a layer's name
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,13 @@ class LayerMap:
 
     @property
     def title(self) -> str:
-        """Its name where it has one; a network in a row has numbers only."""
-        return self.name if any(map(str.isalpha, self.name)) else f"layer {self.number}"
+        """The end of its name, where it has one, that a panel has room for; a network in a row has numbers only."""
+        if not any(map(str.isalpha, self.name)):
+            return f"layer {self.number}"
+        parts = self.name.split(".")
+        while len(".".join(parts)) > LONGEST_NAME and len(parts) > 1:
+            del parts[0]
+        return ".".join(parts)
 
 
 @styled
@@ -52,7 +58,7 @@ def draw_eigenvector_map(vectors: Sequence[FinalEigenvectors], layout: Layout) -
     wanted = mapped_optimizers(layout.optimizers)
     found = [typical([v for v in vectors if v.identity["optimizer"] == name and v.last.size]) for name in wanted]
     shown = [vector for vector in found if vector is not None]
-    parts = [_largest(split_layers(vector)) for vector in shown]
+    parts = _largest([split_layers(vector) for vector in shown])
     count = max(len(shown), 1)
     layers = max((len(part) for part in parts), default=1)
     figure = new_figure(COLUMN_WIDTH, 0.85 * layers + 0.75)
@@ -124,10 +130,13 @@ def split_layers(vector: FinalEigenvectors) -> list[LayerMap]:
     return found
 
 
-def _largest(layers: Sequence[LayerMap]) -> list[LayerMap]:
-    """At most `MOST_LAYERS` of the layers, in their order."""
-    chosen = sorted(layers, key=lambda layer: -layer.share)[:MOST_LAYERS]
-    return sorted(chosen, key=lambda layer: layer.number)
+def _largest(networks: Sequence[Sequence[LayerMap]]) -> list[list[LayerMap]]:
+    """At most `MOST_LAYERS` layers, the same ones of each network and in their order: those of the largest shares."""
+    shares: dict[int, float] = {}
+    for layer in (layer for layers in networks for layer in layers):
+        shares[layer.number] = max(layer.share, shares.get(layer.number, 0.0))
+    chosen = sorted(shares, key=lambda number: -shares[number])[:MOST_LAYERS]
+    return [[layer for layer in layers if layer.number in chosen] for layers in networks]
 
 
 def _draw(ax: Axes, values: np.ndarray, largest: float) -> Any:
