@@ -55,7 +55,7 @@ def run(
     texts["grades_tex"] = latex_tables(grades, tests).encode()
     sealed = {"sha256": hashlib.sha256(texts["grades_tex"]).hexdigest(), "scale": dict(scale)}
     write_table(output["grades"], grades, kind="grades", identity=sealed, units=GRADES_UNITS)
-    for name, text in ((name, text) for name, text in texts.items() if name in output):
+    for name, text in texts.items():
         with atomic_path(output[name], len(text)) as part:
             part.write_bytes(text)
 
@@ -68,12 +68,7 @@ run(
     {kind: _listed(paths) for kind, paths in snakemake.input.items() if kind not in ("claims", "primary", "modules")},
     snakemake.input.claims,
     snakemake.input.primary,
-    {
-        name: getattr(snakemake.output, name)
-        for name in ("csv", "md", "html", "tex", "grades", "grades_tex")
-        # What is published has no page of the report.
-        if hasattr(snakemake.output, name)
-    },
+    {name: snakemake.output[name] for name in ("csv", "md", "html", "tex", "grades", "grades_tex")},
     snakemake.params.layout,
     snakemake.params.roles,
     snakemake.params.scale,

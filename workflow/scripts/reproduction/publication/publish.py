@@ -336,7 +336,8 @@ def _claims_job(experiment: Experiment, build: Path) -> dict[str, Any]:
     """What the rule of the claims gives to its script."""
     tables = {kind: _present(build, table_paths(experiment, kind, [of])) for kind, of in SCORED_TABLES.items()}
     files = {"claims": str(PAPER / "claims.yaml"), "primary": str(PAPER / "primary_tests.yaml")}
-    names = dict(zip(("csv", "md", "tex", "grades", "grades_tex"), CLAIMS, strict=True))
+    # The page is the report's; it is not published.
+    names = dict(zip(("csv", "md", "tex", "grades", "grades_tex", "html"), (*CLAIMS, "claims.html"), strict=True))
     return {
         "rule": "claims",
         "input": {**tables, **files},
