@@ -38,7 +38,7 @@ from reproduction.figures.panels import (
     paper_handle,
     rank_handles,
 )
-from reproduction.figures.style import NEUTRAL, PAPER, marker, optimizer_colors, styled
+from reproduction.figures.style import NEUTRAL, PAPER, PAPER_LINE, marker, optimizer_colors, styled
 from reproduction.figures.summaries import (
     HOLLOW,
     in_order,
@@ -243,7 +243,7 @@ def means_of_many(alignment: pd.DataFrame, layout: Layout) -> Drawn:
             if paper_numbers.is_the_papers(dataset):
                 ax.axhline(paper_numbers.ISOTROPIC_ALIGNMENT, color=NEUTRAL, linestyle=":", linewidth=0.8, zorder=1)
                 # "A mild transition around i >= 10".
-                ax.axvline(9.5, color=PAPER, linestyle=(0, (4, 1.5)), linewidth=0.9, zorder=1, gid="paper")
+                ax.axvline(9.5, zorder=1, gid="paper", **PAPER_LINE)
             ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     _from_zero(grid.flat(), numbers[[GRADIENT, UPDATE]].to_numpy(float))
     grid.heads(list(LABELS.values()), list(layout.datasets.values()))

@@ -20,7 +20,7 @@ from reproduction.figures.panels import (
     panel_grid,
     paper_handle,
 )
-from reproduction.figures.style import NEUTRAL, PAPER, line_width, optimizer_colors, styled
+from reproduction.figures.style import NEUTRAL, PAPER_LINE, line_width, optimizer_colors, styled
 from reproduction.figures.summaries import in_order, notes, on_grid, summarize
 from reproduction.figures.sweeps import NAMES, sweep_looks, sweep_runs, value_handles
 from reproduction.statistics.localization import FINAL_SHARE, final_ipr
@@ -85,7 +85,7 @@ def _papers(ax: Axes, dataset: str, optimizers: list[str]) -> None:
     """The paper's orders of magnitude at the end of training, over the right part of a panel."""
     for optimizer, value in paper_numbers.FINAL_IPR.items():
         if paper_numbers.is_the_papers(dataset) and optimizer in optimizers:
-            ax.axhline(value, xmin=0.6, color=PAPER, linestyle=(0, (4, 1.5)), linewidth=0.9, zorder=5, gid="paper")
+            ax.axhline(value, xmin=0.6, zorder=5, gid="paper", **PAPER_LINE)
 
 
 @styled

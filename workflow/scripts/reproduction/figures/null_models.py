@@ -13,7 +13,7 @@ from reproduction.experiment import paper_numbers
 from reproduction.experiment.labels import Layout
 from reproduction.figures.axes import log_axis, no_data
 from reproduction.figures.panels import Drawn, add_notes, bottom_legend, drawn, panel_grid, paper_handle
-from reproduction.figures.style import NEUTRAL, PAPER, optimizer_colors, styled
+from reproduction.figures.style import NEUTRAL, PAPER_LINE, optimizer_colors, styled
 from reproduction.figures.summaries import in_order, unconverged_note
 
 PROBABILITIES = np.linspace(0.005, 0.995, 100)
@@ -43,7 +43,7 @@ def null_models(initial: pd.DataFrame, permuted: pd.DataFrame, layout: Layout) -
             mean = float(curve["mean_overlap"].iloc[0])
             ax.plot([mean], [0.02], marker="^", markersize=4, clip_on=False, zorder=6, **(looks[str(source)]))
         if (theirs := paper_numbers.OVERLAP.get(dataset)) is not None:
-            ax.axvline(theirs, color=PAPER, linestyle=(0, (4, 1.5)), linewidth=0.9, gid="paper")
+            ax.axvline(theirs, gid="paper", **PAPER_LINE)
     positive = numbers.loc[numbers["overlap"] > 0, "overlap"]
     for ax in grid.flat():
         ax.set_xscale("log")

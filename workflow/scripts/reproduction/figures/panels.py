@@ -26,6 +26,7 @@ from reproduction.figures.style import (
     FONT_SIZE,
     NEUTRAL,
     PAPER,
+    PAPER_LINE,
     optimizer_colors,
     sequence,
     styled,
@@ -185,8 +186,8 @@ def diagonal_handle() -> Artist:
 
 def paper_handle(label: str = "paper", **look: Any) -> Artist:
     """The legend entry of what the paper gives: a line, or the marker that `look` names."""
-    line = {"linestyle": "none"} if "marker" in look else {"linestyle": (0, (4, 1.5)), "linewidth": 0.9}
-    return Line2D([], [], color=PAPER, label=label, **(line | look))
+    line = {"color": PAPER, "linestyle": "none"} if "marker" in look else PAPER_LINE
+    return Line2D([], [], label=label, **(line | look))
 
 
 def waiting_time_handles(colors: Mapping[int, str]) -> list[Artist]:

@@ -7,7 +7,16 @@ import pandas as pd
 
 from reproduction.experiment import paper_numbers
 from reproduction.experiment.labels import Layout
-from reproduction.figures.axes import curve, line_with_range, linear_axis, no_data, rank_line, step_axis, value_axis
+from reproduction.figures.axes import (
+    curve,
+    line_with_range,
+    linear_axis,
+    no_data,
+    number_label,
+    rank_line,
+    step_axis,
+    value_axis,
+)
 from reproduction.figures.panels import (
     Drawn,
     add_notes,
@@ -17,7 +26,7 @@ from reproduction.figures.panels import (
     paper_handle,
     rank_handles,
 )
-from reproduction.figures.style import CURVATURE, PAPER, optimizer_colors, styled
+from reproduction.figures.style import CURVATURE, PAPER_LINE, optimizer_colors, styled
 from reproduction.figures.summaries import in_order, notes, on_grid, summarize
 from reproduction.files.tables import RUN_KEY
 
@@ -49,9 +58,7 @@ def eigenvalues(ipr: pd.DataFrame, layout: Layout) -> Drawn:
                     look = rank_line(colors[optimizer], i, layout.leading)
                     line_with_range(ax, known[known["i"] == i], "step", value, **look)
                 if part:
-                    ax.axhline(
-                        paper_numbers.SMALL_GAP, color=PAPER, linestyle=(0, (4, 1.5)), linewidth=0.8, gid="paper"
-                    )
+                    ax.axhline(paper_numbers.SMALL_GAP, gid="paper", **PAPER_LINE)
                     first = rows[(rows["dataset"] == dataset) & (rows["optimizer"] == optimizer) & (rows["i"] == 1)]
                     first = first.dropna(subset=["gap"])
                     if len(first):
@@ -72,7 +79,7 @@ def eigenvalues(ipr: pd.DataFrame, layout: Layout) -> Drawn:
     names = [name for label in layout.datasets.values() for name in (label, "gaps")]
     grid.heads(names, list(layout.optimizers.values()))
     grid.labels(step_axis(grid.flat(), numbers["step"]))
-    bottom_legend(grid.figure, [*rank_handles(layout.leading), paper_handle("$10^{-3}$")])
+    bottom_legend(grid.figure, [*rank_handles(layout.leading), paper_handle(number_label(paper_numbers.SMALL_GAP))])
     add_notes(grid.figure, notes(rows, layout))
     return drawn(grid.figure, numbers)
 
@@ -109,13 +116,15 @@ def convergence(alignment: pd.DataFrame, displacement: pd.DataFrame, layout: Lay
             for i in layout.leading:
                 look = rank_line(colors[optimizer], i, layout.leading)
                 curve(ax, chosen[chosen["i"] == i], "step", "convergence", linewidth=0.8, **look)
-            ax.axhline(paper_numbers.EARLY_OVERLAP, color=PAPER, linestyle=(0, (4, 1.5)), linewidth=0.8, gid="paper")
+            ax.axhline(paper_numbers.EARLY_OVERLAP, gid="paper", **PAPER_LINE)
     for ax in grid.flat():
         linear_axis(ax.yaxis, "", 1.0)
         ax.set_ylim(0, 1.04)
     label = step_axis(grid.flat(), numbers["step"], logarithmic=True)
     grid.heads(list(layout.datasets.values()), list(layout.optimizers.values()))
     grid.labels(label, "$|v_i(t_{\\mathrm{final}}) \\cdot v_i(t)|$")
-    bottom_legend(grid.figure, [*rank_handles(layout.leading), paper_handle("0.8 (paper: early)")])
+    bottom_legend(
+        grid.figure, [*rank_handles(layout.leading), paper_handle(f"{paper_numbers.EARLY_OVERLAP} (paper: early)")]
+    )
     add_notes(grid.figure, notes(rows, layout))
     return drawn(grid.figure, numbers)

@@ -78,6 +78,7 @@ BASELINE = "#CC3311"
 NEUTRAL = "#555555"
 # Numbers that the paper gives.
 PAPER = "#7A3B8F"
+PAPER_LINE: dict[str, Any] = {"color": PAPER, "linestyle": (0, (4, 1.5)), "linewidth": 0.9}
 # The unit of an eigenvalue of the Hessian, for axis labels.
 CURVATURE = "nat/param.$^2$"
 UNCONVERGED = "#000000"
