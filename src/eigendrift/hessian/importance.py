@@ -4,8 +4,8 @@ With the outputs z and the inputs a of the last layer, |a|^2 + 1 times the trace
 trace of a sample's part of the Gauss-Newton block of that layer. A confidently misclassified sample has a vanishing
 Gauss-Newton term but a large residual term, so the larger of that trace and of the gradient by z is taken. A sample
 whose inputs of another layer are larger than usual may carry curvature there, of which the last layer shows nothing
-after a normalization: it counts so many times more. All of it is a guide for sampling: the samples are weighted such
-that any importance gives an unbiased sum.
+after a normalization: it counts so many times more. All of it decides only which samples are drawn: they are weighted
+such that any importance gives an unbiased sum.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from eigendrift.hessian.autograd import FunctionalHessian
 from eigendrift.hessian.evaluation import explained
 from eigendrift.hessian.loss_data import PairLoss, TensorChunks, cross_entropy_settings
+from eigendrift.hessian.mlp import softmax_trace
 
 
 def importance(path: FunctionalHessian) -> tuple[Tensor, Tensor] | None:
@@ -116,12 +117,7 @@ def softmax_curvature(z: Tensor, targets: Tensor, settings: dict[str, Any]) -> t
     """
     n, classes = z.shape[:2]
     p = z.reshape(n, classes, -1).softmax(dim=1)
-    top = p.topk(min(2, classes), dim=1)
-    largest = top.values[:, 0]
-    # 1 - p is taken as the sum of the other probabilities: for a fitted sample it is lost in the rounding of p.
-    others = p.scatter(1, top.indices[:, :1], 0.0)
-    missing = others.sum(dim=1)
-    uncertainty = missing * (1 + largest) - others.square().sum(dim=1)
+    uncertainty, surest, label = softmax_trace(p)
     weight = settings.get("weight")
     if targets.is_floating_point():
         q = targets.to(z).reshape(n, classes, -1)
@@ -133,9 +129,8 @@ def softmax_curvature(z: Tensor, targets: Tensor, settings: dict[str, Any]) -> t
         counted = (y != settings.get("ignore_index", -100)) & (y >= 0) & (y < classes)
         y = torch.where(counted, y, 0)
         own = p.gather(1, y[:, None])[:, 0]
-        mistaken = torch.where(top.indices[:, 0] == y, 0.0, 1 - own)
+        mistaken = torch.where(surest == y, 0.0, 1 - own)
         found = torch.maximum(uncertainty, mistaken) * counted
         if weight is not None:
             found = found * weight.detach().to(z)[y]
-    label = top.indices[:, 0] * classes + top.indices[:, -1]
     return found, label[:, 0] if label.shape[1] == 1 else torch.zeros_like(label[:, 0])

@@ -174,17 +174,9 @@ class MLPHessian:
             The importance, (n,) float64 without a unit; and a label, (n,) int64, of the two most probable classes in
             their order.
         """
-        top = self._probabilities.topk(min(2, self._probabilities.shape[1]), dim=1)
-        largest, pairs = (
-            top.values[:, 0].double(),
-            top.indices[:, 0] * self._probabilities.shape[1] + top.indices[:, -1],
-        )
-        # 1 - p is taken as the sum of the other probabilities: for a fitted sample it is lost in the rounding of p.
-        others = self._probabilities.double().scatter(1, top.indices[:, :1], 0.0)
-        missing = others.sum(dim=1)
-        uncertainty = missing * (1 + largest) - others.square().sum(dim=1)
+        uncertainty, surest, pairs = softmax_trace(self._probabilities)
         below = self._outputs[-1] if self._outputs else self.inputs.dense()
-        mistaken = torch.where(top.indices[:, 0] == self.targets, 0.0, 1 - self._of_targets())
+        mistaken = torch.where(surest == self.targets, 0.0, 1 - self._of_targets())
         sizes = torch.linalg.vector_norm(below, dim=1).double().square().add_(1)
         return sizes.mul_(torch.maximum(uncertainty, mistaken)), pairs
 
@@ -392,6 +384,21 @@ class MLPHessian:
             second_term, z_below = self._second_terms[index - 1], pre[index - 1]
             if second_term is not None and z_below is not None:
                 error += second_term[rows, None] * z_below
+
+
+def softmax_trace(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The trace of the Hessian of the cross-entropy by the outputs, 1 - sum p^2, from probabilities (n, C, ...).
+
+    Returns:
+        The trace in float64; the most probable class; and a label of the two most probable ones in their order; each
+        (n, ...).
+    """
+    top = p.topk(min(2, p.shape[1]), dim=1)
+    first, second = top.indices[:, 0], top.indices[:, -1]
+    # 1 - p is taken as the sum of the other probabilities: for a fitted sample it is lost in the rounding of p.
+    others = p.double().scatter(1, top.indices[:, :1], 0.0)
+    trace = others.sum(dim=1) * (1 + top.values[:, 0].double()) - others.square().sum(dim=1)
+    return trace, first, first * p.shape[1] + second
 
 
 def _bias(layer: nn.Linear) -> Tensor:

@@ -233,11 +233,11 @@ def test_importance_is_the_trace_of_the_last_layers_gauss_newton_block(model: st
         factor = WEIGHT[y.reshape(30, -1)]
     if loss == "ignored":
         factor = (y.reshape(30, -1) != 1).double()
-    trace, slope = factor * (1 - p.square().sum(dim=1)), factor * torch.where(wrong, own, 0.0)
+    trace, by_outputs = factor * (1 - p.square().sum(dim=1)), factor * torch.where(wrong, own, 0.0)
     lengths = torch.zeros(30, 1, dtype=torch.float64) if model == "no last layer" else last_inputs(H.model, x)
     if lengths.shape[1] != trace.shape[1]:
         lengths = lengths.mean(dim=1, keepdim=True)
-    expected = ((1 + lengths) * torch.maximum(trace, slope)).sum(dim=1) * outliers(H.model, x)
+    expected = ((1 + lengths) * torch.maximum(trace, by_outputs)).sum(dim=1) * outliers(H.model, x)
     found = importance(general(H))
     assert found is not None
     torch.testing.assert_close(found[0], expected.double(), rtol=1e-9, atol=1e-12)

@@ -31,7 +31,7 @@ class Selection(TypedDict, total=False):
 class FigureEntry(TypedDict):
     """What a figure shows, in a few words, which function draws it, and what it reads.
 
-        `draw` is a module of `reproduction.figures` and a function in it, `module.function`, or any other function as
+    `draw` is a module of `reproduction.figures` and a function in it, `module.function`, or any other function as
     `package.module:function`. It takes the tables in the order of `inputs`, the layout and the `options`; with
     `settings`, those of the experiment too. `needs` names what not every experiment has, and without which the figure
     says why it does not apply: "steps" (gradients and updates), "test" (a test set), "sweeps".

@@ -39,7 +39,7 @@ class Part:
 
 
 def parts(experiment: Experiment) -> dict[str, Part]:
-    """All parts of an experiment by name, those of figure S1 to S3 included; runs first."""
+    """All parts of an experiment by name, those of the supplement included; runs first."""
     runs = dict.fromkeys([*experiment, *experiment.select(variants=SENSITIVITY)])
     found = [_run_part(experiment, run) for run in runs]
     for kind in DATASET_TABLES:
