@@ -17,7 +17,13 @@ from eigendrift.eigensolver.lanczos import top_eigenpairs
 from eigendrift.operators import Which
 from eigendrift.tracking.folder import FolderError, RowWriter, checksum
 from eigendrift.tracking.track import DESCRIPTION, FORMAT, Track, pairs_folder
-from eigendrift.tracking.trajectory import TrackerWarning, Trajectory, as_operator, check_same_parameters
+from eigendrift.tracking.trajectory import (
+    TrackerWarning,
+    Trajectory,
+    as_operator,
+    check_same_parameters,
+    move_to_snapshot,
+)
 
 # Relative difference of the loss at a snapshot that was solved before, above which the problem is taken for another.
 SAME_LOSS = 1e-3
@@ -99,7 +105,7 @@ def solve(
             _check_same_loss(trajectory, operator, writer.rows.index[0])
         start = time.monotonic()
         for done, row in enumerate(due):
-            _move(operator, trajectory, row)
+            move_to_snapshot(operator, trajectory, row)
             writer.add(int(trajectory.steps[row]), checksums[int(trajectory.steps[row])])
             if progress:
                 _show(done + 1, len(due), time.monotonic() - start)
@@ -207,18 +213,9 @@ def _numbers(line: dict[str, Any], vectors: Tensor, before: Tensor | None) -> di
     return {f"eigendrift/{name}": float(value) for name, value in found.items()}
 
 
-def _move(operator: Any, trajectory: Trajectory, row: int) -> None:
-    weights = torch.from_numpy(np.array(trajectory.checked_weights(row))).to(operator.device)
-    state = trajectory.state(row)
-    if state:
-        operator.move_to(weights, {name: tensor.to(operator.device) for name, tensor in state.items()})
-    else:
-        operator.move_to(weights)
-
-
 def _check_same_loss(trajectory: Trajectory, operator: Any, line: dict[str, Any]) -> None:
     row = int(np.flatnonzero(trajectory.steps == line["step"])[0])
-    _move(operator, trajectory, row)
+    move_to_snapshot(operator, trajectory, row)
     before, now = line["loss"], float(operator.loss)
     if abs(now - before) > SAME_LOSS * max(abs(now), abs(before)):
         raise FolderError(

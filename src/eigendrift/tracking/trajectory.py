@@ -174,6 +174,14 @@ def as_operator(hessian: Any) -> Any:
     return operator
 
 
+def move_to_snapshot(operator: Any, trajectory: "Trajectory", row: int) -> Tensor:
+    """Move an operator to the weights and buffers of a snapshot; the weights (N,), on its device."""
+    weights = torch.from_numpy(np.array(trajectory.checked_weights(row))).to(operator.device)
+    state = {name: tensor.to(operator.device) for name, tensor in trajectory.state(row).items()}
+    operator.move_to(weights, *([state] if state else []))
+    return weights
+
+
 def check_same_parameters(trajectory: Trajectory, operator: Any) -> None:
     """ValueError if an operator is one of other parameters than those that were recorded."""
     size = operator.shape[0]

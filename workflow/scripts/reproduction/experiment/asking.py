@@ -8,12 +8,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from reproduction.errors import ConfigError
 from reproduction.experiment import importable
 
 KEPT = Path(".snakemake") / "eigendrift-models"
@@ -81,3 +82,21 @@ def ask(module: str, asked: str) -> dict[str, Any]:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"refused": f"the process that makes it ended with {done.returncode}: {last}"}
     return given
+
+
+def reply(describe: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """What a module does that is asked: read the question from standard input, and write the answer.
+
+    An error that says why the user's code cannot be used is the answer `refused`; any other ends the process.
+    """
+    # What the user's code prints must not mix with the answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    asked = json.loads(sys.stdin.read())
+    try:
+        given = describe(asked)
+    except ConfigError as error:
+        given = {"refused": str(error).partition("is not allowed; ")[2]}
+    except ValueError as error:
+        given = {"refused": " ".join(str(error).split())}
+    print(json.dumps(given), file=answers, flush=True)

@@ -17,6 +17,7 @@ from reproduction.experiment.asking import UnusableError, answer
 from reproduction.experiment.datasets import DatasetRecord
 from reproduction.experiment.labels import MAIN, RECORDED, RECORDED_PROBLEM
 from reproduction.experiment.own_model import PRODUCT, OwnNetwork
+from reproduction.experiment.resources import FLOPS_PER_SECOND
 from reproduction.experiment.runs import Experiment, Run
 
 # The module that is asked about a problem, which imports torch.
@@ -25,8 +26,6 @@ PARTS = ("gradients", "updates")
 # Why figures do not apply, by what they need (`figure_catalogue.FigureEntry.needs`).
 NO_TEST = "a recorded run has no test set"
 NO_SWEEP = "recorded runs have no other batch size or learning rate beside them"
-# What `resources.FLOPS_PER_SECOND` takes for a CPU, in which a measured time is given.
-FLOPS_PER_SECOND = 15e9
 NO_STEPS = "the tracker did not record gradients and updates"
 
 
@@ -134,7 +133,7 @@ class RecordedExperiment(Experiment):
     def network(self, dataset: str, variant: str = MAIN) -> OwnNetwork:
         """The network of the problem, whose costs are those that were measured."""
         found = self._found
-        flops = found["seconds"] * FLOPS_PER_SECOND / PRODUCT
+        flops = found["seconds"] * FLOPS_PER_SECOND["cpu"] / PRODUCT
         return OwnNetwork(found["n_parameters"], found["layers"], flops, int(found["megabytes"] * 1e6 / 12))
 
     def schedule(self, run: Run) -> dict[str, Any]:

@@ -79,7 +79,10 @@ def eigenvalues(ipr: pd.DataFrame, layout: Layout) -> Drawn:
     names = [name for label in layout.datasets.values() for name in (label, "gaps")]
     grid.heads(names, list(layout.optimizers.values()))
     grid.labels(step_axis(grid.flat(), numbers["step"]))
-    bottom_legend(grid.figure, [*rank_handles(layout.leading), paper_handle(f"paper: gaps below {number_label(paper_numbers.SMALL_GAP)}")])
+    bottom_legend(
+        grid.figure,
+        [*rank_handles(layout.leading), paper_handle(f"paper: gaps below {number_label(paper_numbers.SMALL_GAP)}")],
+    )
     add_notes(grid.figure, notes(rows, layout))
     return drawn(grid.figure, numbers)
 

@@ -4,10 +4,7 @@ As a program it reads a question (JSON) from standard input, makes the operator,
 on standard output what it is, or why it cannot be used: `experiment.recorded` asks when the Snakefile is read.
 """
 
-import json
-import os
 import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,9 +15,10 @@ from torch import Tensor
 
 from eigendrift.hessian.operator import HessianOperator
 from eigendrift.localization import layers_of
-from eigendrift.tracking.trajectory import Trajectory, as_operator, check_same_parameters
+from eigendrift.tracking.trajectory import Trajectory, as_operator, check_same_parameters, move_to_snapshot
 from reproduction.errors import ConfigError, DataError, shown
 from reproduction.experiment import importable
+from reproduction.experiment.asking import reply
 from reproduction.experiment.labels import RECORDED
 from reproduction.measure.problem import Points, Problem
 from reproduction.training.own_model import seeded
@@ -56,14 +54,6 @@ def initialization(problem: str) -> Callable[[int], Tensor] | None:
     return lambda seed: operator_of(problem, seed).point
 
 
-def move(operator: HessianOperator, trajectory: Trajectory, row: int) -> Tensor:
-    """Move an operator to weights and buffers of a snapshot; the weights (N,)."""
-    weights = torch.from_numpy(np.array(trajectory.checked_weights(row))).to(operator.device)
-    state = {name: tensor.to(operator.device) for name, tensor in trajectory.state(row).items()}
-    operator.move_to(weights, state or None)
-    return weights
-
-
 def rows_of(trajectory: Trajectory, steps: Sequence[int]) -> list[int]:
     """The rows of the steps that were planned with; `DataError` if the folder has changed since."""
     at = {int(step): row for row, step in enumerate(trajectory.steps)}
@@ -77,7 +67,7 @@ def losses(operator: HessianOperator, trajectory: Trajectory, rows: Sequence[int
     """The loss of the problem over all its data at each of the rows."""
     found = []
     for row in rows:
-        move(operator, trajectory, row)
+        move_to_snapshot(operator, trajectory, row)
         found.append(float(operator.loss))
     return found
 
@@ -89,7 +79,7 @@ def problem_of_recorded(options: Mapping[str, Any]) -> Problem:
     def points(steps: Sequence[int], weights: np.ndarray) -> Points:
         trajectory = Trajectory(options["folder"])
         rows = rows_of(trajectory, steps)
-        return lambda row: move(operator, trajectory, rows[row])
+        return lambda row: move_to_snapshot(operator, trajectory, rows[row])
 
     return Problem(RECORDED, operator, initialization(options["problem"]), points)
 
@@ -104,7 +94,7 @@ def _describe(problem: str, folders: Mapping[str, str]) -> dict[str, Any]:
         for (name, shape), size in zip(trajectory.shapes.items(), sizes, strict=True):
             if int(np.prod(shape)) != size:
                 raise ValueError(f"parameter {name} has {size} entries, and {int(np.prod(shape))} in {folder}")
-        move(begun, trajectory, 0)
+        move_to_snapshot(begun, trajectory, 0)
         shapes = [[name, list(shape)] for name, shape in trajectory.shapes.items()]
     vector = torch.ones(1, begun.shape[0], dtype=begun.torch_dtype, device=begun.device)
     begun.product(vector)
@@ -119,19 +109,5 @@ def _describe(problem: str, folders: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _main() -> None:
-    # What the user's code prints must not mix with the answer.
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    asked = json.loads(sys.stdin.read())
-    try:
-        found = _describe(asked["problem"], asked["folders"])
-    except ConfigError as error:
-        found = {"refused": str(error).partition("is not allowed; ")[2]}
-    except ValueError as error:
-        found = {"refused": " ".join(str(error).split())}
-    print(json.dumps(found), file=answer, flush=True)
-
-
 if __name__ == "__main__":
-    _main()
+    reply(lambda asked: _describe(asked["problem"], asked["folders"]))

@@ -20,6 +20,7 @@ from reproduction.claims.report import WHOLE
 from reproduction.claims.scoring import VERDICTS
 from reproduction.claims.statistics import Measurement, estimate
 from reproduction.errors import DataError
+from reproduction.experiment import paper_numbers
 from reproduction.experiment.labels import MAIN
 from reproduction.experiment.runs import Experiment
 from reproduction.files.tables import RUN_KEY, read_header, read_table, read_tables
@@ -31,7 +32,7 @@ from reproduction.statistics.rows import by_seed
 PAPER: Mapping[str, int | float | list[int]] = {
     "samples": 60_000,
     "hidden": [100, 100, 10],
-    "parameters": 89_720,
+    "parameters": paper_numbers.PARAMETERS,
     "steps": 100_000,
     "batchsize": 128,
     "seeds": 5,

@@ -5,10 +5,7 @@ or why it cannot be used: `experiment.own_model` asks when the Snakefile is read
 """
 
 import inspect
-import json
-import os
 import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eigendrift.hessian.operator import HessianOperator
 from eigendrift.localization import layers_of
-from reproduction.errors import ConfigError
 from reproduction.experiment import importable
+from reproduction.experiment.asking import reply
 from reproduction.experiment.own_model import refusal
 from reproduction.training.model import Shaped
 
@@ -141,17 +138,5 @@ def _cost(network: nn.Module, inputs: Tensor, name: str) -> tuple[int, float]:
     return max(1, sum(found.values()) // TRIED), max(1.0, counter.get_total_flops() / TRIED)
 
 
-def _main() -> None:
-    # What the user's code prints must not mix with the answer.
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    asked = json.loads(sys.stdin.read())
-    try:
-        found = describe(asked, asked["image_shape"], asked["classes"])
-    except ConfigError as error:
-        found = {"refused": str(error).partition("is not allowed; ")[2]}
-    print(json.dumps(found), file=answer, flush=True)
-
-
 if __name__ == "__main__":
-    _main()
+    reply(lambda asked: describe(asked, asked["image_shape"], asked["classes"]))
