@@ -55,6 +55,9 @@ def test_a_folder_of_ones_own_with_an_overlay(study: Path, source: Path) -> None
     done = run_snakemake(study, "-s", f"{source}/Snakefile", "-n", "fig03", "--configfile", "mine.yaml")
     assert "results/mine/figures/fig03.pdf" in done.output
     assert {"prepare_data", "train", "eigensnapshot", "ipr", "fig03"} == planned(done.output)
+    # Without a target it is everything, though the root's Snakefile only includes the workflow's.
+    done = run_snakemake(study, "-s", f"{source}/Snakefile", "-n", "--configfile", "mine.yaml")
+    assert {"train", "fig01", "fig21", "claims", "figure_set", "all"} <= planned(done.output)
     assert unchanged(source)
 
 
