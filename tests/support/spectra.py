@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from eigendrift import EigenPairs
+
 N = 300
 
 
@@ -32,3 +34,29 @@ class Columns:
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
         return self.matrix @ vectors
+
+
+class Matrix:
+    """A symmetric matrix as an operator that counts its products."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix, self.shape, self.dtype, self.device = matrix, tuple(matrix.shape), matrix.dtype, matrix.device
+        self.products = 0
+
+    def product(self, vectors: Tensor) -> Tensor:
+        self.products += len(vectors)
+        return vectors @ self.matrix
+
+
+def check_pairs(pairs: EigenPairs, dense: Tensor, tol: float) -> None:
+    """Values, residuals, angle bounds and the bound on the next eigenvalue against those of the dense matrix."""
+    values, vectors = torch.linalg.eigh(dense)
+    k = len(pairs.values)
+    values, vectors = values.flip(0), vectors.flip(1)
+    torch.testing.assert_close(pairs.values, values[:k], rtol=1e-4, atol=0)
+    true = (dense @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0) / pairs.values.abs()
+    assert float(true.max()) <= tol
+    torch.testing.assert_close(pairs.residuals, true, rtol=1e-4, atol=1e-10)
+    sines = (1 - (pairs.vectors * vectors[:, :k]).sum(dim=0).square()).clamp(min=0).sqrt()
+    assert bool((sines <= pairs.angle_bounds + 1e-9).all())
+    assert pairs.next_bound >= float(values[k]) * (1 - 1e-9)

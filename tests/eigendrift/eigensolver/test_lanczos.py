@@ -6,23 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
+from spectra import Matrix
 from torch import Tensor, nn
 
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
 from eigendrift.eigensolver.lanczos import ConvergenceWarning
 from reproduction.training.model import initialize, mlp
-
-
-class Matrix:
-    """A symmetric matrix as an operator that counts its products."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix, self.shape, self.dtype, self.device = matrix, tuple(matrix.shape), matrix.dtype, matrix.device
-        self.products = 0
-
-    def product(self, vectors: Tensor) -> Tensor:
-        self.products += len(vectors)
-        return vectors @ self.matrix
 
 
 def with_spectrum(values: Tensor, seed: int = 0) -> tuple[Matrix, Tensor]:

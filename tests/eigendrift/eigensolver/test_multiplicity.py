@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from spectra import Matrix
 from torch import Tensor, nn
 
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
@@ -152,14 +153,6 @@ def test_a_surrogate_that_lacks_the_top_is_found_out() -> None:
     assert trusting.bound_source == "operator"
     near = Matrix(torch.diag(1.001 * values))
     assert top_eigenpairs(torch.diag(values), 2, 1e-6, surrogate=near, probe="surrogate").bound_source == "surrogate"
-
-
-class Matrix:
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix, self.shape, self.dtype, self.device = matrix, tuple(matrix.shape), matrix.dtype, matrix.device
-
-    def product(self, vectors: Tensor) -> Tensor:
-        return vectors @ self.matrix
 
 
 def test_without_a_probe_nothing_is_said() -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from spectra import check_pairs
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
+from eigendrift import HessianOperator, top_eigenpairs
 from eigendrift.hessian.autograd import FunctionalHessian
 from eigendrift.hessian.importance import importance
 from eigendrift.hessian.mlp import MLPHessian
@@ -290,7 +291,7 @@ def general_chunks(surrogate: SurrogateHessian) -> list[Any]:
     return surrogate.path.chunks
 
 
-def test_there_is_none_where_samples_cannot_be_told_apart() -> None:
+def test_there_is_none_where_samples_have_no_parts_of_their_own() -> None:
     class Pair(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -418,25 +419,12 @@ def fitted(name: str, n: int, steps: int) -> tuple[HessianOperator, Tensor]:
     return H, H @ torch.eye(H.shape[0], dtype=torch.float64)
 
 
-def check(pairs: EigenPairs, dense: Tensor, tol: float) -> None:
-    values, vectors = torch.linalg.eigh(dense)
-    k = len(pairs.values)
-    values, vectors = values.flip(0), vectors.flip(1)
-    torch.testing.assert_close(pairs.values, values[:k], rtol=1e-4, atol=0)
-    true = (dense @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0) / pairs.values.abs()
-    assert float(true.max()) <= tol
-    torch.testing.assert_close(pairs.residuals, true, rtol=1e-4, atol=1e-10)
-    sines = (1 - (pairs.vectors * vectors[:, :k]).sum(dim=0).square()).clamp(min=0).sqrt()
-    assert bool((sines <= pairs.angle_bounds + 1e-9).all())
-    assert pairs.next_bound >= float(values[k]) * (1 - 1e-9)
-
-
 @pytest.mark.parametrize("steps", [0, 60])
 @pytest.mark.parametrize("name", ["convolutional", "transformer"])
 def test_the_plain_call_finds_the_pairs_of_the_dense_hessian(name: str, steps: int) -> None:
     H, dense = fitted(name, 2500, steps)
     pairs = top_eigenpairs(H, 3, 1e-3)
-    check(pairs, dense, 1e-3)
+    check_pairs(pairs, dense, 1e-3)
     assert pairs.surrogate_matvecs > 0
     assert bool(pairs.converged.all())
 
@@ -445,7 +433,7 @@ def test_the_plain_call_finds_the_pairs_of_the_dense_hessian(name: str, steps: i
 def test_it_saves_products(name: str, steps: int) -> None:
     H, dense = fitted(name, 2500, steps)
     plain = top_eigenpairs(H, 3, 1e-3, surrogate=None)
-    check(plain, dense, 1e-3)
+    check_pairs(plain, dense, 1e-3)
     assert top_eigenpairs(H, 3, 1e-3).matvecs < 0.7 * plain.matvecs
 
 
@@ -454,56 +442,6 @@ def test_a_gap_that_the_sample_does_not_resolve_costs_two_blocks_at_most() -> No
     H, _ = fitted("transformer", 2500, 60)
     plain, pairs = top_eigenpairs(H, 3, 1e-3, surrogate=None), top_eigenpairs(H, 3, 1e-3)
     assert pairs.matvecs <= plain.matvecs + 7
-
-
-class Dense:
-    """A symmetric matrix as a surrogate."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix, self.shape, self.dtype = matrix, tuple(matrix.shape), matrix.dtype
-        self.products = 0
-
-    def product(self, vectors: Tensor) -> Tensor:
-        self.products += len(vectors)
-        return vectors @ self.matrix
-
-
-def spectrum(n: int = 400) -> tuple[Tensor, Tensor]:
-    q, _ = torch.linalg.qr(draw(n, n, seed=1))
-    values = torch.cat([torch.tensor([20.0, 15.0, 11.0, 9.0]).double(), torch.linspace(6, -1, n - 4).double()])
-    return (q * values) @ q.T, q
-
-
-@pytest.mark.parametrize("kind", ["unrelated", "diagonal", "opposite"])
-def test_a_surrogate_without_help_is_given_up_and_costs_little(kind: str) -> None:
-    matrix, _ = spectrum()
-    other, _ = torch.linalg.qr(draw(400, 400, seed=2))
-    wrong = {
-        "unrelated": other @ matrix @ other.T,
-        "diagonal": torch.diag(torch.linspace(1, 2, 400).double()),
-        "opposite": -matrix,
-    }[kind]
-    plain = top_eigenpairs(matrix, 3, 1e-3)
-    pairs = top_eigenpairs(matrix, 3, 1e-3, surrogate=Dense(wrong), probe="surrogate")
-    check(pairs, matrix, 1e-3)
-    assert pairs.bound_source == "operator"
-    assert pairs.matvecs <= 1.5 * plain.matvecs + 3
-
-
-def test_products_of_an_attempt_that_was_given_up_are_counted() -> None:
-    matrix, _ = spectrum()
-    counted = Dense(matrix)
-    pairs = top_eigenpairs(counted, 3, 1e-3, surrogate=Dense(-matrix), probe="surrogate")
-    assert counted.products == pairs.matvecs
-
-
-def test_a_limit_of_products_holds_for_both_attempts() -> None:
-    matrix, _ = spectrum()
-    with pytest.warns(UserWarning, match="did not converge"):
-        pairs = top_eigenpairs(Dense(matrix), 3, 1e-6, surrogate=Dense(-matrix), max_matvecs=9)
-    assert pairs.matvecs <= 9 + 4
 
 
 # Memory
