@@ -61,11 +61,15 @@ def test_the_files_are_those_that_the_rules_declare(results: Path, tiny_run: Tin
     jobs += [f"eigensnapshot/{d}.{o}.{v}.{s}.0" for d, o, v, s in RUNS]
     jobs += [f"{rule}/{d}.{o}.{v}.{s}" for rule in TABLE_RULES for d, o, v, s in RUNS]
     jobs += [f"{rule}/{d}" for rule in ("prepare_data", "baseline", "interpolation") for d in DATASETS]
-    jobs += [*FIGURE_NAMES, "claims", "figure_set"]
-    expected = {f"figures/{name}.{kind}" for name in FIGURE_NAMES for kind in ("pdf", "png", "csv")}
+    # The paper shows figure S4 too.
+    drawn = [*FIGURE_NAMES, *(["figS4"] if tiny_run.has_paper else [])]
+    jobs += [*drawn, "claims", "figure_set"]
+    expected = {f"figures/{name}.{kind}" for name in drawn for kind in ("pdf", "png", "csv")}
     expected |= {f"figure_set/{name}.pdf" for name in FIGURE_NAMES}
-    expected |= {f"figure_set/{name}" for name in ("figures.tex", "numbers.tex", "claims.tex", "manifest.json")}
+    texts = ("figures.tex", "numbers.tex", "claims.tex", "grades.tex", "manifest.json")
+    expected |= {f"figure_set/{name}" for name in texts}
     expected |= {f"claims/claims.{kind}" for kind in ("csv", "md", "html", "tex")}
+    expected |= {f"claims/grades.{kind}" for kind in ("csv", "tex")}
     expected |= {f"data/{d}.safetensors" for d in DATASETS}
     # The permuted networks are of the supplement.
     of_data_sets = [path for kind, path in DATASET_TABLES.items() if TABLES[kind].rule != "permuted"]
