@@ -73,10 +73,14 @@ def _free_ports(count: int) -> list[int]:
 
 
 class SlurmCluster:
-    """The cluster in a folder; `start` it, `stop` it."""
+    """The cluster in a folder; `start` it, `stop` it.
 
-    def __init__(self, folder: Path, nodes: Sequence[Node]) -> None:
+    `silence` is for how many seconds a node may say nothing before it counts as dead and its jobs start elsewhere.
+    """
+
+    def __init__(self, folder: Path, nodes: Sequence[Node], silence: int) -> None:
         self.folder = folder
+        self._silence = silence
         self.nodes = {node.name: node for node in nodes}
         self.conf = folder / "slurm.conf"
         self._munge_socket = folder / "munge.socket"
@@ -236,8 +240,8 @@ class SlurmCluster:
             "ReturnToService": 2,
             # Tests read at their end what the jobs were given.
             "MinJobAge": 7200,
-            # A dead node is noticed, and a job past its time is killed, within seconds.
-            "SlurmdTimeout": 5,
+            "SlurmdTimeout": self._silence,
+            # A job past its time is killed within seconds.
             "KillWait": 2,
             "SchedulerParameters": "sched_interval=2,bf_interval=2,requeue_delay=1",
         }
@@ -265,15 +269,15 @@ class SlurmCluster:
 
 
 @contextmanager
-def running_cluster(nodes: Sequence[Node]) -> Iterator[SlurmCluster]:
-    """A cluster of these nodes; where SLURM is not installed, the test is skipped."""
+def running_cluster(nodes: Sequence[Node], silence: int = 120) -> Iterator[SlurmCluster]:
+    """A cluster of these nodes; where SLURM is not installed, the test is skipped. A busy machine is no dead node."""
     missing = missing_programs()
     if missing or os.getuid() != 0:
         reason = f"SLURM is not installed: no {', '.join(missing)}" if missing else "only root can start a cluster"
         (pytest.fail if IN_CI else pytest.skip)(reason)
     # Each step of a job has a Unix socket in this folder, whose path may have 107 characters: a test's own is too long.
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
-        cluster = SlurmCluster(Path(folder), nodes)
+        cluster = SlurmCluster(Path(folder), nodes, silence)
         try:
             cluster.start()
             yield cluster

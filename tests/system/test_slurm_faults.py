@@ -27,7 +27,7 @@ SNAPSHOTS = 123
 @pytest.fixture
 def cluster() -> Iterator[SlurmCluster]:
     nodes = [Node("cpu1", 1), *(Node(f"gpu{number}", 1, gpus=1) for number in (1, 2, 3))]
-    with running_cluster(nodes) as started:
+    with running_cluster(nodes, silence=5) as started:
         yield started
 
 

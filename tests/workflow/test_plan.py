@@ -197,13 +197,16 @@ def test_an_experiment_without_sweeps_or_with_other_optimizers_plans_all_figures
 
 
 def test_every_command_of_the_pages_is_one_that_snakemake_takes(
-    clean_checkout: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line for page in pages() for line in commands(read(page), "snakemake")]
     shown = {tuple(shlex.split(line, comments=True)[1:]) for line in lines}
     assert len(shown) >= 8
     cli = importlib.import_module("snakemake.cli")
-    monkeypatch.chdir(clean_checkout)
+    monkeypatch.chdir(checkout)
+    # The user's own overlay, and the place of the checkout as seen from another folder.
+    (checkout / "mine.yaml").write_text("name: mine\n", encoding="utf-8")
+    shown = {tuple(word.replace("/path/to/eigendrift", str(checkout)) for word in words) for words in shown}
     # Those of one configuration in one dry-run, with the options and the targets of all.
     together: dict[tuple[str, ...], tuple[set[str], set[str]]] = {}
     for command in sorted(shown):
@@ -217,4 +220,4 @@ def test_every_command_of_the_pages_is_one_that_snakemake_takes(
         targets.update(map(str, taken.targets or ["all"]))
     for options, targets in together.values():
         words = shlex.split(" ".join(sorted(options)))
-        run_snakemake(clean_checkout, "-n", *sorted(targets), *words)
+        run_snakemake(checkout, "-n", *sorted(targets), *words)

@@ -1,7 +1,7 @@
 """How far eigenvectors and weights get in a lag t after a waiting time t_w (figures 1, 9, 10, 11, 20, 21).
 
-Figures 1, 9, 20 and 21 show the median over seeds with their range, at a few waiting times that can be distinguished; the
-others the mean. The paper shows one curve for each waiting time and leaves open whether it averages.
+Figures 1, 9, 20 and 21 show the median over seeds with their range, at a few waiting times that can be distinguished;
+the others the mean. The paper shows one curve for each waiting time and leaves open whether it averages.
 """
 
 import math
