@@ -224,7 +224,7 @@ class _Preconditioner:
         task = _Task(k, tol, SURROGATE_MATVECS, size, delta, probe and known is None)
         solved = _solve_watched(operator, task, random, known, [], probe)
         self.start, self.matvecs = solved.y, solved.matvecs
-        self.next_values, self.next_bound = solved.values[k : k + 1], solved.next_bound
+        self.first_values, self.next_values, self.next_bound = solved.values[:k], solved.values[k:], solved.next_bound
         # What Lanczos alone takes for the surrogate, it takes for H as well, more or less.
         self.alone: int = solved.matvecs if known is None else known.alone
         if known is None or solved.gave_up:
@@ -262,6 +262,15 @@ class _Preconditioner:
             return rounds == 1 or now <= HOPELESS
         return now < first and left * rounds * math.log(now / tol) / math.log(first / now) <= self.alone
 
+    def misses(self, values: Tensor) -> bool:
+        """Whether the surrogate's eigenvalues are so far from these, that nothing can be concluded from them.
+
+        It may have the eigenvectors of H with other eigenvalues, and thus in another order, as -H does. Then the
+        residuals of its first vectors are small although H has others above them.
+        """
+        values, least = values[: len(self.first_values)], 1e-6 * float(values.abs().max())
+        return bool(((values - self.first_values).abs() > HOPELESS * values.abs().clamp(min=least)).any())
+
     def next_of(self, values: Tensor, norms: Tensor, k: int) -> float:
         """Estimate an upper bound on the finer operator's next eigenvalue from its Ritz values (k or more)."""
         if not len(self.next_values):
@@ -269,8 +278,11 @@ class _Preconditioner:
         unseen = max(0.0, self.next_bound - float(self.next_values[0]))
         if len(values) > k:
             return float(values[k]) + max(float(norms[k]), unseen)
-        # No product with a further vector was needed: the surrogate is assumed to err there as it did on these.
-        return self.next_bound + SURROGATE_ERROR_FACTOR * float(norms[:k].max())
+        # No product with a further vector was needed: the surrogate is assumed to err there as it did on these, along
+        # the vectors and across them.
+        k = len(self.first_values)
+        error = torch.hypot(values[:k] - self.first_values, norms[:k])
+        return self.next_bound + SURROGATE_ERROR_FACTOR * float(error.max())
 
 
 @dataclass(frozen=True)
@@ -313,6 +325,9 @@ def _with_small_tensors_on_the_cpu(solver: Callable[Arguments, EigenPairs]) -> C
 
     @functools.wraps(solver)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> EigenPairs:
+        if torch.get_default_device().type == "cpu":
+            # Without the context, through which every one of the many small operations would pass.
+            return solver(*args, **kwargs)
         with torch.device("cpu"):
             return solver(*args, **kwargs)
 
@@ -745,6 +760,8 @@ def _solve(
         # Without a preconditioner at least one further vector is required.
         seen = basis.m > k or preconditioner is not None
         done = seen and len(residuals) == k and bool((residuals <= tol).all())
+        if done and preconditioner is not None and not task.probe and preconditioner.misses(values[:k]):
+            return _Solved(basis, values, y, norms, residuals, next_bound, 0.0, False, gave_up=True)
         if len(residuals) < k or float(residuals.max()) < 0.9 * best:
             best, best_at = float(residuals.max()), basis.matvecs
         # A whole basis brought no progress, and the residuals are rounding of the products.

@@ -22,19 +22,28 @@ def matrix() -> Tensor:
     return (q * values) @ q.T
 
 
-@pytest.mark.parametrize("kind", ["unrelated", "diagonal", "opposite"])
+@pytest.mark.parametrize("kind", ["unrelated", "diagonal", "opposite", "reversed"])
 def test_a_surrogate_without_help_is_given_up_and_costs_little(kind: str, matrix: Tensor) -> None:
     other = random_basis(2)
     wrong = {
         "unrelated": other @ matrix @ other.T,
         "diagonal": torch.diag(torch.linspace(1, 2, N).double()),
+        # Both have the eigenvectors of the matrix, so that the residuals of their first ones are zero.
         "opposite": -matrix,
+        "reversed": 19 * torch.eye(N).double() - matrix,
     }[kind]
     plain = top_eigenpairs(matrix, 3, 1e-3)
     pairs = top_eigenpairs(matrix, 3, 1e-3, surrogate=Matrix(wrong), probe="surrogate")
     check_pairs(pairs, matrix, 1e-3)
     assert pairs.bound_source == "operator"
-    assert pairs.matvecs <= 1.5 * plain.matvecs + 3
+    assert pairs.matvecs <= 1.5 * plain.matvecs + 6
+
+
+def test_start_vectors_do_not_hide_that_a_surrogate_is_unlike(matrix: Tensor) -> None:
+    lowest = torch.linalg.eigh(matrix).eigenvectors[:, :4]
+    pairs = top_eigenpairs(matrix, 3, 1e-3, surrogate=Matrix(-matrix), probe="surrogate", v0=lowest)
+    check_pairs(pairs, matrix, 1e-3)
+    assert pairs.bound_source == "operator"
 
 
 def test_products_of_an_attempt_that_was_given_up_are_counted(matrix: Tensor) -> None:
