@@ -16,11 +16,12 @@ from reproduction.files.tables import read_header, read_table
 
 # Weights are multiplied by 1 - 100 at every step, so this run diverges whatever the network is.
 OVERLAY = """
+datasets: [digits]
 optimizers: {sgd: {class: SGD, lr: 100, weight_decay: 1}}
 training: {seeds: [0]}
 sweeps: {batch_size: {full: null}, learning_rate: {0.3: null}}
 """
-RUNS = [f"runs/{dataset}/sgd/main/seed0" for dataset in ("digits", "digits_noisy")]
+RUN = "runs/digits/sgd/main/seed0"
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +40,24 @@ def results(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_the_run_ends_early_and_its_files_say_at_which_step(results: Path) -> None:
-    for run in RUNS:
-        header = read_header(results / run / "history.csv", kind="history")
-        diverged_at = header["identity"]["diverged_at"]
-        # float32 holds 3e38, which 99^20 exceeds, and the loss of three such layers long before.
-        assert 0 < diverged_at <= 20
-        assert f"diverged: not finite at step {diverged_at}" in (
-            results / "logs" / "train" / f"{run.split('/')[1]}.sgd.main.0.log"
-        ).read_text(encoding="utf-8")
-        history = read_table(results / run / "history.csv", kind="history")
-        trajectory = ArrayFile(results / run / "trajectory.safetensors", kind="trajectory")
-        assert history["step"].max() < diverged_at
-        assert trajectory["steps"].tolist() == history["step"].tolist()
-        for name in ("weights", "gradients", "updates"):
-            assert np.isfinite(trajectory[name]).all(), name
-        for kind in ("ipr", "alignment", "displacement", *KEPT_TABLES):
-            assert read_header(results / run / f"{kind}.csv", kind=kind)["identity"]["diverged_at"] == diverged_at
-        ipr = read_table(results / run / "ipr.csv", kind="ipr")
-        assert set(ipr["step"]) == set(history["step"])
-        assert np.isfinite(ipr[["eigenvalue", "residual", "ipr"]].to_numpy()).all()
+    header = read_header(results / RUN / "history.csv", kind="history")
+    diverged_at = header["identity"]["diverged_at"]
+    # float32 holds 3e38, which 99^20 exceeds, and the loss of three such layers long before.
+    assert 0 < diverged_at <= 20
+    assert f"diverged: not finite at step {diverged_at}" in (
+        results / "logs" / "train" / "digits.sgd.main.0.log"
+    ).read_text(encoding="utf-8")
+    history = read_table(results / RUN / "history.csv", kind="history")
+    trajectory = ArrayFile(results / RUN / "trajectory.safetensors", kind="trajectory")
+    assert history["step"].max() < diverged_at
+    assert trajectory["steps"].tolist() == history["step"].tolist()
+    for name in ("weights", "gradients", "updates"):
+        assert np.isfinite(trajectory[name]).all(), name
+    for kind in ("ipr", "alignment", "displacement", *KEPT_TABLES):
+        assert read_header(results / RUN / f"{kind}.csv", kind=kind)["identity"]["diverged_at"] == diverged_at
+    ipr = read_table(results / RUN / "ipr.csv", kind="ipr")
+    assert set(ipr["step"]) == set(history["step"])
+    assert np.isfinite(ipr[["eigenvalue", "residual", "ipr"]].to_numpy()).all()
 
 
 def test_the_other_runs_are_as_they_were(results: Path, tiny_run: TinyRun) -> None:
@@ -68,11 +68,10 @@ def test_the_other_runs_are_as_they_were(results: Path, tiny_run: TinyRun) -> No
 
 
 def test_interpolation_goes_on_without_it(results: Path) -> None:
-    for dataset in ("digits", "digits_noisy"):
-        lines = read_table(results / "interpolation" / f"{dataset}.csv", kind="interpolation")
-        assert {*lines["first"], *lines["second"]} == {"adam", "sam"}
-        solutions = read_table(results / "interpolation" / f"{dataset}.solutions.csv", kind="solutions")
-        assert set(solutions["optimizer"]) == {"adam", "sam"}
+    lines = read_table(results / "interpolation" / "digits.csv", kind="interpolation")
+    assert {*lines["first"], *lines["second"]} == {"adam", "sam"}
+    solutions = read_table(results / "interpolation" / "digits.solutions.csv", kind="solutions")
+    assert set(solutions["optimizer"]) == {"adam", "sam"}
 
 
 def test_claims_leave_it_out_and_say_so(results: Path) -> None:
@@ -82,7 +81,7 @@ def test_claims_leave_it_out_and_say_so(results: Path) -> None:
     text = (results / "claims" / "claims.md").read_text(encoding="utf-8")
     assert "diverged run(s)" in text
     numbers = (results / "figure_set" / "numbers.tex").read_text(encoding="utf-8")
-    assert r"\eigendriftset{scale.diverged}{\ensuremath{2}}" in numbers
+    assert r"\eigendriftset{scale.diverged}{\ensuremath{1}}" in numbers
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 7, 9, 10, 11, 16])

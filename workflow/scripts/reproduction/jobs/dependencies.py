@@ -1,7 +1,9 @@
 """Which files of ours decide what a script writes: Snakemake itself watches the script alone."""
 
 import ast
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -53,32 +55,56 @@ def loaded_files(script: str | Path, *modules: str) -> set[Path]:
 
 
 @cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 @cache
 def _has_statements(path: Path) -> bool:
-    return any(not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant) for node in _tree(path).body)
+    def is_text(node: ast.AST) -> bool:
+        return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+    return bool(_imported(path)) or not all(map(is_text, ast.parse(_text(path)).body))
 
 
-def _statements(block: ast.AST) -> Iterator[ast.AST]:
-    """All statements in a block, at any depth; expressions, which hold no import, are most of a tree."""
-    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
-        for node in getattr(block, field, ()):
-            yield node
-            yield from _statements(node)
+# An import statement on lines of its own, in brackets or not.
+_STATEMENT = re.compile(
+    r"^[ \t]*(from[ \t]+[\w.]+[ \t]+import[ \t]*(?:\([^)]*\)|[^(\n]*)|import[ \t][^\n]*)$", re.MULTILINE
+)
+# Lines that hold no statement of a module: comments, and examples in docstrings.
+_NO_CODE = re.compile(r"^[ \t]*(?:#|>>>).*$", re.MULTILINE)
+
+
+def _import_statements(path: Path) -> Iterator[ast.AST]:
+    """The import statements of a module, at any depth.
+
+    Parsing a whole module takes ten times as long as finding these, and Snakemake reads all modules whenever it starts.
+    Where the word `import` occurs anywhere else, the module is parsed.
+    """
+    text = _NO_CODE.sub("", _text(path))
+    found = _STATEMENT.findall(text)
+    if len(re.findall(r"\bimport\b", text)) == len(found):
+        with suppress(SyntaxError):
+            yield from ast.parse("\n".join(found)).body
+            return
+    yield from ast.walk(ast.parse(_text(path)))
 
 
 @cache
-def _imports(path: Path) -> frozenset[Path]:
+def _imported(path: Path) -> frozenset[str]:
+    """The dotted names that the import statements of a module mention, whether they are modules or not."""
     names: set[str] = set()
-    for node in _statements(_tree(path)):
+    for node in _import_statements(path):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return frozenset(file for name in names for file in _files(name))
+    return frozenset(names)
+
+
+@cache
+def _imports(path: Path) -> frozenset[Path]:
+    return frozenset(file for name in _imported(path) for file in _files(name))
 
 
 def _named(module: str) -> list[Path]:
@@ -89,6 +115,7 @@ def _named(module: str) -> list[Path]:
     return [] if found is None else [found]
 
 
+@cache
 def _files(name: str) -> list[Path]:
     """The files of ours that importing a dotted name runs: each __init__.py on the way, and the module."""
     package, *parts = name.split(".")

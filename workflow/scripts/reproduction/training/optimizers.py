@@ -55,12 +55,19 @@ def check_optimizer_is_made(path: str, spec: Mapping[str, Any]) -> None:
     """
     name, arguments = class_of(spec), own_arguments(spec)
     made_by = optimizer_class(name, f"{path}.{'base' if spec['class'] == 'SAM' else 'class'}")
+    if _is_plain_sgd(name, arguments):
+        return
     try:
         made_by([torch.zeros(2, requires_grad=True)], **arguments)
     except Exception as error:  # whatever another package's constructor raises
         named = next((key for key in arguments if re.search(rf"\b{key}\b", str(error), re.IGNORECASE)), None)
         key, value = (path, arguments) if named is None else (f"{path}.{named}", arguments[named])
         raise _refusal(key, value, f"{name} refuses it: {error}") from None
+
+
+def _is_plain_sgd(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether `_PlainSGD` takes the steps; the first optimizer of torch.optim loads the compiler, for over a second."""
+    return name == "SGD" and set(arguments) == {"lr"} and arguments["lr"] >= 0
 
 
 def _refusal(key: str, value: Any, reason: str) -> ConfigError:
@@ -190,7 +197,7 @@ class OptimizerStep:
         # SGD keeps no counter. Others without the argument may compute on the host, which a graph would not repeat.
         self.capturable = bool(arguments.get("capturable", name == "SGD"))
         self.optimizer: torch.optim.Optimizer | _PlainSGD | _PlainAdam
-        if name == "SGD" and set(arguments) == {"lr"}:
+        if _is_plain_sgd(name, arguments):
             self.optimizer = _PlainSGD(self.parameters, arguments["lr"])
         elif loops is not None:
             self.optimizer = _CompiledAdam(self.parameters, loops, **arguments)
