@@ -278,11 +278,11 @@ class _Preconditioner:
         unseen = max(0.0, self.next_bound - float(self.next_values[0]))
         if len(values) > k:
             return float(values[k]) + max(float(norms[k]), unseen)
-        # No product with a further vector was needed: the surrogate is assumed to err there as it did on these, along
-        # the vectors and across them.
+        # No product with a further vector was needed: the surrogate is assumed to err there as it did on these, whose
+        # eigenvalues it misses by a part of each and whose residuals are what it does across them.
         k = len(self.first_values)
-        error = torch.hypot(values[:k] - self.first_values, norms[:k])
-        return self.next_bound + SURROGATE_ERROR_FACTOR * float(error.max())
+        missed = float(((values[:k] - self.first_values) / self.first_values).abs().max()) * abs(self.next_bound)
+        return self.next_bound + SURROGATE_ERROR_FACTOR * (missed + float(norms[:k].max()))
 
 
 @dataclass(frozen=True)
