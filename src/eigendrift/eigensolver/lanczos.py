@@ -78,7 +78,8 @@ PROBE_MATVECS = 24
 # Number of entries of every basis vector that are combined at once, and at least so many parts of a vector.
 COLUMNS = 16384
 PARTS = 32
-# A surrogate whose own vectors have relative residuals above this is no help.
+# A surrogate is no help if its own vectors have relative residuals above this, or if its eigenvalues differ from those
+# of H by more than this part of the larger one.
 HOPELESS = 0.5
 # Largest number of products of a surrogate's solve.
 SURROGATE_MATVECS = 100
@@ -268,8 +269,9 @@ class _Preconditioner:
         It may have the eigenvectors of H with other eigenvalues, and thus in another order, as -H does. Then the
         residuals of its first vectors are small although H has others above them.
         """
-        values, least = values[: len(self.first_values)], 1e-6 * float(values.abs().max())
-        return bool(((values - self.first_values).abs() > HOPELESS * values.abs().clamp(min=least)).any())
+        values = values[: len(self.first_values)]
+        larger = torch.maximum(values.abs(), self.first_values.abs()).clamp(min=1e-6 * float(values.abs().max()))
+        return bool(((values - self.first_values).abs() > HOPELESS * larger).any())
 
     def next_of(self, values: Tensor, norms: Tensor, k: int) -> float:
         """Estimate an upper bound on the finer operator's next eigenvalue from its Ritz values (k or more)."""
