@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import docutils.core
+import jinja2
 import pytest
 import torch
+from experiments import overlaid
 from pages import ROOT, anchors, links, marked, pages, python_blocks, read, rows
 from torch import nn
 from torch.func import functional_call, hessian
@@ -171,3 +174,30 @@ def test_terms_stand_once_in_the_glossary() -> None:
     found = [row for part in read("docs/glossary.md").split("\n## ")[1:] for row in rows(part)]
     terms = [term for term, _ in found]
     assert len(terms) == len(set(terms)) >= 60
+
+
+@pytest.mark.parametrize(
+    ("change", "title", "said"),
+    [
+        ({}, "arXiv:2606.30226 reproduced", "hidden layers of 100, 100, 10 units"),
+        ({"name": "mine", "model": {"module": "net.py:build"}}, "training: mine", "the network net.py:build"),
+        ({"name": "own", "datasets": [{"name": "a", "file": "a.npz"}]}, "training: own", "a (a.npz)"),
+        (
+            {"name": "loop", "trajectories": {"a": {"folder": "runs/a"}, "b": {"folder": "runs/b"}}},
+            "training: loop",
+            "of runs that were recorded elsewhere: a (runs/a), b (runs/b).",
+        ),
+    ],
+    ids=["the paper's", "network", "data", "recorded"],
+)
+def test_the_report_s_first_page_says_what_was_run(change: dict[str, Any], title: str, said: str) -> None:
+    config = overlaid(change)
+    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(read("workflow/report/start.rst"))
+    text = template.render(snakemake={"config": config}, files=[])
+    shown = docutils.core.publish_parts(text, writer="html5", settings_overrides={"halt_level": 2, "raw_enabled": True})
+    assert title in shown["title"]
+    (paragraph,) = re.findall(r"<p>These are the results.*?</p>", shown["body"], re.DOTALL)
+    words = re.sub(r"<.*?>|\\s+", " ", paragraph)
+    assert said in " ".join(words.split())
+    assert ("steps" in words) == ("trajectories" not in change)
+    assert "{" not in words

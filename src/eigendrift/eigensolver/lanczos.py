@@ -476,6 +476,16 @@ def _renumbered(clusters: Tensor) -> Tensor:
     return torch.tensor([labels.index(label) for label in labels])
 
 
+def check_request(n: int, k: int, tol: float, which: str) -> None:
+    """ValueError where k pairs of N = n, to `tol`, at the end `which`, cannot be asked for."""
+    if not 1 <= k <= n:
+        raise ValueError(f"k = {k} is not allowed; the operator has {n} eigenpairs")
+    if not tol > 0:
+        raise ValueError(f"tol = {tol} is not allowed; give a positive number")
+    if which not in ("LA", "SA", "LM"):
+        raise ValueError(f"which = {which!r} is not allowed; give 'LA', 'SA' or 'LM'")
+
+
 def _check(
     n: int,
     k: int,
@@ -487,12 +497,7 @@ def _check(
     probe: str | None,
     max_bytes: int | None,
 ) -> None:
-    if not 1 <= k <= n:
-        raise ValueError(f"k = {k} is not allowed; the operator has {n} eigenpairs")
-    if not tol > 0:
-        raise ValueError(f"tol = {tol} is not allowed; give a positive number")
-    if which not in ("LA", "SA", "LM"):
-        raise ValueError(f"which = {which!r} is not allowed; give 'LA', 'SA' or 'LM'")
+    check_request(n, k, tol, which)
     if not 0 < delta < 1:
         raise ValueError(f"miss_probability = {delta} is not allowed; give a number between 0 and 1")
     if max_matvecs < 1:

@@ -1,5 +1,6 @@
 """Figures of a track; needs matplotlib."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,24 +21,30 @@ def overview(track: "Track") -> "Figure":
 
     figure = Figure(figsize=(9.5, 6.5), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
-    eigenvalues(track, axes[0, 0])
-    displacement(track, axes[0, 1])
-    localization(track, axes[1, 0])
-    alignment(track, axes[1, 1])
+    for draw, place in zip(PANELS, axes.flat, strict=True):
+        draw(track, place)
     for each in axes[1]:
         each.set_xlabel("step t")
     return figure
 
 
+def panel(track: "Track", draw: Callable[["Track", "Axes"], None]) -> "Figure":
+    """One of `PANELS` or `CERTIFICATES` as a figure of its own."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.7, 3.3), layout="constrained")
+    axes = figure.subplots()
+    draw(track, axes)
+    axes.set_xlabel("step t")
+    return figure
+
+
 def eigenvalues(track: "Track", axes: "Axes") -> None:
-    """Eigenvalues, and the edge 2/eta of gradient descent where it is known and in sight."""
+    """Eigenvalues, and the edge of stability of SGD where it is known and in sight."""
     _curves(axes, track.steps, track.values, "λ{}")
-    rates = track.trajectory.learning_rates[track.rows]
-    if np.isfinite(rates).any() and len(track):
-        with np.errstate(divide="ignore"):
-            edges = 2 / rates
-        if np.nanmin(edges) < 3 * track.values.max():
-            axes.plot(track.steps, edges, color="0.4", linestyle="--", linewidth=1, label="2/η, the edge of SGD")
+    edges = track.trajectory.edges[track.rows]
+    if np.isfinite(edges).any() and np.nanmin(edges) < 3 * track.values.max():
+        axes.plot(track.steps, edges, color="0.4", linestyle="--", linewidth=1, label="edge of stability")
     if (track.values > 0).all() and len(track):
         axes.set_yscale("log")
     _finish(axes, "eigenvalue of H")
@@ -75,7 +82,7 @@ def layers(track: "Track") -> "Figure":
     """Share of the square of v_1 within each layer, as a stack that adds up to 1."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.subplots()
     shares, names = track.layer_shares()[:, 0], track.layers
     # A legend of a hundred layers cannot be read: the largest are shown, and the others as one.
@@ -91,25 +98,32 @@ def layers(track: "Track") -> "Figure":
     axes.set_xlabel("step t")
     axes.set_ylabel("share of the square of v1")
     axes.margins(x=0)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
     return figure
 
 
-def certificates(track: "Track") -> "Figure":
-    """Residuals and angle bounds of the solver."""
-    from matplotlib.figure import Figure
+def residuals(track: "Track", axes: "Axes") -> None:
+    """Relative residuals of the solver, with the tolerance."""
+    _curves(axes, track.steps, track.residuals, "v{}")
+    axes.axhline(track.tol, color="0.4", linestyle="--", linewidth=1, label="tolerance")
+    _logarithmic(axes)
+    _finish(axes, "relative residual")
 
-    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
-    _curves(left, track.steps, track.residuals, "v{}")
-    left.axhline(track.tol, color="0.4", linestyle="--", linewidth=1, label="tolerance")
-    _curves(right, track.steps, track.angle_bounds, "v{}")
-    for axes, name in ((left, "relative residual"), (right, "bound on the sine of the angle")):
-        if any(np.asarray(line.get_ydata(), dtype=float).max(initial=0) > 0 for line in axes.lines):
-            axes.set_yscale("log")
-        axes.set_xlabel("step t")
-        _finish(axes, name)
-    return figure
+
+def angle_bounds(track: "Track", axes: "Axes") -> None:
+    """Bounds on the sine of the angle between each computed vector and the eigenvector."""
+    _curves(axes, track.steps, track.angle_bounds, "v{}")
+    _logarithmic(axes)
+    _finish(axes, "bound on the sine of the angle")
+
+
+PANELS = (eigenvalues, displacement, localization, alignment)
+CERTIFICATES = (residuals, angle_bounds)
+
+
+def _logarithmic(axes: "Axes") -> None:
+    if any(np.asarray(line.get_ydata(), dtype=float).max(initial=0) > 0 for line in axes.lines):
+        axes.set_yscale("log")
 
 
 def _curves(axes: "Axes", steps: Any, table: Any, label: str) -> None:
@@ -128,4 +142,5 @@ def _curves(axes: "Axes", steps: Any, table: Any, label: str) -> None:
 def _finish(axes: "Axes", name: str) -> None:
     axes.set_ylabel(name)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    # Beside the curves, which it would hide.
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=8, columnspacing=1.0)

@@ -4,8 +4,9 @@ import base64
 import html
 import io
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +16,25 @@ import eigendrift
 from eigendrift.tracking import plots
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from eigendrift.tracking.track import Track
 
 # Rows of the table of certificates: the first, the last, and snapshots evenly between them.
 SHOWN = 12
+# Pairs of each.
+SHOWN_PAIRS = 3
 
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d1d1f; margin: 0 auto; padding: 1rem; max-width: 60rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0.2rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-img { width: 100%; height: auto; }
+img { width: 100%; max-width: 40rem; height: auto; }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 0.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: 0.25rem 0.4rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 td.name { white-space: normal; text-align: left; }
 .lead { font-size: 1.05rem; } .warning { color: #a33000; font-weight: 600; }
@@ -55,14 +60,14 @@ def page(track: "Track") -> str:
         "<p>Eigenvalues of the Hessian of the loss; how far each eigenvector has moved since the first snapshot, where "
         "1 is a right angle; on how few parameters it sits, from 1/N (evenly) to 1 (one parameter); and how far v1 "
         "points along gradient and update.</p>",
-        _image(plots.overview(track), "Eigenvalues, displacement, localization and alignment against steps"),
+        _panels(track, plots.PANELS),
         "<h2>Where v1 lives</h2>",
         _image(plots.layers(track), "Share of the square of the first eigenvector within each layer against steps"),
         "<h2>Certificates</h2>",
         "<p>Residuals of true products, and bounds on the angle between each computed vector and the eigenvector. A "
         "bound of 1 says that nothing is known of the single vector, as where two eigenvalues nearly coincide.</p>",
-        _image(plots.certificates(track), "Residuals and angle bounds against steps"),
-        _table(*_certificates(track)),
+        _panels(track, plots.CERTIFICATES),
+        *_listed(track),
         "<h2>Provenance</h2>",
         _table(("what", "value"), provenance(track).items()),
     ]
@@ -118,23 +123,33 @@ def provenance(track: "Track") -> dict[str, str]:
         "trajectory": str(track.folder),
         "parameters": f"{track.trajectory.n_parameters} in {len(track.trajectory.shapes)} tensors",
         "recorded": ", ".join(track.trajectory.recorded),
+        "trained by": ", ".join(track.trajectory.optimizers) or "a loop that recorded by hand",
         "pairs": f"k = {track.k}, which = {track.which}, tolerance {track.tol:g}",
         "products": f"{int(track.matvecs.sum())} with all data, {track.matvecs.mean():.1f} a snapshot",
         **{f"meta: {name}": str(value) for name, value in track.trajectory.meta.items()},
         "written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by eigendrift {eigendrift.__version__}, "
-        f"Python {platform.python_version()}",
+        f"PyTorch {version('torch')}, Python {platform.python_version()}",
     }
+
+
+def _listed(track: "Track") -> list[str]:
+    """The table of certificates, and what is left out of it."""
+    head, body = _certificates(track)
+    left_out = [f"{len(body)} of the {len(track)} snapshots"] if len(body) < len(track) else []
+    left_out += [f"{min(track.k, SHOWN_PAIRS)} of the {track.k} pairs"] if track.k > SHOWN_PAIRS else []
+    said = [f"<p>{' and '.join(left_out)} are listed; <code>to_pandas()</code> has all.</p>"] if left_out else []
+    return [*said, _table(head, body)]
 
 
 def _certificates(track: "Track") -> tuple[Sequence[str], list[list[str]]]:
     head = ["step", "loss", "|gradient|"]
-    for i in range(1, min(track.k, 3) + 1):
+    for i in range(1, min(track.k, SHOWN_PAIRS) + 1):
         head += [f"λ{i}", f"residual {i}", f"angle ≤ {i}"]
     rows = np.unique(np.linspace(0, len(track) - 1, SHOWN).round().astype(int))
     body = []
     for row in rows:
         line = [str(track.steps[row]), f"{track.losses[row]:.4g}", f"{track.gradient_norms[row]:.3g}"]
-        for i in range(min(track.k, 3)):
+        for i in range(min(track.k, SHOWN_PAIRS)):
             line += [
                 f"{track.values[row, i]:.5g}",
                 f"{track.residuals[row, i]:.1e}",
@@ -149,6 +164,12 @@ def _table(head: Sequence[str], body: Any) -> str:
     kind = ' class="name"' if len(head) == 2 else ""
     rows = "\n".join("<tr>" + "".join(f"<td{kind}>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in body)
     return f'<div class="wide"><table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+
+
+def _panels(track: "Track", drawn: Sequence[Callable[["Track", "Axes"], None]]) -> str:
+    """Figures side by side, and one below the other on a narrow screen."""
+    images = (_image(plots.panel(track, draw), (draw.__doc__ or "").strip()) for draw in drawn)
+    return f'<div class="panels">{"".join(images)}</div>'
 
 
 def _image(figure: "Figure", words: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eigendrift import metrics
-from eigendrift.eigensolver.lanczos import top_eigenpairs
+from eigendrift.eigensolver.lanczos import check_request, top_eigenpairs
 from eigendrift.operators import Which
 from eigendrift.tracking.folder import FolderError, RowWriter, checksum
 from eigendrift.tracking.track import DESCRIPTION, FORMAT, Track, pairs_folder
@@ -61,7 +61,10 @@ def solve(
 
     Raises:
         ValueError: The folder holds no trajectory, one of other parameters, or eigenpairs of another loss; a step was
-            not recorded.
+            not recorded; k, tol or `which` is out of its range.
+
+    Warns:
+        TrackerWarning: Nothing was recorded, or buffers were not.
 
     Example:
         >>> import tempfile
@@ -85,6 +88,14 @@ def solve(
         raise ValueError(f"steps holds {unknown[0]}, which was not recorded in {trajectory.folder}")
     operator = as_operator(hessian)
     check_same_parameters(trajectory, operator)
+    check_request(operator.shape[0], k, tol, which)
+    if not len(trajectory):
+        warnings.warn(
+            f"{trajectory.folder} has no snapshot; attach the tracker to the optimizer before the training, or call "
+            "record()",
+            TrackerWarning,
+            stacklevel=2,
+        )
     if trajectory.left_out:
         warnings.warn(
             f"the buffers of {trajectory.folder} were not recorded ({trajectory.left_out[0]} and so on); the Hessian "

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from eigendrift.hessian.chosen_parameters import Choice
+from eigendrift.stability import sgd_edge
 from eigendrift.tracking.folder import RowWriter
 from eigendrift.tracking.trajectory import DESCRIPTION, PARTS, ROWS, Recorder, TrackerWarning, Trajectory
 
@@ -43,7 +44,7 @@ class _Round:
         self.weights: Tensor | None = None
         self.state: dict[str, Tensor] = {}
         self.gradients: dict[int, Tensor | None] = {}
-        self.rates: list[float] = []
+        self.of_optimizers: dict[str, Any] = {}
         self.entered: set[int] = set()
         self.evaluated: set[int] = set()
         self.stepped: set[int] = set()
@@ -205,7 +206,9 @@ class Tracker:
             trained = self._optimizers and (self._step > 0 or self._resumed)
             safe = self._writer is not None and self._failed is None
             if trained and safe and self._last_step() < self._step:
-                self._write(self._step, {"weights": self._recorder.weights()}, self._recorder.state(), self._rates())
+                self._write(
+                    self._step, {"weights": self._recorder.weights()}, self._recorder.state(), self._of_optimizers()
+                )
         finally:
             self._closed = True
             if self._inline is not None:
@@ -295,7 +298,8 @@ class Tracker:
         if due:
             self._refuse_unknown_rows()
             self._recorder.check()
-            now.weights, now.state, now.rates = self._recorder.weights(), self._recorder.state(), self._rates()
+            now.weights, now.state = self._recorder.weights(), self._recorder.state()
+            now.of_optimizers = self._of_optimizers()
             if self._inline is not None:
                 self._inline.solve(self._step, now.weights, now.state)
         return now
@@ -357,7 +361,7 @@ class Tracker:
         gradient = self._joined(now)
         if gradient is not None:
             rows["gradients"] = gradient
-        self._write(step, rows, now.state, now.rates)
+        self._write(step, rows, now.state, now.of_optimizers)
 
     def _joined(self, now: _Round) -> Tensor | None:
         if "gradients" not in self._record:
@@ -438,7 +442,9 @@ class Tracker:
             state = self._recorder.state()
             if self._inline is not None:
                 self._inline.solve(now, rows["weights"], state)
-            self._write(now, {name: row for name, row in rows.items() if name in self._record}, state, self._rates())
+            self._write(
+                now, {name: row for name, row in rows.items() if name in self._record}, state, self._of_optimizers()
+            )
 
     def _vector(self, name: str, value: Any) -> Tensor:
         vector = torch.as_tensor(value).detach()
@@ -464,17 +470,23 @@ class Tracker:
                 "overwrite=True or another folder"
             )
 
-    def _rates(self) -> list[float]:
-        return [
-            float(group["lr"]) for optimizer in self._optimizers for group in optimizer.param_groups if "lr" in group
-        ]
+    def _of_optimizers(self) -> dict[str, Any]:
+        """What a snapshot says of the optimizers as they are now."""
+        groups = [(optimizer, group) for optimizer in self._optimizers for group in optimizer.param_groups]
+        return {
+            "learning_rates": [float(group["lr"]) for _, group in groups if "lr" in group],
+            "optimizers": [type(optimizer).__name__ for optimizer in self._optimizers],
+            "edge": _edge(*groups[0]) if len(groups) == 1 and not self._perturbed else None,
+        }
 
-    def _write(self, step: int, rows: dict[str, Tensor], state: Mapping[str, Tensor], rates: list[float]) -> None:
+    def _write(
+        self, step: int, rows: dict[str, Tensor], state: Mapping[str, Tensor], of_optimizers: Mapping[str, Any]
+    ) -> None:
         has = sorted(rows)
         for name in ROWS:
             if name in self._record and name not in rows:
                 rows[name] = torch.full((self._recorder.size,), torch.nan, dtype=self._recorder.dtype)
-        line = {"step": step, "has": has, "learning_rates": rates}
+        line = {"step": step, "has": has, **of_optimizers}
         assert self._writer is not None
         try:
             self._recorder.write(self._writer, line, rows, state if "buffers" in self._record else {})
@@ -584,6 +596,17 @@ def _torch_optimizer(given: Any) -> tuple[Optimizer, bool]:
     if not isinstance(given, Optimizer):
         raise ValueError(f"optimizer is {type(given).__name__}, expected a torch.optim.Optimizer; {BY_HAND}")
     return given, False
+
+
+def _edge(optimizer: Optimizer, group: Mapping[str, Any]) -> float | None:
+    """The largest curvature at which the optimizer's steps are stable, where it is a function of the Hessian."""
+    if type(optimizer) is not torch.optim.SGD or group.get("maximize"):
+        return None
+    try:
+        names = ("momentum", "nesterov", "dampening", "weight_decay")
+        return sgd_edge(float(group["lr"]), **{name: group[name] for name in names})
+    except ValueError:  # a learning rate of 0, as at the start of a warm-up
+        return None
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,20 @@ class Trajectory:
         return np.asarray([rate[0] if rate else np.nan for rate in rates], dtype=np.float64)
 
     @property
+    def edges(self) -> NDArray[np.float64]:
+        """The largest eigenvalue at which full-batch steps are stable at each snapshot (S,), in loss / parameter^2.
+
+        `eigendrift.stability.sgd_edge` of torch.optim.SGD with one group of parameters; nan for other optimizers.
+        """
+        found = [line.get("edge") for line in self._rows.index]
+        return np.asarray([np.nan if edge is None else edge for edge in found], dtype=np.float64)
+
+    @property
+    def optimizers(self) -> list[str]:
+        """Names of the optimizers' classes at the last snapshot; empty where they were not recorded."""
+        return list(self._rows.index[-1].get("optimizers", ())) if len(self) else []
+
+    @property
     def weights(self) -> NDArray[np.floating[Any]]:
         """theta_t, (S, N)."""
         return self._part("weights")
@@ -165,12 +179,15 @@ class Trajectory:
 
 def as_operator(hessian: Any) -> Any:
     """The operator that was given, or that a function of no arguments makes; ValueError for anything else."""
-    operator = hessian if hasattr(hessian, "move_to") else hessian() if callable(hessian) else hessian
-    missing = [name for name in ("move_to", "shape", "gradient", "loss") if not hasattr(operator, name)]
-    if missing:
-        raise ValueError(
-            f"hessian is {type(operator).__name__} without {missing[0]}; give a HessianOperator, or a function of one"
-        )
+    makes_one = callable(hessian) and not isinstance(hessian, nn.Module | type) and not hasattr(hessian, "move_to")
+    operator = hessian() if makes_one else hessian
+    # Of an operator whose model has moved on, asking for the gradient itself would be refused.
+    known = dir(operator)
+    missing = [name for name in ("move_to", "shape", "gradient", "loss") if name not in known]
+    if missing or isinstance(operator, type):
+        what = f"the class {operator.__name__}" if isinstance(operator, type) else type(operator).__name__
+        without = f" without {missing[0]}" if missing else ""
+        raise ValueError(f"hessian is {what}{without}; give a HessianOperator, or a function of one")
     return operator
 
 

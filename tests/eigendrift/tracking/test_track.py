@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,51 @@ def test_snapshots_that_were_recorded_anew_are_solved_anew(tmp_path: Path) -> No
         np.testing.assert_allclose(after.values[row, 0], exact, rtol=2e-3)
 
 
+def test_an_operator_of_before_the_training_is_moved_to_the_snapshots(tmp_path: Path) -> None:
+    model = plain()
+    before = operator(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Tracker(model, tmp_path, every=4, quiet=True).attach(optimizer) as tracker:
+        train(model, optimizer, 8)
+    track = tracker.solve(before, k=2)
+    np.testing.assert_array_equal(track.values, Tracker.solve(tracker, operator(model), k=2).values)
+    dense = hessian_at(model, track.trajectory.weights[0], {})
+    np.testing.assert_allclose(track.values[0], torch.linalg.eigvalsh(dense).flip(0)[:2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda p: torch.optim.SGD(p, lr=0.1), 20.0),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5), 30.0),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5, nesterov=True), 15.0),
+        (lambda p: torch.optim.SGD([{"params": p[:1]}, {"params": p[1:], "lr": 0.2}], lr=0.1), np.nan),
+        (lambda p: torch.optim.SGD(p, lr=0.0), np.nan),
+        (lambda p: torch.optim.Adam(p, lr=0.1), np.nan),
+    ],
+    ids=["plain", "heavy ball", "Nesterov", "two groups", "at rest", "Adam"],
+)
+def test_the_edge_of_stability_is_that_of_the_optimizer(tmp_path: Path, made: Any, expected: float) -> None:
+    model = plain()
+    optimizer = made(list(model.parameters()))
+    with Tracker(model, tmp_path, every=1, quiet=True).attach(optimizer) as tracker:
+        train(model, optimizer, 2)
+    trajectory = Trajectory(tracker.folder)
+    np.testing.assert_allclose(trajectory.edges, [expected] * 3)
+    assert trajectory.optimizers == [type(optimizer).__name__]
+
+
+def test_the_edge_is_drawn_where_eigenvalues_come_near_it(tmp_path: Path) -> None:
+    model = plain()
+    for lr, shown in ((10.0, True), (1e-4, False)):
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.5)
+        with Tracker(model, tmp_path / str(lr), every=1, quiet=True).attach(optimizer) as tracker:
+            train(model, optimizer, 1)
+        (axes, *_) = tracker.solve(operator(model), k=1).plot().axes
+        drawn = [line for line in axes.lines if line.get_label() == "edge of stability"]
+        assert [list(line.get_ydata()) for line in drawn] == ([pytest.approx([0.3, 0.3])] if shown else [])
+
+
 def test_another_problem_is_refused(tmp_path: Path) -> None:
     model, tracker = recorded(tmp_path)
     tracker.solve(operator(model), k=1, steps=[0])
@@ -231,6 +277,8 @@ def test_another_problem_is_refused(tmp_path: Path) -> None:
         (HessianOperator(model, LOSS, inputs, targets, params="0.*"), "35"),
         (HessianOperator(nn.Linear(6, 3), LOSS, inputs, targets), "21"),
         (torch.eye(3), "Tensor"),
+        (model, "Sequential without move_to"),
+        (HessianOperator, "the class HessianOperator"),
     ]
     for hessian, named in refused:
         with pytest.raises(ValueError, match=named) as caught:
@@ -238,6 +286,9 @@ def test_another_problem_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="steps holds 7"):
         tracker.solve(operator(model), steps=[7])
+    for wrong, named in (({"k": 0}, "k = 0"), ({"tol": -1.0}, "tol = -1"), ({"which": "XX"}, "which = 'XX'")):
+        with pytest.raises(ValueError, match=named):
+            tracker.solve(operator(model), **wrong)
     with pytest.raises(FolderError, match="k = 5"):
         Track.open(tmp_path, k=5)
     tracker.solve(operator(model), k=2, steps=[0])
@@ -331,6 +382,8 @@ def test_the_page_stands_alone_and_says_what_is_not_certain(tmp_path: Path) -> N
     assert "<b>" not in text
     assert f"{track.values[-1, 0]:.5g}" in text
     assert "1 of 4 recorded snapshots are not solved" in text
+    assert "are listed" not in text
+    assert all(shown in text for shown in ("trained by", "Adam", f"PyTorch {version('torch')}"))
     # A pair that did not converge is reported.
     index = track.folder / "pairs-LA-k3-tol0.001" / "index.jsonl"
     lines = [json.loads(line) for line in index.read_text().splitlines()]
@@ -339,6 +392,9 @@ def test_the_page_stands_alone_and_says_what_is_not_certain(tmp_path: Path) -> N
     assert "1 of 9 pairs did not converge" in page(Track.open(track.folder))
     empty = Tracker(plain(), tmp_path / "empty", every=1, quiet=True)
     empty.detach()
-    with pytest.raises(ValueError, match="no solved snapshot"):
+    with (
+        pytest.warns(TrackerWarning, match="has no snapshot; attach the tracker"),
+        pytest.raises(ValueError, match="no solved snapshot"),
+    ):
         solve(empty.folder, operator(plain())).report(tmp_path / "none.html")
     assert len(Trajectory(empty.folder)) == 0

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from experiments import REPOSITORY, at, overlaid, pinned, python, read
+from pages import marked
+from pages import read as page
 from refusals import refused
 
 from eigendrift.scaling import SCALINGS
@@ -378,6 +380,32 @@ def test_a_mapping_that_contains_itself() -> None:
     assert f"training.steps: nested more than {MAX_DEPTH}" in refusal(config)
     config["training"] = [config]
     assert "nested more than" in refusal(config)
+
+
+def test_all_keys_that_do_not_fit_are_named_at_once() -> None:
+    config = read("config.yaml")
+    config["training"]["step"], config["eigen"]["k"] = 5, -1
+    config["snapshots"] |= {"evry": 5, "every": "often"}
+    config["optimizers"]["sgd"]["lr"] = -0.1
+    said = refusal(config)
+    for named in ("training.step: unknown key", "eigen.k: -1", "snapshots.evry", "snapshots.every: 'often'", "sgd.lr"):
+        assert said.count(named) == 1, said
+    assert said.count("; and ") == 4
+
+
+def test_what_is_within_a_wrong_value_is_not_named_too() -> None:
+    config = read("config.yaml")
+    config["training"] = {"steps": []}
+    said = refusal(config)
+    assert said.count("training.steps") == 1
+    assert "training.batch_size: missing" in said or "training.seeds: missing" in said
+
+
+def test_an_example_of_a_short_run_is_valid() -> None:
+    block = marked(page("docs/own_problems.md"), "short run").strip().removeprefix("```yaml").removesuffix("```")
+    experiment = Experiment(validate(overlaid(yaml.safe_load(block))))
+    assert experiment.config["training"]["steps"] == 100
+    assert set(experiment.variants) == {"main"}
 
 
 def test_the_uppermost_of_several_errors_is_named() -> None:

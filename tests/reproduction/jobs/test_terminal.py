@@ -67,7 +67,7 @@ def test_jobs_are_counted_and_time_left_follows_from_what_their_rules_took(run: 
     # jobs took 220 s: two at a time.
     assert run.lines.seconds_left() == pytest.approx((2 * 100 + 3 * 10) / 2)
     line = run.lines.line()
-    assert re.match(r"2 of 8 jobs, 2 min gone, about 2 min left;", line)
+    assert re.match(r"2 of 8 jobs, 1 min 50 s gone, about 1 min 55 s left;", line)
     assert "train digits/sgd/main/seed1 (25%)" in line
     assert run.shown == []
 
@@ -177,7 +177,15 @@ def test_a_run_that_draws_over_another_one_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (89, "89 s"), (100, "2 min"), (3600, "60 min"), (7300, "2 h 2 min"), (200000, "2 d 7 h")],
+    [
+        (0, "0 s"),
+        (89, "89 s"),
+        (100, "1 min 40 s"),
+        (599.6, "10 min"),
+        (3600, "60 min"),
+        (7300, "2 h 2 min"),
+        (200000, "2 d 7 h"),
+    ],
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import yaml
 from reproduction.errors import ConfigError, dotted, nearest, shown
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
+# So many misfits are named at once.
+MAX_MISFITS = 10
 
 # JSON Schema takes 2000.0 for an integer; here it would become a part of file names, and `range` refuses it.
 _Validator = jsonschema.validators.extend(
@@ -57,11 +59,32 @@ def with_text_keys(value: Any) -> Any:
 
 
 def check(document: Any, schema: Mapping[str, Any], where: str, *, example: str = "") -> None:
-    """Raise the `ConfigError` of what is wrong in a document; `where` starts it, `example` is a file with every key."""
-    errors = list(_Validator(schema).iter_errors(document))
-    if errors:
-        form = f"; {example} shows its form" if example else ""
-        raise ConfigError(f"{where}: {_message(min(errors, key=_rank), document, form)}")
+    """Raise the `ConfigError` of all that is wrong in a document; `where` starts it, `example` has every key."""
+    form = f"; {example} shows its form" if example else ""
+    found = [_message(error, document, form) for error in _causes(_Validator(schema).iter_errors(document))]
+    if found:
+        raise ConfigError(f"{where}: {in_one_line(found)}")
+
+
+def in_one_line(misfits: Sequence[str]) -> str:
+    """The first misfits, and how many more there are."""
+    more = [f"{len(misfits) - MAX_MISFITS} more"] if len(misfits) > MAX_MISFITS else []
+    return "; and ".join([*misfits[:MAX_MISFITS], *more])
+
+
+def _causes(errors: Iterable[jsonschema.ValidationError]) -> list[jsonschema.ValidationError]:
+    """One error for each place; what is wrong within a place that is wrong itself follows from that."""
+    kept: dict[tuple[Any, ...], jsonschema.ValidationError] = {}
+    for error in sorted(errors, key=_rank):
+        path = tuple(error.absolute_path)
+        within = [path[:depth] for depth in range(len(path)) if path[:depth] in kept]
+        if path not in kept and all(kept[outer].validator in _OF_KEYS for outer in within):
+            kept[path] = error
+    return list(kept.values())
+
+
+# Errors of a mapping's keys, beside which the values of other keys can be wrong too.
+_OF_KEYS = ("additionalProperties", "required", "dependentRequired", "propertyNames")
 
 
 def mistyped_paths(document: Any, schema: Mapping[str, Any]) -> set[tuple[Any, ...]]:

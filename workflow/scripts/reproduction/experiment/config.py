@@ -16,7 +16,7 @@ from reproduction.experiment.architecture import ACTIVATIONS
 from reproduction.experiment.datasets import DATASETS, names_of, records_of
 from reproduction.experiment.optimizer_arguments import check_optimizer
 from reproduction.experiment.schedule import most_snapshots, scaled_every
-from reproduction.schema import SCHEMAS, check, read_schema
+from reproduction.schema import SCHEMAS, check, in_one_line, read_schema
 
 SCHEMA = SCHEMAS / "config.schema.yaml"
 # Limits that stop a typing error before it fills memory or disk; ten times what anyone would ask for.
@@ -45,9 +45,7 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         except ConfigError as error:
             misfits += error.args
     if misfits:
-        shown_misfits = [misfit.removeprefix("config: ") for misfit in misfits[:MAX_MISFITS]]
-        more = [f"{len(misfits) - MAX_MISFITS} more"] if len(misfits) > MAX_MISFITS else []
-        raise ConfigError(f"config: {'; and '.join([*shown_misfits, *more])}")
+        raise ConfigError(f"config: {in_one_line([misfit.removeprefix('config: ') for misfit in misfits])}")
     ordered: dict[str, Any] = _ordered(canonical)
     return ordered
 

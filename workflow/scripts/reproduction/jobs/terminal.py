@@ -42,7 +42,7 @@ _OF_JOBS = {
     "shellcmd",
 }
 # A line at most this often in seconds, and ever more seldom: the lines of a run of days stay a few hundred.
-FIRST_INTERVAL, SHARE_OF_TIME = 5.0, 50
+FIRST_INTERVAL, SHARE_OF_TIME = 10.0, 50
 
 
 def event_of(record: logging.LogRecord) -> str:
@@ -315,9 +315,12 @@ def jobs_text(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: 45 s, 12 min, 3 h 20 min, 2 d 5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
+    """A time as people say it: 45 s, 2 min 5 s, 12 min, 3 h 20 min, 2 d 5 h."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60} s"
     minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} min"
