@@ -263,15 +263,20 @@ class _Preconditioner:
             return rounds == 1 or now <= HOPELESS
         return now < first and left * rounds * math.log(now / tol) / math.log(first / now) <= self.alone
 
+    def errors(self, values: Tensor) -> Tensor:
+        """Distances of the surrogate's first eigenvalues from these, relative to the larger ones; 0 of two zeros."""
+        known = self.first_values
+        larger = torch.maximum(values[: len(known)].abs(), known.abs())
+        negligible = max(1e-6 * float(larger.max()), torch.finfo(known.dtype).tiny)
+        return (values[: len(known)] - known).abs() / larger.clamp(min=negligible)
+
     def misses(self, values: Tensor) -> bool:
         """Whether the surrogate's eigenvalues are so far from these, that nothing can be concluded from them.
 
         It may have the eigenvectors of H with other eigenvalues, and thus in another order, as -H does. Then the
         residuals of its first vectors are small although H has others above them.
         """
-        values = values[: len(self.first_values)]
-        larger = torch.maximum(values.abs(), self.first_values.abs()).clamp(min=1e-6 * float(values.abs().max()))
-        return bool(((values - self.first_values).abs() > HOPELESS * larger).any())
+        return bool((self.errors(values) > HOPELESS).any())
 
     def next_of(self, values: Tensor, norms: Tensor, k: int) -> float:
         """Estimate an upper bound on the finer operator's next eigenvalue from its Ritz values (k or more)."""
@@ -282,8 +287,7 @@ class _Preconditioner:
             return float(values[k]) + max(float(norms[k]), unseen)
         # No product with a further vector was needed: the surrogate is assumed to err there as it did on these, whose
         # eigenvalues it misses by a part of each and whose residuals are what it does across them.
-        k = len(self.first_values)
-        missed = float(((values[:k] - self.first_values) / self.first_values).abs().max()) * abs(self.next_bound)
+        missed = float(self.errors(values).max()) * abs(self.next_bound)
         return self.next_bound + SURROGATE_ERROR_FACTOR * (missed + float(norms[:k].max()))
 
 
