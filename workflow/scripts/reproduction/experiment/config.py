@@ -25,8 +25,6 @@ MAX_VALUES = 1_000_000
 MAX_INTEGER = 10**18
 MAX_SNAPSHOTS = 100_000
 MAX_RUNS = 100_000
-# In one message.
-MAX_MISFITS = 10
 
 
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:
