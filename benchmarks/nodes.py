@@ -36,7 +36,7 @@ class SlowCluster(SlurmCluster):
     """A cluster each node of which has a share of one core."""
 
     def __init__(self, folder: Path, nodes: Sequence[Node], share: float) -> None:
-        super().__init__(folder, nodes, silence=120)
+        super().__init__(folder, nodes)
         self.share = share
 
     def start_node(self, name: str) -> None:

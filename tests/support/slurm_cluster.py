@@ -72,13 +72,17 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
+# A busy machine is no dead node.
+SILENCE = 120
+
+
 class SlurmCluster:
     """The cluster in a folder; `start` it, `stop` it.
 
     `silence` is for how many seconds a node may say nothing before it counts as dead and its jobs start elsewhere.
     """
 
-    def __init__(self, folder: Path, nodes: Sequence[Node], silence: int) -> None:
+    def __init__(self, folder: Path, nodes: Sequence[Node], silence: int = SILENCE) -> None:
         self.folder = folder
         self._silence = silence
         self.nodes = {node.name: node for node in nodes}
@@ -269,8 +273,8 @@ class SlurmCluster:
 
 
 @contextmanager
-def running_cluster(nodes: Sequence[Node], silence: int = 120) -> Iterator[SlurmCluster]:
-    """A cluster of these nodes; where SLURM is not installed, the test is skipped. A busy machine is no dead node."""
+def running_cluster(nodes: Sequence[Node], silence: int = SILENCE) -> Iterator[SlurmCluster]:
+    """A cluster of these nodes; where SLURM is not installed, the test is skipped."""
     missing = missing_programs()
     if missing or os.getuid() != 0:
         reason = f"SLURM is not installed: no {', '.join(missing)}" if missing else "only root can start a cluster"
