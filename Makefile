@@ -79,7 +79,7 @@ test: environment lint
 
 # Which lines of the library no test runs, in processes that the tests start too; half as long again as the tests.
 coverage: environment
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" EIGENDRIFT_WARM_START=0 $(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 format: environment
 	$(VENV)/bin/ruff check --fix .

@@ -18,7 +18,6 @@ with SnakemakeApi() as api:
             "file": Path(str(rule.snakefile)).name,
             "docstring": rule.docstring,
             "log": [str(path) for path in rule.log],
-            "benchmark": str(rule.benchmark),
             "conda_env": str(rule.conda_env),
             "resources": sorted(rule.resources),
             "script": rule.script and str(rule.script),

@@ -245,6 +245,9 @@ class SlurmCluster:
             # Tests read at their end what the jobs were given.
             "MinJobAge": 7200,
             "SlurmdTimeout": self._silence,
+            # A busy machine takes its time to answer and to start a job; not found in time, it would be started again.
+            "MessageTimeout": max(10, self._silence // 2),
+            "BatchStartTimeout": max(10, self._silence),
             # A job past its time is killed within seconds.
             "KillWait": 2,
             "SchedulerParameters": "sched_interval=2,bf_interval=2,requeue_delay=1",

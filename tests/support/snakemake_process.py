@@ -113,12 +113,11 @@ def jobs_begun(folder: Path, rule: str = r"\w+") -> int:
     return sum(len(re.findall(rf"^(?:local)?rule {rule}:$", text, re.MULTILINE)) for text in texts)
 
 
-def script_of(folder: Path, log: Path) -> int | None:
-    """The process of a rule's script in a checkout: the one whose output goes to this log; None where there is none."""
+def script_of(log: Path) -> int | None:
+    """The process of a rule's script: the one whose output goes to this log; None where there is none."""
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
-            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            if f"{folder}/.snakemake/scripts/".encode() in command and (entry / "fd" / "1").samefile(log):
+            if entry.name.isdigit() and (entry / "fd" / "1").samefile(log):
                 return int(entry.name)
     return None
 

@@ -38,7 +38,7 @@ def test_four_jobs_at_once_see_a_gpu_each_and_the_next_ones_take_theirs(
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "no four jobs"
             for log in logs:
-                if log not in stopped and gpu_of(log) is not None and (script := script_of(checkout, log)):
+                if log not in stopped and gpu_of(log) is not None and (script := script_of(log)):
                     os.kill(script, signal.SIGSTOP)
                     stopped[log] = script
             time.sleep(0.02)

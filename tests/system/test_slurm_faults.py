@@ -82,7 +82,7 @@ class Work:
         def are_frozen() -> bool:
             for run in runs:
                 if len(frozen) < many and run not in frozen and 10 <= self.progress(rule, run) < SNAPSHOTS - 30:
-                    script = script_of(self.folder, self.log(rule, run))
+                    script = script_of(self.log(rule, run))
                     if script is not None:
                         os.kill(script, signal.SIGSTOP)
                         frozen[run] = Frozen.of(script)

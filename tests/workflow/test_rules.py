@@ -21,7 +21,7 @@ COMPUTING = ["prepare_data", *RUN_RULES, "baseline", "variant_baseline", "interp
 ENDS = ["claims", "figure_set", "paper", "plan"]
 USES_GPU = {"train", "eigensnapshot", "baseline", "variant_baseline", "interpolation", "permuted"}
 IMPORTS_TORCH = {*USES_GPU, "prepare_data", "plan"}
-ORDER = ["name", "input", "output", "log", "benchmark", "priority", "conda", "threads", "resources", "params", "script"]
+ORDER = ["name", "input", "output", "log", "priority", "conda", "threads", "resources", "params", "script"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_every_rule_says_what_it_makes(rules: dict[str, dict[str, Any]]) -> None
         assert entry(number)["title"] in said[figure_name(number)]
 
 
-def test_every_rule_is_a_script_of_its_own_name_with_environment_log_and_benchmark(
+def test_every_rule_is_a_script_of_its_own_name_with_environment_and_log(
     rules: dict[str, dict[str, Any]], root: Path
 ) -> None:
     for name, rule in rules.items():
@@ -76,9 +76,7 @@ def test_every_rule_is_a_script_of_its_own_name_with_environment_log_and_benchma
         assert (root / "workflow" / "scripts" / f"{script}.py").is_file(), name
         assert rule["shell"] is None, name
         assert len(rule["log"]) == 1, name
-        # The plan leaves nothing, so that it can be asked for again.
-        for written in (rule["log"][0], *([] if name == "plan" else [rule["benchmark"]])):
-            assert re.fullmatch(rf"results/demo/\w+/{name}(/.*)?\.(log|tsv)", written), f"{name}: {written}"
+        assert re.fullmatch(rf"results/demo/logs/{name}(/.*)?\.log", rule["log"][0]), f"{name}: {rule['log'][0]}"
         environment_file = root / "workflow" / "rules" / rule["conda_env"]
         assert environment_file.resolve().is_relative_to(root / "envs"), name
         assert environment_file.is_file(), name
@@ -140,7 +138,7 @@ def test_directives_stand_in_one_order(root: Path) -> None:
             depth = min(len(found) for found in re.findall(r"^( +)\w+:", block, re.MULTILINE))
             directives = re.findall(rf"^ {{{depth}}}(\w+):", block, re.MULTILINE)
             assert directives == sorted(directives, key=ORDER.index), f"{path.name}: {directives}"
-            optional = {"name", "params", "priority", *(["output", "benchmark"] if path.name == "plan.smk" else [])}
+            optional = {"name", "params", "priority", *(["output"] if path.name == "plan.smk" else [])}
             assert set(ORDER) - optional <= set(directives), f"{path.name}: {directives}"
 
 

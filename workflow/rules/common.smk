@@ -40,7 +40,8 @@ except ConfigError as error:
 RESOURCES = JobResources(EXPERIMENT)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
-LOGS, BENCHMARKS, SCRATCH = f"{RESULTS}/logs", f"{RESULTS}/benchmarks", f"{RESULTS}/.scratch"
+# What a job took is in a file of the same name in `benchmarks`; its script writes it.
+LOGS, SCRATCH = f"{RESULTS}/logs", f"{RESULTS}/.scratch"
 # The figure set, which does not wait for the supplement, empties the other one when it is done.
 SUPPLEMENT_SCRATCH = f"{RESULTS}/.supplement"
 

@@ -11,8 +11,6 @@ rule prepare_data:
         f"{RESULTS}/data/{{dataset}}.safetensors",
     log:
         f"{LOGS}/prepare_data/{{dataset}}.log",
-    benchmark:
-        f"{BENCHMARKS}/prepare_data/{{dataset}}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1

@@ -21,8 +21,6 @@ for number in FIGURES:
             csv=f"{RESULTS}/figures/fig{number:02d}.csv",
         log:
             f"{LOGS}/fig{number:02d}.log",
-        benchmark:
-            f"{BENCHMARKS}/fig{number:02d}.tsv"
         conda:
             "../../envs/analysis.yaml"
         threads: 1

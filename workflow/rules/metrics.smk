@@ -16,8 +16,6 @@ rule displacement:
         table("displacement"),
     log:
         f"{LOGS}/displacement/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
-    benchmark:
-        f"{BENCHMARKS}/displacement/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
     priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"
@@ -44,8 +42,6 @@ rule ipr:
         final_eigenvector=table("final_eigenvector"),
     log:
         f"{LOGS}/ipr/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
-    benchmark:
-        f"{BENCHMARKS}/ipr/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
     priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"
@@ -72,8 +68,6 @@ rule alignment:
         table("alignment"),
     log:
         f"{LOGS}/alignment/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
-    benchmark:
-        f"{BENCHMARKS}/alignment/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
     priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"
@@ -100,8 +94,6 @@ rule identity:
         identity=table("identity"),
     log:
         f"{LOGS}/identity/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
-    benchmark:
-        f"{BENCHMARKS}/identity/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
     priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"
@@ -128,8 +120,6 @@ rule localization:
         table("localization"),
     log:
         f"{LOGS}/localization/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
-    benchmark:
-        f"{BENCHMARKS}/localization/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
     priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"
@@ -152,8 +142,6 @@ rule stability:
         table("stability"),
     log:
         f"{LOGS}/stability/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
-    benchmark:
-        f"{BENCHMARKS}/stability/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
     priority: AT_ONCE
     conda:
         "../../envs/analysis.yaml"

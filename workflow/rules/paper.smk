@@ -29,8 +29,6 @@ rule claims:
         grades_tex=f"{RESULTS}/claims/grades.tex",
     log:
         f"{LOGS}/claims.log",
-    benchmark:
-        f"{BENCHMARKS}/claims.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -74,8 +72,6 @@ rule figure_set:
         ),
     log:
         f"{LOGS}/figure_set.log",
-    benchmark:
-        f"{BENCHMARKS}/figure_set.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -104,8 +100,6 @@ rule paper:
         pdf=f"{RESULTS}/paper.pdf",
     log:
         f"{LOGS}/paper.log",
-    benchmark:
-        f"{BENCHMARKS}/paper.tsv"
     conda:
         "../../envs/latex.yaml"
     threads: 1

@@ -2,7 +2,7 @@
 # Writes: nothing; reports the estimated cost of the configured experiment.
 
 
-# It has no output, not even a benchmark file, so that it reports every time that it is requested.
+# It has no output, so that it reports every time that it is requested.
 rule plan:
     """What the configured experiment would take on this machine: runs, jobs, disk, hours."""
     input:

@@ -15,8 +15,6 @@ rule eigensnapshot:
         bulky(f"{RUN}/eigenpairs-{{chunk}}.safetensors"),
     log:
         f"{LOGS}/eigensnapshot/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.{{chunk}}.log",
-    benchmark:
-        f"{BENCHMARKS}/eigensnapshot/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.{{chunk}}.tsv"
     # A run is followed to its tables before the next one is trained, so that what a stopped workflow has done is whole.
     priority: 10
     conda:
@@ -47,8 +45,6 @@ rule baseline:
         overlaps=table("baseline_overlaps"),
     log:
         f"{LOGS}/baseline/{{dataset}}.log",
-    benchmark:
-        f"{BENCHMARKS}/baseline/{{dataset}}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -76,8 +72,6 @@ rule variant_baseline:
         overlaps=variant_table("baseline_overlaps"),
     log:
         f"{LOGS}/variant_baseline/{{dataset}}.{{variant}}.log",
-    benchmark:
-        f"{BENCHMARKS}/variant_baseline/{{dataset}}.{{variant}}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -108,8 +102,6 @@ rule interpolation:
         solutions=table("solutions"),
     log:
         f"{LOGS}/interpolation/{{dataset}}.log",
-    benchmark:
-        f"{BENCHMARKS}/interpolation/{{dataset}}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1

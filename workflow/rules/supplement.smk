@@ -21,8 +21,6 @@ rule permuted:
         table("permuted_overlaps"),
     log:
         f"{LOGS}/permuted/{{dataset}}.log",
-    benchmark:
-        f"{BENCHMARKS}/permuted/{{dataset}}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -58,8 +56,6 @@ for number in SUPPLEMENT:
             csv=f"{RESULTS}/figures/fig{number}.csv",
         log:
             f"{LOGS}/fig{number}.log",
-        benchmark:
-            f"{BENCHMARKS}/fig{number}.tsv"
         conda:
             "../../envs/analysis.yaml"
         threads: 1

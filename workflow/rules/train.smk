@@ -22,8 +22,6 @@ if EXPERIMENT.is_recorded:
             **TRAINED,
         log:
             f"{LOGS}/train/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
-        benchmark:
-            f"{BENCHMARKS}/train/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
         conda:
             "../../envs/torch.yaml"
         threads: 1
@@ -49,8 +47,6 @@ else:
             **TRAINED,
         log:
             f"{LOGS}/train/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.log",
-        benchmark:
-            f"{BENCHMARKS}/train/{{dataset}}.{{optimizer}}.{{variant}}.{{seed}}.tsv"
         conda:
             "../../envs/torch.yaml"
         threads: 1

@@ -1,9 +1,12 @@
-"""What every script does first: send its output to the rule's log, and end with one readable line if it fails."""
+"""What every script does first: write to the rule's log, measure itself, and fail with one readable line."""
 
+import atexit
 import errno
 import logging
 import os
+import resource
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 from reproduction.errors import EigendriftError
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.lock import hold
+from reproduction.jobs.warm_start import leave_to_fork
 
 
 def start(snakemake: Any) -> None:
@@ -20,11 +24,14 @@ def start(snakemake: Any) -> None:
 
     Call it before the script's other imports: an ImportError then leaves its traceback in the rule's log too.
     When the script fails, one line on the terminal says what went wrong and where the log is; the log has the details.
+    When it ends well, what it took is beside the log, in `benchmarks` instead of `logs`.
     When the process that submitted jobs is killed they may live on, and the next one submits them again: a second
     process of a job waits for the end of the first, and says so in one line.
-    What the script imports afterwards comes from this checkout.
+    What the script imports afterwards comes from this checkout. Where it can, this process leaves the script to a fork
+    of one that has imported torch already (jobs.warm_start), and only ends as that one ends.
     """
     use_this_copy()
+    leave_to_fork()
     log = Path(snakemake.log[0])
     # As sys.stderr has it: a character that the terminal lacks must not hide the message.
     terminal = os.fdopen(os.dup(2), "w", errors="backslashreplace")
@@ -51,7 +58,12 @@ def start(snakemake: Any) -> None:
     # matplotlib's font subsetting reports every table that it drops.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
 
+    measurements = _measurements_of(snakemake)
+    if measurements is not None:
+        atexit.register(_measure, measurements, time.monotonic())
+
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        atexit.unregister(_measure)
         if issubclass(kind, KeyboardInterrupt):
             # A person stopped the run, and Snakemake says so.
             print("stopped by Ctrl-C", file=sys.stderr, flush=True)
@@ -70,6 +82,28 @@ def start(snakemake: Any) -> None:
 def one_or_more(files: str | Sequence[str]) -> list[str]:
     """Snakemake gives one file as text, several as a list."""
     return [files] if isinstance(files, str) else list(files)
+
+
+def _measurements_of(snakemake: Any) -> Path | None:
+    """The file for what a job takes; None for a job without results."""
+    parts = Path(snakemake.log[0]).parts
+    if parts[0] != "results" or parts[2:3] != ("logs",) or not len(snakemake.output):
+        return None
+    return Path(*parts[:2], "benchmarks", *parts[3:]).with_suffix(".tsv")
+
+
+def _measure(path: Path, started: float) -> None:
+    """Write what this process took, in the form and the units of Snakemake's benchmark files.
+
+    Those themselves would measure the process that waits for this one (jobs.warm_start).
+    """
+    seconds = time.monotonic() - started
+    used = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    most = max(each.ru_maxrss for each in used) / (2**20 if sys.platform == "darwin" else 2**10)
+    computed = sum(each.ru_utime + each.ru_stime for each in used)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\tmax_rss\tcpu_time\n{seconds:.2f}\t{most:.1f}\t{computed:.2f}\n", encoding="utf-8")
 
 
 def _in_one_line(kind: type[BaseException], error: BaseException, resources: Any) -> str:

@@ -108,7 +108,7 @@ def _is_first(kind: str) -> bool:
 
 
 def seconds(part: Part, results: Path) -> dict[str, float]:
-    """Seconds of a part's jobs by rule, from Snakemake's benchmark files, which hold each job's last try."""
+    """Seconds of a part's jobs by rule, from the files in `benchmarks`, which hold each job's last try."""
     found: dict[str, float] = {}
     for pattern in part.benchmarks:
         for path in (results / "benchmarks").glob(pattern):

@@ -183,7 +183,7 @@ def _evidence(experiment: Experiment, folder: Path) -> Evidence:
 
 
 def hours(benchmarks: Path) -> dict[str, float]:
-    """Hours of one core or GPU by rule, from Snakemake's benchmark files, which hold each job's last try."""
+    """Hours of one core or GPU by rule, from the files in `benchmarks`, which hold each job's last try."""
     seconds: dict[str, float] = {}
     for path in sorted(benchmarks.rglob("*.tsv")):
         rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")

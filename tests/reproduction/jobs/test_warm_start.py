@@ -1,0 +1,209 @@
+"""Jobs that are forked from a process with torch: each is what a process of its own would have been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import PACKAGES
+
+from reproduction.jobs.warm_start import IDLE_SECONDS, SWITCH
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux alone")
+
+START = """
+import sys
+before = set(sys.modules)
+from reproduction.jobs.warm_start import leave_to_fork
+leave_to_fork()
+"""
+DESCRIBE = """
+import json, os, numpy
+kept = {name: os.environ.get(name) for name in ("OWN", "PYTHONPATH")}
+print(json.dumps({
+    "process": os.getpid(), "parent": os.getppid(), "warm": "torch" in before, "folder": os.getcwd(), "kept": kept,
+    "argv": sys.argv, "path": sys.path[:3], "umask": os.umask(0), "drawn": numpy.random.rand(), "name": __name__,
+    "ours": sorted(name for name in before if name.partition(".")[0] in ("reproduction", "eigendrift")),
+}))
+print("heard", input(), file=sys.stderr)
+"""
+
+
+class Scripts:
+    """Starts code as Snakemake starts the script of a rule, in the manner of a user's environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / ".snakemake" / "scripts").mkdir(parents=True)
+        # Their own, so that these tests meet no server of another one.
+        self.environment = {**os.environ, "PYTHONPATH": PACKAGES, "OWN": str(folder)}
+        self.environment.pop(SWITCH, None)
+
+    def start(self, code: str, name: str = "job", **more: str) -> "subprocess.Popen[str]":
+        path = self.folder / ".snakemake" / "scripts" / f"{name}.py"
+        path.write_text(START + code, encoding="utf-8")
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, str(path)],
+            cwd=self.folder,
+            env=self.environment | more,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+
+    def described(self, **more: str) -> dict[str, Any]:
+        stdout, stderr = self.start(DESCRIBE, **more).communicate("this\n", timeout=60)
+        assert stderr == "heard this\n", stderr
+        described: dict[str, Any] = json.loads(stdout)
+        return described
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Scripts:
+    return Scripts(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Scripts:
+    """Of the tests that leave the server as they find it."""
+    return Scripts(tmp_path_factory.mktemp("shared"))
+
+
+def gone(process: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return True
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_job_finds_what_its_own_process_had_and_torch(shared: Scripts) -> None:
+    before = os.umask(0o027)
+    try:
+        first, second = shared.described(), shared.described()
+        alone = shared.described(**{SWITCH: "0"})
+    finally:
+        os.umask(before)
+    assert first["warm"]
+    assert second["warm"]
+    assert not alone["warm"]
+    assert alone["parent"] == os.getpid()
+    assert first["parent"] == second["parent"] != os.getpid()
+    assert first["process"] != second["process"]
+    for name in ("folder", "kept", "argv", "path", "umask", "name"):
+        assert first[name] == alone[name], name
+    assert first["ours"] == []
+    assert first["drawn"] != second["drawn"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "said"),
+    [
+        ("", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("import atexit; atexit.register(lambda: sys.stderr.write('at the end')); sys.exit(0)", 0, "at the end"),
+        ("raise ValueError('too bad')", 1, "ValueError: too bad"),
+        ("sys.excepthook = lambda *about: print('own line', file=sys.stderr); 1 / 0", 1, "own line"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, ""),
+    ],
+)
+def test_a_job_ends_as_its_fork_ends(shared: Scripts, code: str, status: int, said: str) -> None:
+    process = shared.start(
+        "import os\nassert os.getppid() != int(os.environ['TESTS'])\n" + code, TESTS=str(os.getpid())
+    )
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert said in stderr
+    assert bool(stderr) == bool(said)
+
+
+SLEEP = "import os, time\nprint(os.getpid(), os.getppid(), flush=True)\ntime.sleep(600)"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_fork_ends_with_its_job_and_no_other_one(shared: Scripts, how: signal.Signals) -> None:
+    one, other = shared.start(SLEEP, "one"), shared.start(SLEEP, "other")
+    assert one.stdout is not None
+    assert other.stdout is not None
+    (fork, server), (second, _) = map(int, one.stdout.readline().split()), map(int, other.stdout.readline().split())
+    one.send_signal(how)
+    one.communicate(timeout=20)
+    assert one.returncode == -how
+    wait_for(lambda: gone(fork))
+    assert not gone(second)
+    assert not gone(server)
+    other.kill()
+    other.communicate()
+    wait_for(lambda: gone(second))
+
+
+def test_a_killed_server_takes_its_jobs_along_and_the_next_job_starts_another(scripts: Scripts) -> None:
+    process = scripts.start(SLEEP)
+    assert process.stdout is not None
+    fork, server = map(int, process.stdout.readline().split())
+    os.kill(server, signal.SIGKILL)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGKILL
+    wait_for(lambda: gone(fork))
+    assert scripts.described()["parent"] not in (server, os.getpid())
+
+
+def test_jobs_that_begin_together_share_one_server(scripts: Scripts) -> None:
+    code = "import os, time\nprint(os.getppid(), flush=True)\ntime.sleep(1)"
+    jobs = [scripts.start(code, f"job{number}") for number in range(4)]
+    servers = {process.communicate(timeout=60)[0] for process in jobs}
+    assert len(servers) == 1
+    assert all(process.returncode == 0 for process in jobs)
+
+
+def test_a_job_of_another_environment_has_another_server(scripts: Scripts) -> None:
+    servers = {
+        scripts.described()["parent"],
+        scripts.described(OMP_NUM_THREADS="2")["parent"],
+        scripts.described(PYTHONPATH=f"{PACKAGES}:{scripts.folder}")["parent"],
+    }
+    assert len(servers) == 3
+
+
+def test_a_server_without_jobs_ends_and_leaves_nothing(scripts: Scripts, tmp_path: Path) -> None:
+    short = Path(f"/tmp/warm-{os.getpid()}")
+    short.mkdir()
+    try:
+        server = scripts.described(TMPDIR=str(short))["parent"]
+        assert len(list(short.rglob("*.socket"))) == 1
+        wait_for(lambda: gone(server), IDLE_SECONDS + 20)
+        assert [path for path in short.rglob("*") if path.is_file() or path.is_socket()] == []
+    finally:
+        for folder in sorted(short.rglob("*"), reverse=True):
+            folder.rmdir()
+        short.rmdir()
+
+
+def test_where_no_server_can_be_a_job_does_its_work_itself(scripts: Scripts, tmp_path: Path) -> None:
+    deep = tmp_path / ("deep" * 20) / ("deeper" * 10)
+    deep.mkdir(parents=True)
+    assert scripts.described(TMPDIR=str(deep))["parent"] == os.getpid()
+    # Others can write where the socket would be.
+    open_to_all = Path(f"/tmp/open-{os.getpid()}")
+    (open_to_all / f"eigendrift-{os.getuid()}").mkdir(parents=True)
+    try:
+        (open_to_all / f"eigendrift-{os.getuid()}").chmod(0o777)
+        assert scripts.described(TMPDIR=str(open_to_all))["parent"] == os.getpid()
+    finally:
+        (open_to_all / f"eigendrift-{os.getuid()}").rmdir()
+        open_to_all.rmdir()
