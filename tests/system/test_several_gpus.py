@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from snakemake_process import TINY, kill_group, script_of, start_snakemake
 
-GPUS = ["0", "1", "2", "3"]
 RUNS = [(optimizer, seed) for optimizer in ("sgd", "adam", "sam") for seed in (0, 1)][:5]
 
 
@@ -20,21 +20,23 @@ def gpu_of(log: Path) -> str | None:
     return found[1] if found else None
 
 
-def test_four_jobs_at_once_see_a_gpu_each_and_the_next_ones_take_theirs(
-    checkout: Path, overlay: Callable[[str], str], tmp_path: Path
+@pytest.mark.parametrize(("gpus", "jobs_per_gpu"), [(["0", "1", "2", "3"], 1), (["0", "1"], 2)])
+def test_four_jobs_at_once_have_a_place_on_a_gpu_each_and_the_next_ones_take_theirs(
+    checkout: Path, overlay: Callable[[str], str], tmp_path: Path, gpus: list[str], jobs_per_gpu: int
 ) -> None:
+    places = sorted(gpus * jobs_per_gpu)
     logs = [checkout / f"results/tiny/logs/train/digits.{name}.main.{seed}.log" for name, seed in RUNS]
     targets = [f"results/tiny/runs/digits/{name}/main/seed{seed}/history.csv" for name, seed in RUNS]
     # There need be no GPU behind the numbers: "auto" computes on the CPU then.
-    asked = ("--cores", "8", "--resources", "gpu=4", "--set-resources", "train:gpu=1")
-    path = overlay("training: {steps: 5000}\nsnapshots: {every: 500}\n")
-    visible = {"CUDA_VISIBLE_DEVICES": ",".join(GPUS), "TMPDIR": str(tmp_path)}
+    asked = ("--cores", "8", "--resources", f"gpu={len(gpus)}", "--set-resources", "train:gpu=1")
+    path = overlay(f"training: {{steps: 5000, jobs_per_gpu: {jobs_per_gpu}}}\nsnapshots: {{every: 500}}\n")
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "TMPDIR": str(tmp_path)}
     process = start_snakemake(checkout, *asked, *TINY, path, "--", *targets, **visible)
     # Each is stopped when it has its GPU, so that all four have theirs at one time.
     stopped: dict[Path, int] = {}
     try:
         deadline = time.monotonic() + 240
-        while len(stopped) < len(GPUS):
+        while len(stopped) < len(places):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "no four jobs"
             for log in logs:
@@ -42,7 +44,7 @@ def test_four_jobs_at_once_see_a_gpu_each_and_the_next_ones_take_theirs(
                     os.kill(script, signal.SIGSTOP)
                     stopped[log] = script
             time.sleep(0.02)
-        assert sorted(str(gpu_of(log)) for log in stopped) == GPUS
+        assert sorted(str(gpu_of(log)) for log in stopped) == places
         assert {log for log in logs if log.exists()} == set(stopped)
         for script in stopped.values():
             os.kill(script, signal.SIGCONT)
@@ -51,4 +53,4 @@ def test_four_jobs_at_once_see_a_gpu_each_and_the_next_ones_take_theirs(
         kill_group(process)
         raise
     assert process.returncode == 0, output
-    assert all(gpu_of(log) in GPUS for log in logs)
+    assert all(gpu_of(log) in gpus for log in logs)

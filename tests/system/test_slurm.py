@@ -24,6 +24,7 @@ from reproduction.experiment.resources import JobResources
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.experiment.table_catalogue import KEPT_TABLES
 from reproduction.files.eigenpairs import read_pairs, read_run
+from reproduction.measure.inputs import unusable_gpu
 
 # A group is called by its name and by those of its rules.
 TRAININGS, CHUNKS = "trainings_train", "chunks_eigensnapshot"
@@ -242,7 +243,7 @@ def test_a_job_that_slurm_does_not_take_is_one_line(cluster: SlurmCluster, check
 def test_a_job_that_fails_on_its_node_is_one_line(cluster: SlurmCluster, checkout: Path) -> None:
     edit_profile(checkout)
     (line,) = failure(checkout, cluster, "--config", "training={device: cuda}")
-    what = "training.device: 'cuda', but torch finds no GPU here; allowed without one: cpu, auto"
+    what = f"training.device: 'cuda', but torch finds no GPU here ({unusable_gpu()}); allowed without one: cpu, auto"
     log = "results/tiny/logs/train/digits.sgd.main.0.log"
     assert line == f"train: {what} (log: {log}, SLURM job {cluster.jobs()[-1]['JobId']})"
     assert what in (checkout / log).read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from snakemake_process import run_snakemake
 from reproduction.experiment.config import validate
 from reproduction.experiment.runs import Experiment, Run
 from reproduction.planning.cost_model import Assumed, Durations
-from reproduction.planning.scale_out import Model, components
+from reproduction.planning.scale_out import MACHINES, Model, components
 
 # Faster than any GPU in use: what a job takes is then little more than its start.
 FAST = Assumed(flops=1e14, launches=1e-4, pair=2e-3)
@@ -99,3 +99,13 @@ def test_the_page_on_scale_says_what_is_submitted(submissions: list[Submission])
 def test_the_page_on_scale_shows_what_the_model_gives(paper: Experiment, root: Path) -> None:
     model = Model(paper, Assumed(), components(root / "profiles" / "slurm" / "config.yaml"))
     assert marked(read("docs/scale.md"), "model").splitlines() == list(model.lines((1, 4, 8, 16, 64)))
+    assert marked(read("docs/scale.md"), "machine").splitlines() == model.machine_lines(MACHINES)
+
+
+def test_sharing_a_gpu_saves_what_jobs_wait_and_nothing_that_they_compute(paper: Experiment, root: Path) -> None:
+    model = Model(paper, Assumed(), components(root / "profiles" / "slurm" / "config.yaml"))
+    alone, shared, four = (model.on_one_machine(*machine) for machine in MACHINES)
+    assert alone.busy == shared.busy == four.busy < shared.hours < alone.hours
+    jobs = len(list(paper)) + sum(map(paper.chunks, paper))
+    assert 3600 * (alone.hours - shared.hours) == pytest.approx(0.75 * jobs * Assumed().forked_start)
+    assert shared.hours / 4 < four.hours < shared.hours / 3

@@ -38,6 +38,10 @@ except ConfigError as error:
     sys.exit(str(error))
 
 RESOURCES = JobResources(EXPERIMENT)
+# The limit of a local run (profiles/default, --resources gpu=4) is a number of GPUs, and jobs can share each of them.
+GPUS = workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else 1
+if workflow.is_main_process and not workflow.non_local_exec and "gpu" in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS * EXPERIMENT.config["training"]["jobs_per_gpu"])
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
 # What a job took is in a file of the same name in `benchmarks`; its script writes it.

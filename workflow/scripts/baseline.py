@@ -12,7 +12,6 @@ import pandas as pd
 from reproduction.measure.baseline import baseline_statistics, no_baseline, pairwise_overlaps
 from reproduction.seeds import stream_seed
 from reproduction.files.checkpoint import Scratch
-from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import numerical_environment, own_code, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.measure.problem import problem_of
@@ -20,7 +19,7 @@ from reproduction.files.tables import write_table
 
 params = snakemake.params
 baseline, count, k = params.baseline, params.baseline["initializations"], params.baseline["k"]
-device = prepare_torch(snakemake.threads, wanted_device(snakemake))
+device = prepare_torch(snakemake)
 problem = problem_of(snakemake.input, baseline, device)
 n_parameters, fresh = problem.operator.shape[0], problem.fresh
 vectors = np.empty((0, n_parameters))

@@ -6,7 +6,6 @@ start(snakemake)
 
 from reproduction.files.eigenpairs import write_pairs
 from reproduction.files.checkpoint import Scratch
-from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import numerical_environment, own_code, prepare_torch
 from reproduction.measure.eigenpairs import requests, solve
 from reproduction.measure.problem import problem_of
@@ -15,7 +14,7 @@ from reproduction.files.arrays import ArrayFile
 Scratch.discard(snakemake.params.scratch, snakemake.params.finished)
 params, chunk = snakemake.params, int(snakemake.wildcards.chunk)
 eigen = params.eigen
-device = prepare_torch(snakemake.threads, wanted_device(snakemake))
+device = prepare_torch(snakemake)
 problem = problem_of(snakemake.input, eigen, device)
 trajectory = ArrayFile(snakemake.input.trajectory, kind="trajectory", identity=params.identity)
 weights, steps = trajectory["weights"], [int(step) for step in trajectory["steps"]]

@@ -5,7 +5,6 @@ from reproduction.jobs.script import start
 start(snakemake)
 
 import numpy as np
-from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import build_model, load_samples, prepare_torch
 from reproduction.measure.interpolation import (
     best_solutions,
@@ -16,7 +15,7 @@ from reproduction.files.arrays import ArrayFile
 from reproduction.files.tables import read_tables, write_table
 
 inputs, output, options = snakemake.input, snakemake.output, snakemake.params.interpolation
-device = prepare_torch(snakemake.threads, wanted_device(snakemake))
+device = prepare_torch(snakemake)
 dataset, train, test = load_samples(inputs.data, options["scaling"], device)
 files = [ArrayFile(path, kind="final_weights") for path in inputs.final_weights]
 by_run = {(file.identity["optimizer"], file.identity["seed"]): file for file in files}

@@ -14,7 +14,6 @@ from reproduction.seeds import stream_seed
 from reproduction.measure.permuted import permuted
 from reproduction.files.eigenpairs import UNITS
 from reproduction.files.checkpoint import Scratch
-from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import numerical_environment, own_code, prepare_torch
 from reproduction.measure.eigenpairs import Request, solve
 from reproduction.measure.problem import problem_of
@@ -29,7 +28,7 @@ def network(trained, layers, optimizer, j):
 
 params = snakemake.params
 options, count, k = params.permuted, params.permuted["permutations"], params.permuted["k"]
-device = prepare_torch(snakemake.threads, wanted_device(snakemake))
+device = prepare_torch(snakemake)
 problem = problem_of(snakemake.input, options, device)
 wanted = [Request(step=j, k=k, tolerance=options["tolerance"]) for j in range(count)]
 pairs = []

@@ -14,9 +14,12 @@ from reproduction.experiment.runs import Experiment
 from reproduction.measure.inputs import prepare_torch
 
 experiment = Experiment(snakemake.params.config)
-device = prepare_torch(snakemake.threads, experiment.config["training"]["device"])
-# Jobs on the GPU wait for each other.
-at_once = snakemake.params.cores if device.type == "cpu" else 1
-for line in make_plan(experiment, measure(experiment, device)).lines(at_once):
+device = prepare_torch(snakemake)
+plan = make_plan(experiment, measure(experiment, device))
+if device.type == "cpu":
+    lines = plan.lines(snakemake.params.cores)
+else:
+    lines = plan.lines_on_gpus(snakemake.params.gpus, experiment.config["training"]["jobs_per_gpu"])
+for line in lines:
     print(line)
     print(line, file=terminal, flush=True)

@@ -9,13 +9,12 @@ import pandas as pd
 from eigendrift.tracking.trajectory import Trajectory
 from reproduction.files.arrays import write_arrays
 from reproduction.files.tables import write_table
-from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import numerical_environment, prepare_torch
 from reproduction.measure.recorded import losses, operator_of, rows_of
 from reproduction.training.loop import HISTORY
 
 output, run = snakemake.output, snakemake.params.run
-prepare_torch(snakemake.threads, wanted_device(snakemake))
+prepare_torch(snakemake)
 operator = operator_of(run["problem"])
 trajectory = Trajectory(run["folder"])
 rows, steps = rows_of(trajectory, run["steps"]), np.asarray(run["steps"], dtype=np.int64)

@@ -11,7 +11,6 @@ from reproduction.training.model import layer_shapes
 from reproduction.seeds import stream_seed
 from reproduction.experiment.schedule import snapshot_steps
 from reproduction.files.checkpoint import Scratch
-from reproduction.jobs.gpu import wanted_device
 from reproduction.measure.inputs import (
     build_model,
     check_size,
@@ -27,7 +26,7 @@ from reproduction.training.loop import HISTORY, train
 from reproduction.training.optimizers import check_optimizer_is_made
 
 output, params = snakemake.output, snakemake.params
-device = prepare_torch(snakemake.threads, wanted_device(snakemake))
+device = prepare_torch(snakemake)
 check_optimizer_is_made(f"optimizers.{params.run['identity']['optimizer']}", params.run["optimizer"])
 dataset, train_samples, test_samples = load_samples(snakemake.input.data, params.run["scaling"], device)
 seed, expected = params.run["identity"]["seed"], params.run["identity"]["n_train"]

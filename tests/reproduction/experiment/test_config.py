@@ -169,7 +169,7 @@ def test_every_key_of_the_schema_stands_in_the_shipped_file() -> None:
             assert name in block, f"{path}.{name}"
             # A network has four keys, or a module of the user's own.
             needed = {*node.get("required", []), *node.get("else", {}).get("required", [])}
-            optional = ("model.module", "model.args", ".trajectories")
+            optional = ("model.module", "model.args", ".trajectories", "training.jobs_per_gpu")
             assert name in needed or f"{path}.{name}" in optional, f"{path}.{name}"
 
 

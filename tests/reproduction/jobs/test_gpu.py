@@ -17,7 +17,7 @@ from reproduction.jobs.gpu import claim_gpu, visible_gpus, wanted_device
 PROGRAM = """
 import os
 from reproduction.jobs.gpu import claim_gpu
-claim_gpu()
+claim_gpu(int(os.environ["JOBS_PER_GPU"]))
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
 input()
 """
@@ -35,9 +35,10 @@ class Jobs:
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.stack, self.folder = stack, folder
 
-    def start(self, visible: str) -> "subprocess.Popen[str]":
+    def start(self, visible: str, jobs_per_gpu: int = 1) -> "subprocess.Popen[str]":
         environment = {
             **os.environ,
+            "JOBS_PER_GPU": str(jobs_per_gpu),
             "CUDA_VISIBLE_DEVICES": visible,
             "TMPDIR": str(self.folder),
             "PYTHONPATH": PACKAGES,
@@ -74,15 +75,21 @@ def test_a_killed_job_lets_its_gpu_go(jobs: Jobs) -> None:
     assert sees(jobs.start("4,GPU-8a-b")) == "4"
 
 
-def test_more_jobs_than_gpus_share_them(jobs: Jobs) -> None:
+def test_a_job_more_than_there_are_places_sees_all_gpus(jobs: Jobs) -> None:
     started = [jobs.start("0,1") for _ in range(3)]
     assert sorted(map(sees, started)) == ["0", "0,1", "1"]
+
+
+def test_jobs_share_gpus_evenly(jobs: Jobs) -> None:
+    seen = [sees(jobs.start("0,1,2", jobs_per_gpu=2)) for _ in range(7)]
+    assert sorted(seen[:3]) == sorted(seen[3:6]) == ["0", "1", "2"]
+    assert seen[6] == "0,1,2"
 
 
 @pytest.mark.parametrize("visible", ["", "0", "GPU-1"])
 def test_one_gpu_or_none_stays_as_it_is(visible: str) -> None:
     environment = {"CUDA_VISIBLE_DEVICES": visible}
-    claim_gpu(environment)
+    claim_gpu(2, environment)
     assert environment == {"CUDA_VISIBLE_DEVICES": visible}
 
 

@@ -141,6 +141,25 @@ def test_memory_that_is_refused_is_one_line_with_what_was_asked(log: Path, body:
     assert "Traceback" in log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.')",
+            "on the GPU: lower training.jobs_per",
+        ),
+        ("torch.AcceleratorError('CUDA error: unspecified launch failure\\nmore')", "the GPU failed: run again, which"),
+        (
+            "RuntimeError('CUDA error: no kernel image is available')",
+            "or with training.device: cpu (RuntimeError: CUDA",
+        ),
+    ],
+)
+def test_what_a_gpu_refuses_is_one_line_with_what_to_do(log: Path, raised: str, said: str) -> None:
+    assert said in failure(script(f"import torch\nraise {raised}\n", log))
+    assert "Traceback" in log.read_text()
+
+
 def test_the_memory_that_a_rule_asks_for_is_reported(log: Path) -> None:
     head = HEAD.replace('rule="train"', 'rule="train", resources=SimpleNamespace(mem_mb=1503)')
     line = failure(python(head + "bytearray(1 << 60)\n", log))

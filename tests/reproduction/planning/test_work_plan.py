@@ -64,6 +64,20 @@ def test_jobs_share_the_work_and_lines_say_so() -> None:
     assert "25 min" in four
 
 
+def test_jobs_that_share_a_gpu_take_turns_and_need_their_memory_together() -> None:
+    plan = make_plan(experiment("config/paper.yaml"), costs())
+    assert 1000 < plan.gpu_megabytes < 5000
+    alone, shared = (list(plan.lines_on_gpus(2, jobs)) for jobs in (1, 4))
+    (one,), (two,) = ([line for line in lines if "in all" in line] for lines in (list(plan.lines(2)), shared))
+    assert one == two
+    assert alone[-1] == f"GPU        at most {plan.gpu_megabytes / 1e3:.1f} GB of its memory a job, " + (
+        f"{plan.gpu_megabytes / 1e3:.1f} GB with 1 at once"
+    )
+    assert f"{4 * plan.gpu_megabytes / 1e3:.1f} GB with 4 at once" in shared[-1]
+    # More of them have their arrays on the disk at one time.
+    assert [line for line in alone if line.startswith("disk")] != [line for line in shared if line.startswith("disk")]
+
+
 def test_costs_are_measured_for_every_data_set_and_optimizer() -> None:
     own = experiment()
     measured = measure(own, torch.device("cpu"))

@@ -51,6 +51,8 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
 def _resolve(canonical: dict[str, Any]) -> None:
     """Put names for what is said by its place, and leave out what the rest of the configuration makes meaningless."""
     model, sweeps = canonical["model"], canonical["sweeps"]
+    # Results from before there was this key are read too.
+    canonical["training"].setdefault("jobs_per_gpu", 1)
     if "module" in model:
         canonical["model"] = {"module": model["module"], "args": model.get("args", {})}
     elif model.pop("args", {}):

@@ -8,6 +8,8 @@ from reproduction.experiment.runs import Experiment, Run
 
 # An interpreter with torch; CUDA's libraries map more memory, which counts on some clusters.
 TORCH_MB = 1500
+# A process that uses a GPU: its context, torch's kernels, workspaces of cuBLAS.
+CUDA_MB = 1000
 # Far below the matrix products of any device in use (a GPU in float64), so that no job runs into its time limit.
 FLOPS_PER_SECOND = {"cpu": 15e9, "auto": 15e9, "cuda": 150e9}
 # Products for one pair, more than a solve takes at tolerances of 1e-3 and 1e-6.
@@ -70,6 +72,14 @@ class JobResources:
         # float32, and a copy in float64 for tight tolerances.
         data = 3 * self._data_megabytes(run.dataset, run.variant) + self._graph_megabytes(run.dataset, run.variant)
         return TORCH_MB + data + math.ceil(rows * self._row_bytes(run) / 1e6)
+
+    def gpu_megabytes(self, run: Run) -> int:
+        """Of the memory of a GPU, training or eigenpairs: data and activations of all samples, the solver's basis."""
+        _, k = self._chunk_pairs(run)
+        data = self._data_megabytes(run.dataset, run.variant) + self._graph_megabytes(run.dataset, run.variant)
+        basis = 4 * max(2 * k + 40, 60) * self._row_bytes(run) / 1e6
+        # In float32 and, for tight tolerances, in float64.
+        return CUDA_MB + 3 * (data + math.ceil(basis))
 
     def eigen_minutes(self, run: Run) -> int:
         """Eigenpairs of one chunk."""

@@ -300,7 +300,8 @@ class Experiment:
 
     def recorded(self) -> dict[str, Any]:
         """The configuration as results record it, without the device, which the files of each run name."""
-        return {**self.config, "training": {**self.config["training"], "device": "auto"}}
+        training = {key: value for key, value in self.config["training"].items() if key != "jobs_per_gpu"}
+        return {**self.config, "training": {**training, "device": "auto"}}
 
     def scale(self) -> dict[str, int]:
         """The scale of the experiment, which the claims state."""

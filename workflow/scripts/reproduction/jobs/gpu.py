@@ -1,4 +1,4 @@
-"""The device of a job; where one machine has several GPUs, each job claims one for as long as it lives."""
+"""The device of a job; where one machine has several GPUs, each job claims a place on one for as long as it lives."""
 
 import hashlib
 import os
@@ -29,23 +29,24 @@ def visible_gpus(environment: MutableMapping[str, str]) -> list[str]:
     return sorted(filter(str.isdigit, numbers), key=int)
 
 
-def claim_gpu(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Show one GPU to this process that no other one has claimed; before CUDA starts.
+def claim_gpu(jobs_per_gpu: int, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Show one GPU to this process, one with the fewest jobs that have claimed it so far; before CUDA starts.
 
-    Where there is one, as in a job of SLURM, or where all are claimed, nothing changes.
+    Where there is one, as in a job of SLURM, or where each has its number of jobs, nothing changes.
     """
     gpus = visible_gpus(environment)
     if len(gpus) < 2:
         return
-    claimed = _first_free(gpus)
+    claimed = _first_free(gpus, jobs_per_gpu)
     if claimed is not None:
         # The numbers are those of nvidia-smi, not by speed.
         environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         environment["CUDA_VISIBLE_DEVICES"] = claimed
 
 
-def _first_free(gpus: Sequence[str]) -> str | None:
+def _first_free(gpus: Sequence[str], jobs_per_gpu: int) -> str | None:
     folder = Path(tempfile.gettempdir()) / f"eigendrift-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    # The end of the process, whatever it is, frees the GPU again.
-    return next((gpu for gpu in gpus if try_lock(folder / hashlib.sha256(gpu.encode()).hexdigest()[:16])), None)
+    places = [(gpu, hashlib.sha256(f"{place} {gpu}".encode())) for place in range(jobs_per_gpu) for gpu in gpus]
+    # The end of the process, whatever it is, frees its place again.
+    return next((gpu for gpu, name in places if try_lock(folder / name.hexdigest()[:16])), None)

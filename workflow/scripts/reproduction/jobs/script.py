@@ -112,7 +112,11 @@ def _in_one_line(kind: type[BaseException], error: BaseException, resources: Any
         return first_line
     named = kind.__name__ if not first_line else f"{kind.__name__}: {first_line}"
     if not _is_out_of_memory(error):
-        return named
+        lost = isinstance(error, RuntimeError) and "cuda error" in first_line.lower()
+        again = "run again, which goes on from the last snapshot, or with training.device: cpu"
+        return f"the GPU failed: {again} ({named})" if lost else named
+    if "cuda" in str(error).lower():
+        return f"out of memory on the GPU: lower training.jobs_per_gpu, or run where more of it is free ({named})"
     asked = getattr(resources, "mem_mb", None)
     request = f"its rule asks for {asked} MB" if asked is not None else "its rule's mem_mb says what it needs"
     return f"out of memory: {request}; run fewer jobs at once, or where more is free ({named})"

@@ -16,7 +16,7 @@ from reproduction.errors import ConfigError
 from reproduction.experiment.importable import load
 from reproduction.experiment.own_model import ANSWERS
 from reproduction.files.arrays import ArrayFile
-from reproduction.jobs.gpu import claim_gpu
+from reproduction.jobs.gpu import claim_gpu, visible_gpus, wanted_device
 from reproduction.jobs.script import one_or_more
 from reproduction.progress import log
 from reproduction.training.batches import Samples
@@ -24,18 +24,37 @@ from reproduction.training.compiled import compiled
 from reproduction.training.model import initialize, mlp
 
 
-def prepare_torch(threads: int, device: str) -> torch.device:
-    """Fix what bit-identical results need, the number of threads among it, and give the device."""
-    torch.set_num_threads(threads)
+def prepare_torch(job: Any) -> torch.device:
+    """Fix what bit-identical results need, the number of threads among it, and give the device.
+
+    `job`: the script's `snakemake`, of which threads, configuration and resources count.
+    """
+    torch.set_num_threads(job.threads)
+    device = wanted_device(job)
     if device != "cpu":
-        claim_gpu()
+        claim_gpu(job.config["training"].get("jobs_per_gpu", 1))
     picked = pick_device(device)
-    if picked.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("training.device: 'cuda', but torch finds no GPU here; allowed without one: cpu, auto")
     if picked.type == "cuda":
+        if (reason := unusable_gpu()) is not None:
+            raise ConfigError(
+                f"training.device: 'cuda', but torch finds no GPU here ({reason}); allowed without one: cpu, auto"
+            )
         be_deterministic()
+    elif device == "auto" and visible_gpus(os.environ) and (reason := unusable_gpu()) is not None:
+        log.info(
+            "torch cannot use the GPU of this machine (%s); with training.device: cpu, jobs run side by side", reason
+        )
     log.info("device %s, CUDA_VISIBLE_DEVICES %s", picked, os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
     return picked
+
+
+def unusable_gpu() -> str | None:
+    """Why torch cannot compute on a GPU, in one line of its own words; None where it can."""
+    try:
+        torch.cuda.init()
+    except Exception as error:  # of several kinds: no driver, an older one, a torch without CUDA
+        return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+    return None
 
 
 def be_deterministic() -> None:

@@ -75,6 +75,8 @@ class Assumed:
     pair: float = 2e-2
     # A job in SLURM, or the next one in its group, starts Snakemake twice, torch and CUDA, and loads data.
     start: float = 20.0
+    # The same for a job of one Snakemake on a machine of its own, forked with torch: CUDA, and data.
+    forked_start: float = 3.0
     # A table, with its start.
     table: float = 8.0
     # A figure, with its start.

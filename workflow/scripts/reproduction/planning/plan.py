@@ -15,6 +15,7 @@ from torch import nn
 
 from eigendrift.hessian.operator import HessianOperator
 from reproduction.experiment.figure_catalogue import FIGURES
+from reproduction.experiment.resources import JobResources
 from reproduction.experiment.runs import SENSITIVITY, Experiment, Run
 from reproduction.experiment.schedule import two_time_pairs
 from reproduction.experiment.table_catalogue import RUN_TABLES, TABLES
@@ -38,9 +39,8 @@ SAMPLES = 6000
 class Plan:
     """Counts of runs, jobs and snapshots; bytes of all arrays, of one run's and of all tables; seconds by rule.
 
-    The seconds are of one core or GPU.
-
-    `supplement`: runs and seconds that the target of that name adds.
+    The seconds are of one core or GPU. `gpu_megabytes`: at most what a job takes of a GPU's memory. `supplement`: runs and
+    seconds that the target of that name adds.
     """
 
     runs: int
@@ -50,10 +50,22 @@ class Plan:
     largest: int
     tables: int
     seconds: dict[str, float]
+    gpu_megabytes: int
     supplement: tuple[int, float] = (0, 0.0)
 
-    def lines(self, jobs_at_once: int) -> Iterator[str]:
-        """The plan as it is shown, for so many jobs side by side: one a core, or one a GPU."""
+    def lines_on_gpus(self, gpus: int, jobs_per_gpu: int) -> Iterator[str]:
+        """The plan as it is shown for a machine with so many GPUs, each shared by so many jobs.
+
+        Jobs that share a GPU take turns, so that the time has none of the gain that sharing is for.
+        """
+        yield from self.lines(gpus * jobs_per_gpu, gpus)
+        taken = self.gpu_megabytes / 1e3
+        together = f"{jobs_per_gpu * taken:.1f} GB with {jobs_per_gpu} at once"
+        yield f"GPU        at most {taken:.1f} GB of its memory a job, {together}"
+
+    def lines(self, jobs_at_once: int, computing: int | None = None) -> Iterator[str]:
+        """The plan as it is shown, for so many jobs at once; `computing` of them (None: all) do not take turns."""
+        computing = computing or jobs_at_once
         yield f"runs       {self.runs}"
         yield f"snapshots  {self.snapshots}"
         yield f"jobs       {self.jobs}"
@@ -63,9 +75,9 @@ class Plan:
         for rule, seconds in self.seconds.items():
             yield f"time       {rule}: {_duration(seconds)} of one job after the other"
         total = sum(self.seconds.values())
-        together = _duration(total / jobs_at_once)
-        yield f"time       in all about {together} with {jobs_at_once} at once, estimated from timed products"
-        yield f"supplement {self.supplement[0]} runs and {_duration(self.supplement[1] / jobs_at_once)} more"
+        together = _duration(total / computing)
+        yield f"time       in all about {together} with {computing} at once, estimated from timed products"
+        yield f"supplement {self.supplement[0]} runs and {_duration(self.supplement[1] / computing)} more"
 
 
 def make_plan(experiment: Experiment, machine: Machine) -> Plan:
@@ -82,7 +94,8 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     snapshots = sum(len(experiment.snapshots(run)) for run in runs)
     sizes = [_bytes(durations, run) for run in runs]
     tables = sum(table_bytes(durations, run) for run in runs)
-    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), tables, seconds, _supplement(durations))
+    memory = max(map(JobResources(experiment).gpu_megabytes, runs))
+    return Plan(len(runs), jobs, snapshots, sum(sizes), max(sizes), tables, seconds, memory, _supplement(durations))
 
 
 def _supplement(durations: Durations) -> tuple[int, float]:

@@ -22,6 +22,9 @@ from reproduction.experiment.runs import Experiment, Run
 from reproduction.planning.cost_model import Assumed, Durations, cut
 from reproduction.planning.plan import METRIC_RULES
 
+# (GPUs, jobs that share one) of the machines on the page.
+MACHINES = ((1, 1), (1, 4), (4, 4))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -38,6 +41,7 @@ class Model:
     def __init__(self, experiment: Experiment, gpu: Assumed, components: dict[str, int]) -> None:
         durations = Durations(experiment, gpu)
         runs = list(experiment)
+        self.gpu = gpu
         # Snakemake puts jobs of different runs into one group, in an order of its own.
         mixed = random.Random(0)
         trainings = [(run, durations.train(run)) for run in runs]
@@ -61,6 +65,22 @@ class Model:
         solved = max(_start(free, since, seconds) for since, seconds in sorted(ready))
         busy = sum(seconds for group in (*self.trainings, *self.chunks) for _, seconds in group) + self.networks
         return Outcome(gpus, (solved + self.networks + self.end) / 3600, busy / 3600)
+
+    def on_one_machine(self, gpus: int, jobs_per_gpu: int) -> Outcome:
+        """The experiment in one Snakemake on a machine with so many GPUs and as many cores as it has use for.
+
+        Jobs that share a GPU take turns on it, and start while others compute.
+        """
+        jobs = [seconds for group in (*self.trainings, *self.chunks) for _, seconds in group]
+        computing = sum(jobs) - len(jobs) * self.gpu.start + self.networks
+        seconds = (computing + len(jobs) * self.gpu.forked_start / jobs_per_gpu) / gpus
+        return Outcome(gpus, (seconds + self.gpu.table + self.gpu.figure) / 3600, computing / 3600)
+
+    def machine_lines(self, numbers: Iterable[tuple[int, int]]) -> list[str]:
+        """A table in Markdown of (GPUs, jobs that share one)."""
+        head = ["| GPUs | jobs_per_gpu | hours | of which each GPU computes |", "|---|---|---|---|"]
+        found = [(self.on_one_machine(gpus, jobs), jobs) for gpus, jobs in numbers]
+        return head + [f"| {o.gpus} | {jobs} | {o.hours:.2f} | {o.busy / o.gpus:.2f} |" for o, jobs in found]
 
     def lines(self, numbers: Iterable[int]) -> list[str]:
         """A table in Markdown."""
@@ -89,4 +109,4 @@ if __name__ == "__main__":
     whole, overlay = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in ("config.yaml", sys.argv[1]))
     update_config(whole, overlay)
     model = Model(Experiment(validate(whole)), Assumed(), components(Path("profiles/slurm/config.yaml")))
-    print("\n".join(model.lines((1, 4, 8, 16, 64))))
+    print("\n".join([*model.lines((1, 4, 8, 16, 64)), "", *model.machine_lines(MACHINES)]))
