@@ -1,19 +1,23 @@
-"""On one GPU: products by precision, solves against eigsh on the same card, training as a CUDA graph, and the 30 runs.
+"""On one GPU: correctness, products, solves against the other libraries, training, jobs that share it, whole runs.
 
-    python -m benchmarks.gpu --output DIR                           MNIST, under 9 minutes on an H200
+    python -m benchmarks.gpu --output DIR                           MNIST, in about 9 minutes
+    python -m benchmarks.gpu --output DIR --parts correctness       one of its parts
+    python -m benchmarks.gpu --output DIR --workflow 500            and the workflow, config/paper.yaml, for 500 seconds
     python -m benchmarks.gpu --output DIR --device cpu --quick      the same program on a tiny problem
 
 It needs this repository, what it imports (torch, torchvision, scipy, pandas) and MNIST: where the other benchmarks
-find it, or in the folder `--data`, as the four raw files, each plain, .gz or .xz. It leaves small tables and facts.
+find it, or in the folder `--data`, as the four raw files, each plain, .gz or .xz; the workflow needs Snakemake and
+FashionMNIST too. It leaves small tables and facts, each when it has been measured.
 """
 
+import argparse
 import gzip
 import lzma
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +26,7 @@ import pandas as pd
 import torch
 
 from benchmarks import machine
+from benchmarks.gpu_correctness import correctness_rows
 from benchmarks.gpu_measures import (
     OPPONENT,
     WAYS,
@@ -34,8 +39,9 @@ from benchmarks.gpu_measures import (
     solve_rows,
     step_rows,
 )
+from benchmarks.gpu_whole import sharing_rows, whole_rows, workflow_rows
 from benchmarks.problem import OPTIMIZERS, Scale, load, schedule_weights
-from benchmarks.results import arguments, scale_of, write
+from benchmarks.results import arguments, markdown, scale_of, write
 from reproduction.experiment.datasets import DATASETS
 from reproduction.measure.inputs import be_deterministic
 
@@ -48,6 +54,11 @@ PAPER_RUNS: tuple[tuple[str, int, float, int], ...] = (
     ("sam", 3, 1e-3, 8), ("sam", 15, 1e-6, 2),
 )  # fmt: skip
 SHIPPED = "as shipped"
+# In the order of what matters; runs and summary need solves and steps.
+PARTS = (
+    "correctness", "matrices", "products", "steps", "launches", "solves", "runs", "summary", "sharing", "whole",
+    "workflow",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,14 +69,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         device={"choices": ["cuda", "cpu"], "default": "cuda", "help": "where to measure"},
         data={"type": Path, "default": None, "help": "folder with MNIST's raw files, plain, .gz or .xz"},
         seconds={"type": float, "default": 500.0, "help": "start no further measurement after this time"},
+        parts={
+            "nargs": "+",
+            "default": [],
+            "help": "only these: " + ", ".join(PARTS),
+            "choices": PARTS,
+            "metavar": "PART",
+        },
+        workflow={
+            "type": float,
+            "default": 0.0,
+            "help": "seconds of the workflow itself, config/paper.yaml, at the end",
+        },
     )
     started = time.monotonic()
-    ends: float = started + given.seconds
     with raw_files(given.data):
-        card = prepared(scale_of(given), torch.device(given.device))
-    quick = given.quick
+        measure_all(given, started)
+
+
+def measure_all(given: argparse.Namespace, started: float) -> None:
+    """Every part, the most valuable first; each leaves its table before the next one begins."""
+    ends: float = started + given.seconds
+    scale, device, quick = scale_of(given), torch.device(given.device), given.quick
+    card = prepared(scale, device)
     tables: dict[str, pd.DataFrame] = {}
-    parts: dict[str, Callable[[], Sequence[Row]]] = {
+    parts: dict[str, Callable[[], Iterable[Row]]] = {
+        "correctness": lambda: correctness_rows(card),
         "matrices": lambda: matrix_rows(card),
         "products": lambda: product_rows(card, (1, 3) if quick else (1, 3, 8)),
         "steps": lambda: step_rows(card, 40 if quick else 2000),
@@ -73,19 +102,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         "solves": lambda: list(solves(card, ends, quick)),
         "runs": lambda: run_rows(card, tables["solves"], tables["steps"]),
         "summary": lambda: summary(card, tables),
+        "sharing": lambda: sharing_rows(
+            scale, device, (1, 2) if quick else (1, 2, 4, 8), *((20, 2) if quick else (4000, 8))
+        ),
+        "whole": lambda: whole_rows(card, ends, 20 if quick else STEPS),
+        "workflow": lambda: workflow_rows(
+            given.output, os.environ.get("EIGENDRIFT_DATA", ""), given.workflow, quick, device
+        ),
     }
+    assert tuple(parts) == PARTS
+    wanted = given.parts or [name for name in PARTS if name != "workflow" or given.workflow]
     facts = machine.facts(given.threads) | machine.card_facts(card.device)
     failed = []
-    for name, measure in parts.items():
+    for name in [name for name in PARTS if name in wanted]:
+        rows: list[Row] = []
         try:
-            tables[name] = pd.DataFrame(measure())
-        except Exception:  # the other parts are worth having all the same
+            rows.extend(parts[name]())
+        except Exception:  # the other parts, and its own first rows, are worth having all the same
             traceback.print_exc()
             failed.append(name)
+        if not rows:
             continue
+        tables[name] = pd.DataFrame(rows)
         write(given.output, f"gpu_{name}", tables[name])
         facts["seconds"] = round(time.monotonic() - started, 1)
         machine.write(given.output / "gpu_machine.json", facts)
+    if "summary" in tables:
+        # The end of the output is what a remote machine shows.
+        print(markdown(tables["summary"]), flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
@@ -110,14 +154,20 @@ def raw_files(folder: Path | None) -> Iterator[None]:
     }
     before = os.environ.get("EIGENDRIFT_DATA")
     with TemporaryDirectory() as staging:
-        target = Path(staging) / "MNIST" / "raw"
-        target.mkdir(parents=True)
-        for file in DATASETS["MNIST"].files:
-            for suffix, read in openers.items():
-                found = [path for path in sorted(folder.rglob(file.name + suffix)) if "Fashion" not in str(path)]
-                if found:
-                    (target / file.name).write_bytes(read(found[0]))
-                    break
+        for dataset in ("MNIST", "FashionMNIST"):
+            target = Path(staging) / dataset / "raw"
+            target.mkdir(parents=True)
+            for file in DATASETS[dataset].files:
+                for suffix, read in openers.items():
+                    # Both have files of the same names, in folders of their own.
+                    found = [
+                        path
+                        for path in sorted(folder.rglob(file.name + suffix))
+                        if ("Fashion" in str(path.relative_to(folder))) == ("Fashion" in dataset)
+                    ]
+                    if found:
+                        (target / file.name).write_bytes(read(found[0]))
+                        break
         os.environ["EIGENDRIFT_DATA"] = staging
         try:
             yield

@@ -1,5 +1,6 @@
 """What gpu.py measures: products, training steps, solves, launches and transfers, memory, on one device."""
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 from benchmarks.double_backward import DoubleBackward
+from benchmarks.methods import Point, Solution, arpack, curvlinops_product
 from benchmarks.problem import BATCH_SIZE, OPTIMIZERS, SEED, Data, Scale, network, product_flops
 from eigendrift import EigenPairs, HessianOperator, top_eigenpairs
 from eigendrift.hessian.mixed_precision import PRECISIONS, multiplying_in
@@ -147,7 +148,8 @@ def product_rows(card: Card, blocks: Sequence[int]) -> list[Row]:
     return rows
 
 
-def _samples(card: Card) -> tuple[Samples, Samples]:
+def samples_of(card: Card) -> tuple[Samples, Samples]:
+    """Training and test samples on the device."""
     data = card.data
     return (
         data.train_samples(card.device),
@@ -157,7 +159,7 @@ def _samples(card: Card) -> tuple[Samples, Samples]:
 
 def step_rows(card: Card, steps: int) -> list[Row]:
     """Training steps recorded as a graph and launched one by one, and what one snapshot costs."""
-    train_samples, test_samples = _samples(card)
+    train_samples, test_samples = samples_of(card)
     rows: list[Row] = []
     for name, spec in OPTIMIZERS.items():
         seconds = {}
@@ -193,7 +195,7 @@ def run(card: Card, optimizer: str, snapshots: Sequence[int]) -> tuple[np.ndarra
         model = card.network()
         with TemporaryDirectory() as folder:
             scratch = Scratch(Path(folder), "run", {})
-            taken = train(model, *_samples(card), OPTIMIZERS[optimizer], BATCH_SIZE, SEED, snapshots, scratch)
+            taken = train(model, *samples_of(card), OPTIMIZERS[optimizer], BATCH_SIZE, SEED, snapshots, scratch)
             found.append(np.array(taken.weights))
 
     seconds = card.seconds(whole)
@@ -229,30 +231,37 @@ WAYS: Mapping[str, Way] = {
     "float32, surrogate in TF32": _way(_rounded),
     "float32, surrogate of samples": _way(sampled_surrogate),
 }
-OPPONENT = "eigsh, double backward, graph kept"
+OPPONENT, CURVLINOPS = "eigsh, double backward, graph kept", "curvlinops, eigsh"
 
 
-def eigsh_on_card(card: Card, k: int, tol: float, seed: int) -> tuple[Tensor, Tensor, int]:
-    """scipy's ARPACK on double-backward products, all samples at once and the gradient's graph kept on the card."""
-    product = DoubleBackward(card.model, card.inputs, card.targets, keep_graph=True)
+def opponents() -> list[str]:
+    """The other libraries that are installed here."""
+    return [OPPONENT, *([CURVLINOPS] if importlib.util.find_spec("curvlinops") else [])]
 
-    def multiply(vector: np.ndarray) -> np.ndarray:
-        return product(torch.from_numpy(vector.reshape(-1)).to(card.device)).cpu().numpy()
 
-    n = product.n_parameters
-    start = np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+def eigsh_on_card(card: Card, name: str, k: int, tol: float, seed: int) -> Solution:
+    """scipy's ARPACK on another library's products, all samples at once; double backward keeps the gradient's graph."""
+    weights = card.operator.point
+    if name == OPPONENT:
+        product: Callable[[Tensor], Tensor] = DoubleBackward(card.model, card.inputs, card.targets, keep_graph=True)
+    else:
+        point = Point(card.model, card.inputs, card.targets, weights, card.operator)
+        product = curvlinops_product(point, len(card.inputs))
+
+    def on_card(vector: Tensor) -> Tensor:
+        return product(vector.to(card.device)).cpu()
+
     with multiplying_in("float32"):
-        values, vectors = eigsh(
-            LinearOperator((n, n), matvec=multiply, dtype=np.float32), k=k, which="LA", tol=tol, v0=start
-        )
-    descending = np.argsort(values)[::-1].copy()
-    return torch.from_numpy(values[descending]), torch.from_numpy(vectors[:, descending]), product.products
+        return arpack(on_card, len(weights), torch.float32, k, tol, seed)
 
 
 def solve_rows(
-    card: Card, weights: Tensor, where: Row, k: int, tol: float, opponent: bool, ways: Sequence[str]
+    card: Card, weights: Tensor, where: Row, k: int, tol: float, compared: bool, ways: Sequence[str]
 ) -> list[Row]:
-    """Every way and the opponent at one point: seconds with all that a snapshot costs, true residuals, overlaps."""
+    """Every way, and with `compared` the other libraries, at one point.
+
+    Seconds with all that a snapshot costs, true residuals, overlaps with tight pairs.
+    """
     card.move_to(weights)
     exact = card.operator.in_float64()
     tight = top_eigenpairs(exact, k, 1e-7, seed=987)
@@ -280,14 +289,14 @@ def solve_rows(
         seconds, found = card.median(solve, 3), pairs[-1]
         return judged(seconds, found.values, found.vectors, found.matvecs, found.surrogate_matvecs)
 
-    def theirs() -> Row:
-        found: list[tuple[Tensor, Tensor, int]] = []
-        seconds = card.seconds(lambda: found.append(eigsh_on_card(card, k, tol, 0)))
-        return judged(seconds, found[0][0].double(), found[0][1], found[0][2], 0)
+    def theirs(name: str) -> Row:
+        found: list[Solution] = []
+        seconds = card.seconds(lambda: found.append(eigsh_on_card(card, name, k, tol, 0)))
+        return judged(seconds, found[0].values, found[0].vectors, found[0].products, 0)
 
     asked: Row = {**where, "k": k, "tolerance": tol}
-    rows = [attempted({**asked, "method": name}, partial(ours, name)) for name in ways]
-    return [*rows, attempted({**asked, "method": OPPONENT}, theirs)] if opponent else rows
+    measures = [(name, ours) for name in ways] + [(name, theirs) for name in (opponents() if compared else ())]
+    return [attempted({**asked, "method": name}, partial(measure, name)) for name, measure in measures]
 
 
 def launch_rows(card: Card) -> list[Row]:
@@ -295,7 +304,7 @@ def launch_rows(card: Card) -> list[Row]:
     operator = card.operator
     vector = torch.ones(1, operator.shape[0], device=card.device) / operator.shape[0] ** 0.5
     flat = FlatParameters(card.network())
-    trainer = Trainer(flat, OPTIMIZERS["adam"], _samples(card)[0], BATCH_SIZE, SEED)
+    trainer = Trainer(flat, OPTIMIZERS["adam"], samples_of(card)[0], BATCH_SIZE, SEED)
     _steps(trainer, 0, 20)
     solved: list[EigenPairs] = []
     tasks: dict[str, Callable[[], object]] = {

@@ -109,7 +109,10 @@ TABLES = (
 
 
 # Of gpu.py, which runs where there is a GPU and by itself.
-GPU_TABLES = tuple(f"gpu_{name}" for name in ("summary", "runs", "solves", "products", "matrices", "steps", "launches"))
+GPU_TABLES = (
+    "gpu_correctness", "gpu_summary", "gpu_runs", "gpu_solves", "gpu_products", "gpu_matrices", "gpu_steps",
+    "gpu_launches", "gpu_sharing", "gpu_whole", "gpu_workflow",
+)  # fmt: skip
 
 
 def requirements(tables: Tables) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import lzma
 import os
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from experiments import overlaid
+from experiments import PACKAGES, overlaid
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.datasets import DATASETS
@@ -25,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import PAPER_RUNS, SNAPSHOTS, STEPS, mean_solve, raw_files  # noqa: E402
 from benchmarks.gpu_measures import OPPONENT, WAYS, attempted  # noqa: E402
+from benchmarks.gpu_whole import SCHEDULE  # noqa: E402
 
 # What a machine with a GPU and torch may well lack.
 ABSENT = ("jsonschema", "snakemake", "curvlinops", "pyhessian", "hessian_eigenthings")
@@ -73,6 +75,59 @@ def test_what_goes_wrong_is_a_row() -> None:
     }
 
 
+def test_a_device_is_held_against_the_cpu(results: Path) -> None:
+    found = table(results, "correctness")
+    assert bool(found["found"].notna().all())
+    assert found["within"].all()
+    kinds = (
+        "of the weights",
+        "float32: relative",
+        "float64: relative",
+        "eigenvalues",
+        "eigenvectors",
+        "true residuals",
+    )
+    for kind in kinds:
+        assert found["what"].str.contains(kind, regex=False).sum() == 3, kind
+    # Not compared with itself: float32 differs from float64.
+    assert found[found["what"].str.contains("float32: relative")]["found"].min() > 1e-9
+    assert found["what"].iloc[-1].startswith("failed tests marked gpu")
+
+
+def test_jobs_that_share_a_device_are_timed_together(results: Path) -> None:
+    shared = table(results, "sharing")
+    assert list(shared["jobs at once"]) == [1, 2]
+    assert shared["work per second, relative to one"].iloc[0] == 1
+    assert bool((shared[["start_seconds", "seconds", "work per second, relative to one"]] > 0).all(axis=None))
+
+
+def test_whole_runs_have_all_their_snapshots(results: Path) -> None:
+    whole = table(results, "whole").set_index("optimizer")
+    assert set(whole.index) == {"sgd", "adam", "sam"}
+    assert bool((whole["snapshots"] == whole["of"]).all())
+    assert bool(whole["all_converged"].all())
+    assert whole["worst_residual"].max() <= 1e-3
+
+
+def test_the_workflow_leaves_the_tables_that_it_finished(checkout: Path, tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, torch\n"
+        "from benchmarks.gpu_whole import workflow_rows\n"
+        "print(list(workflow_rows(pathlib.Path(sys.argv[1]), '', float(sys.argv[2]), True, torch.device('cpu'))))\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{checkout}:{PACKAGES}"}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    for seconds, said, tables in (("0.5", "'seed 0: stopped'", 0), ("300", "'seed 0: exit status 0'", 3)):
+        done = subprocess.run(
+            [*command, seconds], cwd=checkout, env=environment, capture_output=True, text=True, check=True
+        )
+        assert said in done.stdout
+        with tarfile.open(tmp_path / "gpu_tables.tar.xz") as archive:
+            names = {Path(name).name for name in archive.getnames()}
+        # Training leaves the history.
+        assert len(names - {"history.csv"}) == tables, names
+
+
 def test_every_way_solves_and_is_judged(results: Path) -> None:
     solves = table(results, "solves")
     assert set(solves["method"]) == {*WAYS, OPPONENT}
@@ -117,6 +172,8 @@ def test_the_runs_are_those_of_the_paper_s_configuration() -> None:
         (k, tolerance), _ = Counter((request.k, request.tolerance) for request in wanted).most_common(1)[0]
         found[run.optimizer, k, tolerance] += 1
         assert experiment.identity(run)["steps"] == STEPS
+    block = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text(encoding="utf-8"))["snapshots"]
+    assert block == SCHEDULE
     assert found == {(optimizer, k, tolerance): count for optimizer, k, tolerance, count in PAPER_RUNS}
 
 

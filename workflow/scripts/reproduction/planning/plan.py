@@ -39,8 +39,8 @@ SAMPLES = 6000
 class Plan:
     """Counts of runs, jobs and snapshots; bytes of all arrays, of one run's and of all tables; seconds by rule.
 
-    The seconds are of one core or GPU. `gpu_megabytes`: at most what a job takes of a GPU's memory. `supplement`: runs and
-    seconds that the target of that name adds.
+    The seconds are of one core or GPU. `gpu_megabytes`: at most what a job takes of a GPU's memory. `supplement`: runs
+    and seconds that the target of that name adds.
     """
 
     runs: int
