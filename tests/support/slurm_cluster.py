@@ -178,11 +178,18 @@ class SlurmCluster:
             variables = (process / "environ").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             return False
-        # The daemon of a step overwrites its own environment with its title.
+        # The daemon of a step overwrites its own environment with its title. Its socket tells whose it is: another
+        # cluster has jobs of the same numbers.
         if command.startswith(tuple(f"slurmstepd: [{job}." for job in jobs)):
-            return True
+            return bool(self._sockets() & _targets(process / "fd"))
         ours = any(variable.startswith(f"PATH={self.folder}/bin:") for variable in variables)
         return ours and any(f"SLURM_JOB_ID={job}" in variables for job in jobs)
+
+    def _sockets(self) -> set[str]:
+        """The Unix sockets in the cluster's folder, as the descriptors of a process name them."""
+        lines = Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()[1:]
+        fields = [line.split() for line in lines]
+        return {f"socket:[{field[6]}]" for field in fields if field[-1].startswith(f"{self.folder}/")}
 
     def _daemon(self, name: str, *arguments: str, program: str = "") -> None:
         executable = shutil.which(program or name, path=f"{os.environ['PATH']}:{_SBIN}")
@@ -273,6 +280,15 @@ class SlurmCluster:
                 os.mknod(device, 0o600 | 0o020000, os.makedev(1, 3))
                 lines.append(f"NodeName={node.name} Name=gpu Type={MODEL} File={device}")
         return "\n".join(lines) + "\n"
+
+
+def _targets(descriptors: Path) -> set[str]:
+    """What the descriptors of a process are of; none where it has ended."""
+    found = set()
+    with suppress(OSError):
+        for entry in descriptors.iterdir():
+            found.add(str(entry.readlink()))
+    return found
 
 
 @contextmanager

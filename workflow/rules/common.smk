@@ -22,6 +22,7 @@ from reproduction.experiment.figure_catalogue import (
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.dependencies import library_files
 from reproduction.jobs.terminal import drawn_over, follow, results_line
+from reproduction.jobs.warm_start import SWITCH as WARM_START
 from reproduction.experiment.resources import JobResources, gpus
 from reproduction.experiment.result_paths import table_paths, variant_table_paths
 from reproduction.experiment.table_catalogue import KEPT_TABLES, SCORED_TABLES, TABLES, columns
@@ -29,6 +30,9 @@ from reproduction.experiment.recorded import experiment_of
 from reproduction.experiment.runs import Run
 
 use_this_copy()
+if not workflow.is_main_process:
+    # A Snakemake of its own for one job, as on a node of a cluster, has nobody to share an import of torch with.
+    os.environ[WARM_START] = "0"
 try:
     # In place: scripts read the device and the folder of raw data from it.
     config.update(typed(config, workflow.config_settings.config))

@@ -2,7 +2,7 @@
 
 from reproduction.jobs.script import start
 
-start(snakemake)
+start(snakemake, imports_torch=True)
 
 from reproduction.files.eigenpairs import write_pairs
 from reproduction.files.checkpoint import Scratch

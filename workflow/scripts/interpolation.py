@@ -2,7 +2,7 @@
 
 from reproduction.jobs.script import start
 
-start(snakemake)
+start(snakemake, imports_torch=True)
 
 import numpy as np
 from reproduction.measure.inputs import build_model, load_samples, prepare_torch

@@ -2,7 +2,7 @@
 
 from reproduction.jobs.script import start
 
-start(snakemake)
+start(snakemake, imports_torch=True)
 
 import itertools
 from functools import partial

@@ -2,7 +2,7 @@
 
 from reproduction.jobs.script import start
 
-start(snakemake)
+start(snakemake, imports_torch=True)
 
 import numpy as np
 import pandas as pd

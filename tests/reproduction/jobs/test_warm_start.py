@@ -21,7 +21,7 @@ START = """
 import sys
 before = set(sys.modules)
 from reproduction.jobs.warm_start import leave_to_fork
-leave_to_fork()
+leave_to_fork(start_server=START)
 """
 DESCRIBE = """
 import json, os, numpy
@@ -45,9 +45,9 @@ class Scripts:
         self.environment = {**os.environ, "PYTHONPATH": PACKAGES, "OWN": str(folder)}
         self.environment.pop(SWITCH, None)
 
-    def start(self, code: str, name: str = "job", **more: str) -> "subprocess.Popen[str]":
+    def start(self, code: str, name: str = "job", start_server: bool = True, **more: str) -> "subprocess.Popen[str]":
         path = self.folder / ".snakemake" / "scripts" / f"{name}.py"
-        path.write_text(START + code, encoding="utf-8")
+        path.write_text(START.replace("START", str(start_server)) + code, encoding="utf-8")
         pipe = subprocess.PIPE
         return subprocess.Popen(
             [sys.executable, str(path)],
@@ -59,8 +59,9 @@ class Scripts:
             text=True,
         )
 
-    def described(self, **more: str) -> dict[str, Any]:
-        stdout, stderr = self.start(DESCRIBE, **more).communicate("this\n", timeout=60)
+    def described(self, start_server: bool = True, **more: str) -> dict[str, Any]:
+        job = self.start(DESCRIBE, start_server=start_server, **more)
+        stdout, stderr = job.communicate("this\n", timeout=60)
         assert stderr == "heard this\n", stderr
         described: dict[str, Any] = json.loads(stdout)
         return described
@@ -169,6 +170,12 @@ def test_jobs_that_begin_together_share_one_server(scripts: Scripts) -> None:
     servers = {process.communicate(timeout=60)[0] for process in jobs}
     assert len(servers) == 1
     assert all(process.returncode == 0 for process in jobs)
+
+
+def test_a_job_without_torch_starts_no_server_and_joins_one_that_is_there(scripts: Scripts) -> None:
+    assert scripts.described(start_server=False)["parent"] == os.getpid()
+    server = scripts.described()["parent"]
+    assert scripts.described(start_server=False)["parent"] == server
 
 
 def test_a_job_of_another_environment_has_another_server(scripts: Scripts) -> None:

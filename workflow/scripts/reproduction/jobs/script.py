@@ -19,7 +19,7 @@ from reproduction.jobs.lock import hold
 from reproduction.jobs.warm_start import leave_to_fork
 
 
-def start(snakemake: Any) -> None:
+def start(snakemake: Any, imports_torch: bool = False) -> None:
     """Send stdout, stderr and logging of this process to `snakemake.log[0]`.
 
     Call it before the script's other imports: an ImportError then leaves its traceback in the rule's log too.
@@ -31,7 +31,7 @@ def start(snakemake: Any) -> None:
     of one that has imported torch already (jobs.warm_start), and only ends as that one ends.
     """
     use_this_copy()
-    leave_to_fork()
+    leave_to_fork(start_server=imports_torch)
     log = Path(snakemake.log[0])
     # As sys.stderr has it: a character that the terminal lacks must not hide the message.
     terminal = os.fdopen(os.dup(2), "w", errors="backslashreplace")

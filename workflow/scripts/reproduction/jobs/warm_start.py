@@ -1,9 +1,10 @@
 """Jobs of one machine are forked from a process that has imported torch, so that the import is paid once.
 
-`import torch` takes about two seconds of a core, more than most jobs of a small experiment compute. The first job
-starts a server, which imports the libraries below and nothing of this project. Each job is then a fork of it, with the
-files, the folder and the environment of the process that Snakemake has started, which waits for the fork and ends as it
-ends. When one of the two is killed so is the other. The server ends when it has had no job for some time.
+`import torch` takes about two seconds of a core, more than most jobs of a small experiment compute. The first job that
+needs it starts a server, which imports the libraries below and nothing of this project. Each job is then a fork of it,
+with the files, the folder and the environment of the process that Snakemake has started, which waits for the fork and
+ends as it ends. When one of the two is killed so is the other. The server ends when it has had no job for some time.
+Tables and figures, which do without torch, are forked where there is a server, and start none.
 
 Linux only: elsewhere a fork of a process with these libraries is not safe, and each job imports them itself.
 """
@@ -64,12 +65,13 @@ class _Job:
     files: tuple[int, ...]
 
 
-def leave_to_fork() -> None:
+def leave_to_fork(start_server: bool) -> None:
     """Have the script of this process, one that Snakemake has written, run in a fork of the server, and end as it ends.
 
-    Returns where there is no such server, and in the fork: then the caller does the work itself.
+    `start_server`: whether to start one where there is none, which takes as long as one import of torch. Returns where
+    there is none, and in the fork: then the caller does the work itself.
     """
-    status = _status_of_fork()
+    status = _status_of_fork(start_server)
     if status is None:
         return
     if status < 0:
@@ -79,13 +81,13 @@ def leave_to_fork() -> None:
     sys.exit(status)
 
 
-def _status_of_fork() -> int | None:
+def _status_of_fork(start_server: bool) -> int | None:
     script = Path(sys.argv[0]).absolute()
     by_snakemake = script.parent.name == "scripts" and script.parent.parent.name == ".snakemake"
     if sys.platform != "linux" or os.environ.get(SWITCH) == "0" or not by_snakemake or "torch" in sys.modules:
         return None
     try:
-        connection = _connected()
+        connection = _connected(start_server)
     except OSError:
         return None
     if connection is None:
@@ -108,8 +110,8 @@ def _status_of_fork() -> int | None:
     return int(text) if text else -signal.SIGKILL
 
 
-def _connected() -> socket.socket | None:
-    """A connection to the server of jobs like this one, which is started if there is none."""
+def _connected(start_server: bool) -> socket.socket | None:
+    """A connection to the server of jobs like this one; None where there is none and none can or shall be started."""
     folder = Path(tempfile.gettempdir()) / f"eigendrift-{os.getuid()}"
     address = folder / f"{_likeness()}.socket"
     if len(os.fsencode(address)) > _LONGEST_ADDRESS:
@@ -117,6 +119,8 @@ def _connected() -> socket.socket | None:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
         return None
+    if not start_server:
+        return _connect(address)
     with open(address.with_suffix(".lock"), "w") as lock:
         # Jobs that begin together wait for one server.
         fcntl.flock(lock, fcntl.LOCK_EX)
