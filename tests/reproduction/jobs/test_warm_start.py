@@ -45,9 +45,11 @@ class Scripts:
         self.environment = {**os.environ, "PYTHONPATH": PACKAGES, "OWN": str(folder)}
         self.environment.pop(SWITCH, None)
 
-    def start(self, code: str, name: str = "job", start_server: bool = True, **more: str) -> "subprocess.Popen[str]":
+    def start(
+        self, code: str, name: str = "job", start_server: bool = True, first: str = "", **more: str
+    ) -> "subprocess.Popen[str]":
         path = self.folder / ".snakemake" / "scripts" / f"{name}.py"
-        path.write_text(START.replace("START", str(start_server)) + code, encoding="utf-8")
+        path.write_text(first + START.replace("START", str(start_server)) + code, encoding="utf-8")
         pipe = subprocess.PIPE
         return subprocess.Popen(
             [sys.executable, str(path)],
@@ -59,8 +61,9 @@ class Scripts:
             text=True,
         )
 
-    def described(self, start_server: bool = True, **more: str) -> dict[str, Any]:
-        job = self.start(DESCRIBE, start_server=start_server, **more)
+    def described(self, start_server: bool = True, first: str = "", **more: str) -> dict[str, Any]:
+        """What a job says of itself; `first` is code that it runs before all other."""
+        job = self.start(DESCRIBE, start_server=start_server, first=first, **more)
         stdout, stderr = job.communicate("this\n", timeout=60)
         assert stderr == "heard this\n", stderr
         described: dict[str, Any] = json.loads(stdout)
@@ -199,6 +202,14 @@ def test_a_server_without_jobs_ends_and_leaves_nothing(scripts: Scripts, tmp_pat
         for folder in sorted(short.rglob("*"), reverse=True):
             folder.rmdir()
         short.rmdir()
+
+
+@pytest.mark.parametrize(
+    "older",
+    ["import os; del os.pidfd_open", "import os\ndef os_pidfd(n): raise OSError(38, 'no')\nos.pidfd_open = os_pidfd"],
+)
+def test_on_a_system_that_lacks_what_it_takes_a_job_does_its_work_itself(scripts: Scripts, older: str) -> None:
+    assert scripts.described(first=older)["parent"] == os.getpid()
 
 
 def test_where_no_server_can_be_a_job_does_its_work_itself(scripts: Scripts, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def leave_to_fork(start_server: bool) -> None:
 def _status_of_fork(start_server: bool) -> int | None:
     script = Path(sys.argv[0]).absolute()
     by_snakemake = script.parent.name == "scripts" and script.parent.parent.name == ".snakemake"
-    if sys.platform != "linux" or os.environ.get(SWITCH) == "0" or not by_snakemake or "torch" in sys.modules:
+    if os.environ.get(SWITCH) == "0" or not by_snakemake or "torch" in sys.modules or not _has_pidfds():
         return None
     try:
         connection = _connected(start_server)
@@ -108,6 +108,15 @@ def _status_of_fork(start_server: bool) -> int | None:
     text = answer.removeprefix(_ACCEPTED).decode()
     # Without a status the server itself was killed, and the fork with it.
     return int(text) if text else -signal.SIGKILL
+
+
+def _has_pidfds() -> bool:
+    """Whether this system can wait for a process by a descriptor: Linux since 5.3."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _connected(start_server: bool) -> socket.socket | None:
