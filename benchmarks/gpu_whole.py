@@ -38,13 +38,18 @@ SCHEDULE: dict[str, Any] = {
 }
 
 
-def sharing_rows(scale: Scale, device: torch.device, numbers: Sequence[int], steps: int, solves: int) -> Iterator[Row]:
+def sharing_rows(
+    scale: Scale, device: torch.device, ends: float, numbers: Sequence[int], steps: int, solves: int
+) -> Iterator[Row]:
     """So many jobs at once on one device: what their start takes, and how much they do together in a second.
 
     Each is a process of its own that trains and solves; all begin when the last one is ready.
     """
     alone = float("nan")
     for number in numbers:
+        if time.monotonic() > ends:
+            yield {"jobs at once": number, "note": "no time was left"}
+            continue
         row = attempted({"jobs at once": number}, partial(_shared, scale, device, number, steps, solves))
         if number == numbers[0] and "seconds" in row:
             alone = number / float(str(row["seconds"]))
@@ -75,10 +80,17 @@ def _shared(scale: Scale, device: torch.device, number: int, steps: int, solves:
 
 
 def _share(scale: Scale, device: str, ready: Any, results: Any, begun: float, steps: int, solves: int) -> None:
-    """One of the jobs, in a process of its own."""
+    """One of the jobs, in a process of its own; the others do not wait for one that fails."""
+    try:
+        results.put(_work(scale, torch.device(device), ready, begun, steps, solves))
+    except BaseException:
+        ready.abort()
+        raise
+
+
+def _work(scale: Scale, here: torch.device, ready: Any, begun: float, steps: int, solves: int) -> dict[str, float]:
     # As a job of one core.
     torch.set_num_threads(1)
-    here = torch.device(device)
     if here.type == "cuda":
         be_deterministic()
     card = Card(scale, load(scale.dataset), here)
@@ -95,7 +107,7 @@ def _share(scale: Scale, device: str, ready: Any, results: Any, begun: float, st
         top_eigenpairs(card.operator, 3, 1e-3, seed=seed)
     card.wait()
     reserved = torch.cuda.max_memory_reserved(here) if here.type == "cuda" else 0
-    results.put({"start": started, "began": began, "ended": time.time(), "bytes": reserved})
+    return {"start": started, "began": began, "ended": time.time(), "bytes": reserved}
 
 
 def whole_rows(card: Card, ends: float, steps: int) -> Iterator[Row]:
@@ -103,7 +115,8 @@ def whole_rows(card: Card, ends: float, steps: int) -> Iterator[Row]:
     schedule = snapshot_steps(steps=steps, **SCHEDULE | {"every": min(SCHEDULE["every"], steps // 4)})
     for optimizer in OPTIMIZERS:
         if time.monotonic() > ends:
-            return
+            yield {"optimizer": optimizer, "note": "no time was left"}
+            continue
         weights, training = run(card, optimizer, schedule)
         begun = time.monotonic()
         done, worst, converged = 0, 0.0, True
@@ -128,7 +141,8 @@ def whole_rows(card: Card, ends: float, steps: int) -> Iterator[Row]:
 def workflow_rows(output: Path, data: str, seconds: float, quick: bool, device: torch.device) -> Iterator[Row]:
     """The workflow for some time, one seed after the other, and the tables that it finished, in one archive.
 
-    It works in the checkout; what it has not finished stays there and is resumed by the same command.
+    It works in the checkout; what it has not finished stays there and is resumed by the same command. When its time is
+    over it is killed, since Snakemake itself would wait for its jobs.
     """
     if importlib.util.find_spec("snakemake") is None:
         yield {"problem": "snakemake is not installed"}
@@ -142,7 +156,7 @@ def workflow_rows(output: Path, data: str, seconds: float, quick: bool, device: 
         given.append(f"data={json.dumps({'root': data})}")
     command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), "--configfile", overlay]
     seeds = (0,) if quick else (1, 2, 3, 4, 0)
-    begun, ended = time.monotonic(), ""
+    since, begun, ended = time.time(), time.monotonic(), ""
     for seed in seeds:
         left = seconds - (time.monotonic() - begun)
         if left <= 0:
@@ -151,15 +165,19 @@ def workflow_rows(output: Path, data: str, seconds: float, quick: bool, device: 
         optimizers = ("sgd",) if quick else tuple(OPTIMIZERS)
         runs = [f"results/{name}/runs/{d}/{o}/main/seed{seed}" for d in datasets for o in optimizers]
         wanted = [f"{folder}/{table}.csv" for folder in runs for table in ("ipr", "displacement", "alignment")]
-        process = subprocess.Popen([*command, "--config", *given, "--", *wanted], cwd=ROOT, env=environment)
+        process = subprocess.Popen(
+            [*command, "--config", *given, "--", *wanted], cwd=ROOT, env=environment, start_new_session=True
+        )
         try:
             ended = f"seed {seed}: exit status {process.wait(left)}"
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            subprocess.run([*command, "--unlock"], cwd=ROOT, env=environment, check=False)
             ended = f"seed {seed}: stopped"
     taken = time.monotonic() - begun
-    tables = sorted((ROOT / "results" / name / "runs").rglob("*.csv"))
+    found = sorted((ROOT / "results" / name / "runs").rglob("*.csv"))
+    tables = [path for path in found if path.stat().st_mtime >= since]
     with tarfile.open(output / "gpu_tables.tar.xz", "w:xz") as archive:
         for path in tables:
             archive.add(path, path.relative_to(ROOT / "results"))

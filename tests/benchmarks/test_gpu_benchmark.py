@@ -109,6 +109,15 @@ def test_whole_runs_have_all_their_snapshots(results: Path) -> None:
     assert whole["worst_residual"].max() <= 1e-3
 
 
+def test_the_workflow_needs_its_time(tmp_path: Path) -> None:
+    options = ["--quick", "--device", "cpu", "--output", str(tmp_path), "--parts", "workflow"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *options], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "--parts workflow: needs --workflow SECONDS, the time that it may take"
+
+
 def test_the_workflow_leaves_the_tables_that_it_finished(checkout: Path, tmp_path: Path) -> None:
     program = (
         "import pathlib, sys, torch\n"
@@ -117,7 +126,7 @@ def test_the_workflow_leaves_the_tables_that_it_finished(checkout: Path, tmp_pat
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{checkout}:{PACKAGES}"}
     command = [sys.executable, "-c", program, str(tmp_path)]
-    for seconds, said, tables in (("0.5", "'seed 0: stopped'", 0), ("300", "'seed 0: exit status 0'", 3)):
+    for seconds, said, tables in (("3", "'seed 0: stopped'", 0), ("300", "'seed 0: exit status 0'", 3)):
         done = subprocess.run(
             [*command, seconds], cwd=checkout, env=environment, capture_output=True, text=True, check=True
         )

@@ -20,6 +20,10 @@ def gpu_of(log: Path) -> str | None:
     return found[1] if found else None
 
 
+# The others of the machine are somebody else's.
+VISIBLE = "0,1,2,3,4"
+
+
 @pytest.mark.parametrize(("gpus", "jobs_per_gpu"), [(["0", "1", "2", "3"], 1), (["0", "1"], 2)])
 def test_four_jobs_at_once_have_a_place_on_a_gpu_each_and_the_next_ones_take_theirs(
     checkout: Path, overlay: Callable[[str], str], tmp_path: Path, gpus: list[str], jobs_per_gpu: int
@@ -30,7 +34,7 @@ def test_four_jobs_at_once_have_a_place_on_a_gpu_each_and_the_next_ones_take_the
     # There need be no GPU behind the numbers: "auto" computes on the CPU then.
     asked = ("--cores", "8", "--resources", f"gpu={len(gpus)}", "--set-resources", "train:gpu=1")
     path = overlay(f"training: {{steps: 5000, jobs_per_gpu: {jobs_per_gpu}}}\nsnapshots: {{every: 500}}\n")
-    visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "TMPDIR": str(tmp_path)}
+    visible = {"CUDA_VISIBLE_DEVICES": VISIBLE, "TMPDIR": str(tmp_path)}
     process = start_snakemake(checkout, *asked, *TINY, path, "--", *targets, **visible)
     # Each is stopped when it has its GPU, so that all four have theirs at one time.
     stopped: dict[Path, int] = {}

@@ -21,6 +21,7 @@ from reproduction.experiment.figure_catalogue import (
 )
 from reproduction.jobs.checkout import use_this_copy
 from reproduction.jobs.dependencies import library_files
+from reproduction.jobs.gpu import ALLOWED as ALLOWED_GPUS
 from reproduction.jobs.terminal import drawn_over, follow, results_line
 from reproduction.jobs.warm_start import SWITCH as WARM_START
 from reproduction.experiment.resources import JobResources, gpus
@@ -42,10 +43,10 @@ except ConfigError as error:
     sys.exit(str(error))
 
 RESOURCES = JobResources(EXPERIMENT)
-# The limit of a local run (profiles/default, --resources gpu=4) is a number of GPUs, and jobs can share each of them.
-GPUS = workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else 1
-if workflow.is_main_process and not workflow.non_local_exec and "gpu" in workflow.global_resources:
-    workflow.register_resource("gpu", GPUS * EXPERIMENT.config["training"]["jobs_per_gpu"])
+# The limit of a local run (profiles/default, --resources gpu=4) is a number of GPUs.
+GPUS = workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else None
+if workflow.is_main_process and GPUS is not None:
+    os.environ[ALLOWED_GPUS] = str(GPUS)
 RESULTS = f"results/{EXPERIMENT.config['name']}"
 RUN = f"{RESULTS}/runs/{{dataset}}/{{optimizer}}/{{variant}}/seed{{seed}}"
 # What a job took is in a file of the same name in `benchmarks`; its script writes it.
@@ -165,6 +166,9 @@ onstart:
     if limiter is not None and limiter.max_jobs == 100:
         workflow.scheduler.job_rate_limiter = None
         logger.debug("No limit on jobs a second.")
+    # Jobs can share each GPU. A job of a cluster has its own.
+    if not workflow.non_local_exec and GPUS is not None:
+        workflow.scheduler.resources["gpu"] = GPUS * EXPERIMENT.config["training"]["jobs_per_gpu"]
     if (warning := drawn_over(RESULTS, EXPERIMENT.recorded())) is not None:
         logger.warning(warning)
     # A local job reports its failure itself, in one line.

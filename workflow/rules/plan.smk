@@ -19,6 +19,6 @@ rule plan:
         config=EXPERIMENT.config,
         # Known when a job runs, and not when the workflow is only planned.
         cores=lambda wildcards: workflow.cores,
-        gpus=GPUS,
+        gpus=1 if GPUS is None else GPUS,
     script:
         "../scripts/plan.py"

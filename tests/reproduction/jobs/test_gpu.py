@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from experiments import PACKAGES
 
-from reproduction.jobs.gpu import claim_gpu, visible_gpus, wanted_device
+from reproduction.jobs.gpu import ALLOWED, claim_gpu, visible_gpus, wanted_device
 
 PROGRAM = """
 import os
@@ -35,10 +35,11 @@ class Jobs:
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.stack, self.folder = stack, folder
 
-    def start(self, visible: str, jobs_per_gpu: int = 1) -> "subprocess.Popen[str]":
+    def start(self, visible: str, jobs_per_gpu: int = 1, allowed: int = 0) -> "subprocess.Popen[str]":
         environment = {
             **os.environ,
             "JOBS_PER_GPU": str(jobs_per_gpu),
+            **({ALLOWED: str(allowed)} if allowed else {}),
             "CUDA_VISIBLE_DEVICES": visible,
             "TMPDIR": str(self.folder),
             "PYTHONPATH": PACKAGES,
@@ -80,13 +81,19 @@ def test_a_job_more_than_there_are_places_sees_all_gpus(jobs: Jobs) -> None:
     assert sorted(map(sees, started)) == ["0", "0,1", "1"]
 
 
+def test_jobs_stay_on_the_gpus_that_the_run_may_use(jobs: Jobs) -> None:
+    seen = [sees(jobs.start("5,6,7", jobs_per_gpu=2, allowed=2)) for _ in range(5)]
+    assert sorted(seen[:2]) == sorted(seen[2:4]) == ["5", "6"]
+    assert seen[4] == "5,6"
+
+
 def test_jobs_share_gpus_evenly(jobs: Jobs) -> None:
     seen = [sees(jobs.start("0,1,2", jobs_per_gpu=2)) for _ in range(7)]
     assert sorted(seen[:3]) == sorted(seen[3:6]) == ["0", "1", "2"]
     assert seen[6] == "0,1,2"
 
 
-@pytest.mark.parametrize("visible", ["", "0", "GPU-1"])
+@pytest.mark.parametrize("visible", ["", "0", "GPU-1", "-1", "NoDevFiles", "0,-1,1"])
 def test_one_gpu_or_none_stays_as_it_is(visible: str) -> None:
     environment = {"CUDA_VISIBLE_DEVICES": visible}
     claim_gpu(2, environment)

@@ -144,10 +144,9 @@ def test_memory_that_is_refused_is_one_line_with_what_was_asked(log: Path, body:
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        (
-            "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.')",
-            "on the GPU: lower training.jobs_per",
-        ),
+        ("torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.')", "jobs on it (training.jobs_per_gpu"),
+        ("RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x')", "out of memory on the GPU: run"),
+        ("RuntimeError('CUDA error: all CUDA-capable devices are busy or unavailable')", "on the GPU: run fewer"),
         ("torch.AcceleratorError('CUDA error: unspecified launch failure\\nmore')", "the GPU failed: run again, which"),
         (
             "RuntimeError('CUDA error: no kernel image is available')",

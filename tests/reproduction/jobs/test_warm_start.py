@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,13 @@ def scripts(tmp_path: Path) -> Scripts:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Scripts:
     """Of the tests that leave the server as they find it."""
     return Scripts(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket, which that of a test is not."""
+    with tempfile.TemporaryDirectory(prefix="warm-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def gone(process: int) -> bool:
@@ -190,18 +199,11 @@ def test_a_job_of_another_environment_has_another_server(scripts: Scripts) -> No
     assert len(servers) == 3
 
 
-def test_a_server_without_jobs_ends_and_leaves_nothing(scripts: Scripts, tmp_path: Path) -> None:
-    short = Path(f"/tmp/warm-{os.getpid()}")
-    short.mkdir()
-    try:
-        server = scripts.described(TMPDIR=str(short))["parent"]
-        assert len(list(short.rglob("*.socket"))) == 1
-        wait_for(lambda: gone(server), IDLE_SECONDS + 20)
-        assert [path for path in short.rglob("*") if path.is_file() or path.is_socket()] == []
-    finally:
-        for folder in sorted(short.rglob("*"), reverse=True):
-            folder.rmdir()
-        short.rmdir()
+def test_a_server_without_jobs_ends_and_leaves_nothing(scripts: Scripts, short: Path) -> None:
+    server = scripts.described(TMPDIR=str(short))["parent"]
+    assert len(list(short.rglob("*.socket"))) == 1
+    wait_for(lambda: gone(server), IDLE_SECONDS + 20)
+    assert [path for path in short.rglob("*") if not path.is_dir()] == []
 
 
 @pytest.mark.parametrize(
@@ -212,16 +214,59 @@ def test_on_a_system_that_lacks_what_it_takes_a_job_does_its_work_itself(scripts
     assert scripts.described(first=older)["parent"] == os.getpid()
 
 
-def test_where_no_server_can_be_a_job_does_its_work_itself(scripts: Scripts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", ["ImportError", "OSError"])
+def test_without_torch_there_is_no_server(scripts: Scripts, tmp_path: Path, error: str) -> None:
+    broken = tmp_path / "broken"
+    (broken / "torch").mkdir(parents=True)
+    (broken / "torch" / "__init__.py").write_text(f"raise {error}('libtorch_cpu.so: cannot open')", encoding="utf-8")
+    begun = time.monotonic()
+    assert scripts.described(PYTHONPATH=f"{PACKAGES}:{broken}")["parent"] == os.getpid()
+    assert time.monotonic() - begun < 30
+    process = scripts.start("import torch", PYTHONPATH=f"{PACKAGES}:{broken}")
+    assert f"{error}: libtorch_cpu.so: cannot open" in process.communicate(timeout=60)[1]
+
+
+def test_a_library_beside_a_package_of_this_project_is_the_one_that_a_fork_has(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    beside = tmp_path / "beside"
+    for name, text in (("eigendrift", ""), ("safetensors", "OWN = True\n"), ("safetensors/numpy", "")):
+        (beside / name).mkdir(parents=True, exist_ok=True)
+        (beside / name / "__init__.py").write_text(text, encoding="utf-8")
+    job = scripts.start(
+        "import safetensors; print(safetensors.OWN, 'torch' in before)", PYTHONPATH=f"{PACKAGES}:{beside}"
+    )
+    assert job.communicate(timeout=60)[0] == "True True\n"
+
+
+def test_what_a_job_has_started_ends_with_it(scripts: Scripts) -> None:
+    code = "import subprocess, sys, time\nchild = subprocess.Popen(['sleep', '600'])\nprint(child.pid, flush=True)\n"
+    job = scripts.start(code + "time.sleep(600)")
+    assert job.stdout is not None
+    child = int(job.stdout.readline())
+    job.terminate()
+    job.communicate(timeout=20)
+    wait_for(lambda: gone(child))
+
+
+def test_jobs_that_are_killed_while_they_hand_over_leave_nothing_open(scripts: Scripts, short: Path) -> None:
+    server = int(scripts.described(TMPDIR=str(short))["parent"])
+    (address,) = short.rglob("*.socket")
+    before = len(list(Path(f"/proc/{server}/fd").iterdir()))
+    for content in (b"", b"\x00", (100).to_bytes(8, "big") + b"{", (2).to_bytes(8, "big") + b"{}"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(address))
+            if content:
+                socket.send_fds(connection, [content], [0, 1, 2])
+    assert scripts.described(TMPDIR=str(short))["parent"] == server
+    wait_for(lambda: len(list(Path(f"/proc/{server}/fd").iterdir())) == before)
+
+
+def test_where_no_server_can_be_a_job_does_its_work_itself(scripts: Scripts, tmp_path: Path, short: Path) -> None:
     deep = tmp_path / ("deep" * 20) / ("deeper" * 10)
     deep.mkdir(parents=True)
     assert scripts.described(TMPDIR=str(deep))["parent"] == os.getpid()
     # Others can write where the socket would be.
-    open_to_all = Path(f"/tmp/open-{os.getpid()}")
-    (open_to_all / f"eigendrift-{os.getuid()}").mkdir(parents=True)
-    try:
-        (open_to_all / f"eigendrift-{os.getuid()}").chmod(0o777)
-        assert scripts.described(TMPDIR=str(open_to_all))["parent"] == os.getpid()
-    finally:
-        (open_to_all / f"eigendrift-{os.getuid()}").rmdir()
-        open_to_all.rmdir()
+    (short / f"eigendrift-{os.getuid()}").mkdir()
+    (short / f"eigendrift-{os.getuid()}").chmod(0o777)
+    assert scripts.described(TMPDIR=str(short))["parent"] == os.getpid()

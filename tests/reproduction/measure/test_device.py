@@ -27,7 +27,7 @@ def test_a_gpu_that_is_not_there_is_one_line_with_torchs_reason() -> None:
     )
 
 
-@pytest.mark.parametrize(("visible", "said"), [("0", 1), ("GPU-8a,GPU-8b", 1), ("", 0)])
+@pytest.mark.parametrize(("visible", "said"), [("0", 1), ("GPU-8a,GPU-8b", 1), ("", 0), ("-1", 0)])
 def test_a_gpu_that_torch_cannot_use_is_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: object, visible: str, said: int
 ) -> None:

@@ -299,7 +299,7 @@ class Experiment:
         return found
 
     def recorded(self) -> dict[str, Any]:
-        """The configuration as results record it, without the device, which the files of each run name."""
+        """The configuration as results record it: the device, which each run's files name, and its sharing left out."""
         training = {key: value for key, value in self.config["training"].items() if key != "jobs_per_gpu"}
         return {**self.config, "training": {**training, "device": "auto"}}
 

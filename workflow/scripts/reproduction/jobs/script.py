@@ -113,10 +113,12 @@ def _in_one_line(kind: type[BaseException], error: BaseException, resources: Any
     named = kind.__name__ if not first_line else f"{kind.__name__}: {first_line}"
     if not _is_out_of_memory(error):
         lost = isinstance(error, RuntimeError) and "cuda error" in first_line.lower()
-        again = "run again, which goes on from the last snapshot, or with training.device: cpu"
+        again = "run again, which goes on from what is saved, or with training.device: cpu"
         return f"the GPU failed: {again} ({named})" if lost else named
     if "cuda" in str(error).lower():
-        return f"out of memory on the GPU: lower training.jobs_per_gpu, or run where more of it is free ({named})"
+        return (
+            f"out of memory on the GPU: run fewer jobs on it (training.jobs_per_gpu), or where more is free ({named})"
+        )
     asked = getattr(resources, "mem_mb", None)
     request = f"its rule asks for {asked} MB" if asked is not None else "its rule's mem_mb says what it needs"
     return f"out of memory: {request}; run fewer jobs at once, or where more is free ({named})"
@@ -127,5 +129,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     text = str(error).lower()
-    torchs = isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
+    # The last two are what CUDA says where jobs that share a GPU leave no room for another one.
+    refusals = ("allocate memory", "out of memory", "alloc_failed", "busy or unavailable")
+    torchs = isinstance(error, RuntimeError) and any(refusal in text for refusal in refusals)
     return isinstance(error, MemoryError) or torchs

@@ -25,13 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Set to 0, every job imports what it needs itself.
+# Set to 0, every job imports what it needs itself; in a fork it is, so that none is forked again.
 SWITCH = "EIGENDRIFT_WARM_START"
 # What takes long to import; where an environment lacks one, its jobs do without.
 LIBRARIES = (
@@ -43,6 +43,8 @@ LIBRARIES = (
     "matplotlib.figure",
     "snakemake.iocontainers",
 )
+# As json.dumps has it; more than any environment takes.
+_LONGEST_JOB = 2**24
 IDLE_SECONDS = 15
 # For the server's imports, on a busy machine with a cold disk.
 _START_SECONDS = 120
@@ -84,7 +86,7 @@ def leave_to_fork(start_server: bool) -> None:
 def _status_of_fork(start_server: bool) -> int | None:
     script = Path(sys.argv[0]).absolute()
     by_snakemake = script.parent.name == "scripts" and script.parent.parent.name == ".snakemake"
-    if os.environ.get(SWITCH) == "0" or not by_snakemake or "torch" in sys.modules or not _has_pidfds():
+    if os.environ.get(SWITCH) == "0" or not by_snakemake or not _has_pidfds():
         return None
     try:
         connection = _connected(start_server)
@@ -92,20 +94,22 @@ def _status_of_fork(start_server: bool) -> int | None:
         return None
     if connection is None:
         return None
-    # Ctrl-C and what else ends a process ends this one without a word, and with it the fork.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with connection:
-        answer = b""
-        try:
-            _send(connection, script)
-            while part := connection.recv(1024):
-                answer += part
-        except OSError:
-            if not answer:
-                return None
-        if not answer:
-            return None
-    text = answer.removeprefix(_ACCEPTED).decode()
+    with connection, suppress(OSError):
+        _send(connection, script)
+        if connection.recv(len(_ACCEPTED)):
+            return _awaited(connection)
+    return None
+
+
+def _awaited(connection: socket.socket) -> int:
+    """The exit status of the fork, when it has ended."""
+    # Ctrl-C ends this process without a word, and with it the fork. Where it is ignored it stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    text = b""
+    with suppress(OSError):
+        while part := connection.recv(16):
+            text += part
     # Without a status the server itself was killed, and the fork with it.
     return int(text) if text else -signal.SIGKILL
 
@@ -130,24 +134,26 @@ def _connected(start_server: bool) -> socket.socket | None:
         return None
     if not start_server:
         return _connect(address)
-    with open(address.with_suffix(".lock"), "w") as lock:
+    lock = os.open(folder, os.O_RDONLY)
+    try:
         # Jobs that begin together wait for one server.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = _connect(address)
-        if found is not None:
+        return _connect(address) or _started(address)
+    finally:
+        os.close(lock)
+
+
+def _started(address: Path) -> socket.socket | None:
+    """A connection to a new server; None where torch cannot be imported."""
+    command, nothing = [sys.executable, "-P", __file__, str(address)], subprocess.DEVNULL
+    server = subprocess.Popen(command, cwd="/", stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
+    deadline = time.monotonic() + _START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        if (found := _connect(address)) is not None:
             return found
-        command = [sys.executable, "-P", __file__, str(address)]
-        nothing = subprocess.DEVNULL
-        server = subprocess.Popen(
-            command, cwd="/", stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
-        )
-        deadline = time.monotonic() + _START_SECONDS
-        while server.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-            if (found := _connect(address)) is not None:
-                return found
-        server.kill()
-        return None
+    server.kill()
+    return None
 
 
 def _connect(address: Path) -> socket.socket | None:
@@ -161,7 +167,7 @@ def _connect(address: Path) -> socket.socket | None:
 
 
 def _likeness() -> str:
-    """A name that processes share whose jobs one server can fork: whatever a fork keeps of its server is in it."""
+    """A name that processes share whose jobs one server can fork: what decides how a fork of it would run is in it."""
     interpreter = Path(sys.executable).stat()
     limits = [
         resource.getrlimit(getattr(resource, name)) for name in sorted(dir(resource)) if name.startswith("RLIMIT_")
@@ -169,26 +175,35 @@ def _likeness() -> str:
     described = {
         "environment": {name: value for name, value in sorted(os.environ.items()) if name not in _VOLATILE},
         "interpreter": [sys.executable, interpreter.st_dev, interpreter.st_ino, interpreter.st_mtime_ns],
-        "searched": _searched(os.environ),
+        # Of the libraries the time of their folders, since a server has them in memory.
+        "searched": [
+            (folder, Path(folder).stat().st_mtime_ns)
+            for folder in sys.path
+            if _is_foreign(folder) and Path(folder) != Path(sys.argv[0]).absolute().parent
+        ],
         "server": Path(__file__).read_text(encoding="utf-8"),
         "limits": limits,
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "processors": sorted(os.sched_getaffinity(0)),
+        "groups": [os.getegid(), *sorted(os.getgroups())],
+        "host": os.uname().nodename,
         # A container has others.
-        "namespaces": [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("mnt", "pid", "net", "user")],
+        "namespaces": [str(path.readlink()) for path in sorted(Path("/proc/self/ns").iterdir())],
+        "root": str(Path("/proc/self/root").readlink()),
         "cgroup": Path("/proc/self/cgroup").read_text(encoding="utf-8"),
     }
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
 
 
-def _searched(environment: Mapping[str, str]) -> list[str]:
-    """Where Python searches at the wish of whoever started it; this project's own folders, of any copy, left out."""
-    folders = environment.get("PYTHONPATH", "").split(os.pathsep)
-    return [
-        folder
-        for folder in folders
-        if folder and not (Path(folder) / "reproduction").is_dir() and not (Path(folder) / "eigendrift").is_dir()
-    ]
+def _is_foreign(folder: str) -> bool:
+    """Whether a folder is there, and may hold libraries: one with this project's packages alone does not."""
+    path = Path(folder)
+    if not path.is_dir():
+        return False
+    if not any((path / own).is_dir() for own in ("eigendrift", "reproduction")):
+        return True
+    tops = [library.partition(".")[0] for library in LIBRARIES]
+    return any((path / top).is_dir() for top in tops)
 
 
 def _send(connection: socket.socket, script: Path) -> None:
@@ -202,13 +217,24 @@ def _send(connection: socket.socket, script: Path) -> None:
 
 def _receive(connection: socket.socket) -> _Job:
     head, files, _, _ = socket.recv_fds(connection, _LENGTH_BYTES, 3)
-    length, content = int.from_bytes(head, "big"), b""
-    while len(content) < length:
-        part = connection.recv(length - len(content))
-        if not part:
-            raise ConnectionError("the job was killed while it described itself")
-        content += part
-    return _Job(**json.loads(content), files=tuple(files))
+    try:
+        length, content = int.from_bytes(head, "big"), b""
+        while len(content) < length <= _LONGEST_JOB:
+            part = connection.recv(length - len(content))
+            if not part:
+                break
+            content += part
+        if len(files) != 3 or len(content) != length:
+            raise ConnectionError("a job was killed while it described itself, or there are too many open files")
+        return _Job(**json.loads(content), files=tuple(files))
+    except Exception:
+        _close(files)
+        raise
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 class _Server:
@@ -221,6 +247,7 @@ class _Server:
         unnamed = address.with_suffix(f".{os.getpid()}")
         self._listener.bind(str(unnamed))
         self._listener.listen(64)
+        self._own = unnamed.stat().st_ino
         unnamed.rename(address)
         self._events = selectors.DefaultSelector()
         self._events.register(self._listener, selectors.EVENT_READ)
@@ -232,8 +259,10 @@ class _Server:
         while True:
             events = self._events.select(None if self._jobs else IDLE_SECONDS)
             if not events and not self._jobs:
-                for name in (self._address, self._address.with_suffix(".lock")):
-                    name.unlink(missing_ok=True)
+                # A later server may have taken the name.
+                with suppress(FileNotFoundError):
+                    if self._address.stat().st_ino == self._own:
+                        self._address.unlink()
                 return None
             for event, _ in events:
                 if event.fileobj is self._listener:
@@ -245,28 +274,39 @@ class _Server:
                 elif event.data in self._jobs:
                     # Nothing more comes from a job's own process than its end.
                     self._events.unregister(event.fileobj)
-                    os.kill(event.data, signal.SIGKILL)
+                    _kill(event.data)
 
     def _accept(self) -> _Job | None:
-        connection, _ = self._listener.accept()
+        """In a new fork, its job; in the server None. A job that cannot be forked is told nothing, and works itself."""
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # too many open files: some will be closed
+            time.sleep(0.1)
+            return None
+        job, process = None, None
         try:
             connection.settimeout(10)
             job = _receive(connection)
+            process = os.fork()
+            if process == 0:
+                self._events.close()
+                for descriptor in (self._listener, connection, *self._jobs.values()):
+                    descriptor.close()
+                return job
+            waiting = os.pidfd_open(process)
             connection.sendall(_ACCEPTED)
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             connection.close()
+            if process:
+                _kill(process)
+                os.waitpid(process, 0)
             return None
-        process = os.fork()
-        if process == 0:
-            self._events.close()
-            for descriptor in (self._listener, connection, *self._jobs.values()):
-                descriptor.close()
-            return job
-        for file in job.files:
-            os.close(file)
+        finally:
+            if job is not None and process != 0:  # not in the fork
+                _close(job.files)
         self._jobs[process] = connection
         self._events.register(connection, selectors.EVENT_READ, process)
-        self._events.register(os.pidfd_open(process), selectors.EVENT_READ, process)
+        self._events.register(waiting, selectors.EVENT_READ, process)
         return None
 
     def _ended(self, process: int, descriptor: Any) -> None:
@@ -280,12 +320,21 @@ class _Server:
             connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
 
 
+def _kill(process: int) -> None:
+    """A fork, with the processes that it has started."""
+    # Its group is there when it has come that far.
+    for end in (os.killpg, os.kill):
+        with suppress(ProcessLookupError):
+            end(process, signal.SIGKILL)
+
+
 def _become(job: _Job, server: int, elsewhere: Sequence[str]) -> None:
     """Make this fork what the job's own process was; `elsewhere` is what every Python here searches."""
     # The server's end is the fork's; it may have come before this line.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:
         os.kill(os.getpid(), signal.SIGKILL)
+    os.setpgid(0, 0)
     for target, file in enumerate(job.files):
         os.dup2(file, target)
         os.close(file)
@@ -293,6 +342,7 @@ def _become(job: _Job, server: int, elsewhere: Sequence[str]) -> None:
     os.chdir(job.folder)
     os.environ.clear()
     os.environ.update(job.environment)
+    os.environ[SWITCH] = "0"
     sys.argv[:] = [job.script]
     # The first entry is the folder of a script.
     searched = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -308,11 +358,13 @@ def main() -> None:
     # No module of this project is older than the job that imports it.
     asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     elsewhere = [folder for folder in sys.path if folder not in asked]
-    sys.path[:] = [*_searched(os.environ), *elsewhere]
+    sys.path[:] = [folder for folder in sys.path if _is_foreign(folder)]
     # Nothing that an import makes is garbage.
     gc.disable()
+    # Without torch there is no server; its jobs say themselves what is wrong.
+    importlib.import_module("torch")
     for library in LIBRARIES:
-        with suppress(ImportError):
+        with suppress(Exception):
             importlib.import_module(library)
     gc.freeze()
     job = _Server(Path(sys.argv[1])).next_job()

@@ -58,6 +58,7 @@ class Plan:
 
         Jobs that share a GPU take turns, so that the time has none of the gain that sharing is for.
         """
+        gpus = max(gpus, 1)
         yield from self.lines(gpus * jobs_per_gpu, gpus)
         taken = self.gpu_megabytes / 1e3
         together = f"{jobs_per_gpu * taken:.1f} GB with {jobs_per_gpu} at once"
@@ -65,7 +66,7 @@ class Plan:
 
     def lines(self, jobs_at_once: int, computing: int | None = None) -> Iterator[str]:
         """The plan as it is shown, for so many jobs at once; `computing` of them (None: all) do not take turns."""
-        computing = computing or jobs_at_once
+        computing = jobs_at_once if computing is None else computing
         yield f"runs       {self.runs}"
         yield f"snapshots  {self.snapshots}"
         yield f"jobs       {self.jobs}"
