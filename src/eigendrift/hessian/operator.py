@@ -332,7 +332,11 @@ class HessianOperator(SymmetricOperator):
         return MLPHessian(*_own_layers(network), x, y, rows)
 
     def _agrees(self, network: Network, few: Batch, evaluation: Evaluation, loss: Any) -> bool:
-        """Whether the analytic path and autograd agree on a few samples, in float64."""
+        """Whether the analytic path and autograd agree on a few samples, in float64.
+
+        Their classes are other ones than the data's: rounding hides the derivatives of samples that are fitted well.
+        """
+        few = few[0], (few[1] + 1) % network.linear[-1].out_features
         checks = Checks(evaluation, self._state, self._every_name, combination(loss, None, None), self.torch_dtype)
         try:
             checks.probe(few)
