@@ -72,7 +72,7 @@ class Checks:
             for name, t in state.items():
                 if name in parameters and t.is_floating_point() and t.numel():
                     size = float(torch.linalg.vector_norm(t)) / t.numel() ** 0.5
-                    noise = torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device, t.dtype)
+                    noise = torch.randn(t.shape, generator=generator, dtype=torch.float64, device="cpu").to(t)
                     state[name] = t + distance * size * noise
             found = type(self)(self.evaluation, state, self.names, self.combination, self.dtype, self.kind)
             try:
