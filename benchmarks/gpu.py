@@ -59,7 +59,7 @@ PARTS = (
     "correctness", "matrices", "products", "steps", "launches", "solves", "runs", "summary", "sharing", "whole",
     "workflow",
 )  # fmt: skip
-# Part -> those from whose tables it is reckoned.
+# Part -> those from whose tables it is estimated.
 NEEDED = {"runs": ("steps", "solves"), "summary": ("steps", "solves", "runs")}
 
 

@@ -238,7 +238,7 @@ def _close(descriptors: Iterable[int]) -> None:
 
 
 class _Server:
-    """Forks jobs from this process, and tells each job's own process how it ended."""
+    """Forks jobs from this process, and reports to each job's own process how it ended."""
 
     def __init__(self, address: Path) -> None:
         self._address = address
@@ -277,7 +277,7 @@ class _Server:
                     _kill(event.data)
 
     def _accept(self) -> _Job | None:
-        """In a new fork, its job; in the server None. A job that cannot be forked is told nothing, and works itself."""
+        """In a new fork, its job; in the server None. A job that cannot be forked gets no answer, and works itself."""
         try:
             connection, _ = self._listener.accept()
         except OSError:  # too many open files: some will be closed
