@@ -100,6 +100,7 @@ def test_the_page_on_scale_shows_what_the_model_gives(paper: Experiment, root: P
     model = Model(paper, Assumed(), components(root / "profiles" / "slurm" / "config.yaml"))
     assert marked(read("docs/scale.md"), "model").splitlines() == list(model.lines((1, 4, 8, 16, 64)))
     assert marked(read("docs/scale.md"), "machine").splitlines() == model.machine_lines(MACHINES)
+    assert f"takes {Assumed().forked_start:.0f} s before it computes" in read("docs/scale.md").replace("\n", " ")
 
 
 def test_sharing_a_gpu_saves_what_jobs_wait_and_nothing_that_they_compute(paper: Experiment, root: Path) -> None:

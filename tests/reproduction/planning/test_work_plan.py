@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from experiments import overlaid, read
+from experiments import REPOSITORY, overlaid, read
 
 from reproduction.experiment.config import validate
 from reproduction.experiment.runs import Experiment
@@ -74,6 +74,9 @@ def test_jobs_that_share_a_gpu_take_turns_and_need_their_memory_together() -> No
         f"{plan.gpu_megabytes / 1e3:.1f} GB with 1 at once"
     )
     assert f"{4 * plan.gpu_megabytes / 1e3:.1f} GB with 4 at once" in shared[-1]
+    file = (REPOSITORY / "config" / "paper.yaml").read_text(encoding="utf-8")
+    assert f"Four need up to {4 * plan.gpu_megabytes / 1e3:.1f} GB" in file
+    assert read("config/paper.yaml")["training"]["jobs_per_gpu"] == 4
     # More of them have their arrays on the disk at one time.
     assert [line for line in alone if line.startswith("disk")] != [line for line in shared if line.startswith("disk")]
 

@@ -95,7 +95,8 @@ def _measurements_of(snakemake: Any) -> Path | None:
 def _measure(path: Path, started: float) -> None:
     """Write what this process took, in the form and the units of Snakemake's benchmark files.
 
-    Those themselves would measure the process that waits for this one (jobs.warm_start).
+    Those themselves would measure the process that waits for this one (jobs.warm_start). The memory includes what a
+    fork shares with its server.
     """
     seconds = time.monotonic() - started
     used = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)

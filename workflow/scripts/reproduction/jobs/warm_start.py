@@ -33,7 +33,7 @@ from typing import Any
 
 # Set to 0, every job imports what it needs itself; in a fork it is, so that none is forked again.
 SWITCH = "EIGENDRIFT_WARM_START"
-# What takes long to import; where an environment lacks one, its jobs do without.
+# What takes long to import. Without torch there is no server; where another one cannot be imported, it does without.
 LIBRARIES = (
     "torch",
     "numba",
